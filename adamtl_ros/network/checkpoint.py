@@ -1,0 +1,82 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Weights on disk: safetensors that carry their configuration as metadata."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+import torch
+
+from adamtl_ros.network.config import NetworkConfig
+from adamtl_ros.network.config import PRESETS
+from adamtl_ros.network.network import AdaMTL
+
+FORMAT = 'adamtl_ros-1'
+WEIGHTS = Path(__file__).resolve().parent.parent / 'weights'
+
+
+def save(path: str | Path, network: AdaMTL, half: bool = True,
+         notes: Mapping[str, str] | None = None) -> None:
+    """
+    Write the weights and the configuration.
+
+    half: store as float16 what fits it; they are float32 again once loaded.
+    notes: further metadata, such as the licence and the origin of the weights.
+    """
+    tensors = {}
+    for name, value in network.state_dict().items():
+        if not value.is_floating_point():
+            continue
+        small = half and 'running_' not in name and bool(value.abs().max() < 6e4)
+        tensors[name] = value.to(torch.float16 if small else torch.float32).contiguous()
+    metadata = {**(notes or {}), 'format': FORMAT, 'config': network.config.to_json()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(path), metadata)
+
+
+def find(model: str) -> Path:
+    """Return the file of a preset's shipped weights or of a path; FileNotFoundError if none."""
+    if model in PRESETS:
+        path = WEIGHTS / f'{model}.safetensors'
+        if not path.is_file():
+            shipped = ', '.join(sorted(file.stem for file in WEIGHTS.glob('*.safetensors')))
+            raise FileNotFoundError(
+                f'the preset {model!r} has no weights in this package (shipped: {shipped}): '
+                'give the path of a .safetensors file instead')
+        return path
+    path = Path(model)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'no model {model!r}: give a preset ({", ".join(PRESETS)}) or the path of a '
+            '.safetensors file that `adamtl train` wrote')
+    return path
+
+
+def load(model: str) -> AdaMTL:
+    """
+    Return the network of a preset or of a file, in evaluation mode.
+
+    FileNotFoundError: neither preset nor file.  ValueError: a file that is damaged or not ours.
+    """
+    path = find(model)
+    try:
+        with safe_open(str(path), 'pt') as file:
+            metadata = file.metadata() or {}
+            if metadata.get('format') != FORMAT:
+                raise ValueError(f'its format is {metadata.get("format")!r}, not {FORMAT!r}')
+            network = AdaMTL(NetworkConfig.from_json(metadata['config']))
+            state = {name: file.get_tensor(name).float() for name in file.keys()}
+        expected = {
+            name for name, value in network.state_dict().items() if value.is_floating_point()}
+        missing = expected ^ set(state)
+        if missing:
+            raise ValueError(f'its tensors do not match, {sorted(missing)[0]} for one')
+        network.load_state_dict(state, strict=False)
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
+        raise ValueError(
+            f'cannot load the weights {path}: {error}. The file is damaged or was not written '
+            'by adamtl_ros: fetch or train it again') from error
+    return network.eval()

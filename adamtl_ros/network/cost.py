@@ -1,0 +1,101 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Cost of the network in MACs: what a frame costs dense, and what the gated parts of it cost.
+
+Counted are the multiply-accumulates of linear layers, convolutions and attention products, as
+torch.utils.flop_counter counts them (two FLOPs each).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from adamtl_ros.network.config import NetworkConfig
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """Cost of a block: per attention window, per token of its MLP, and their numbers."""
+
+    stage: int
+    window: int
+    token: int
+    windows: int
+    tokens: int
+
+    @property
+    def dense(self) -> int:
+        """Return the cost with every token active."""
+        return self.windows * self.window + self.tokens * self.token
+
+    def gated(self, windows: int, tokens: int) -> int:
+        """Return the cost with so many windows and tokens active."""
+        return windows * self.window + tokens * self.token
+
+
+class CostModel:
+    """MACs of every part of a network with the given configuration, for one frame."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self.config = config
+        taps = config.tap_shapes()
+        stages = range(len(config.depths))
+        tokens = [height * width for height, width in map(config.resolution, stages)]
+        self.stem = _stem(config)
+        self.merges = [
+            8 * config.width(s) ** 2 * tokens[s + 1] for s in stages if s + 1 < len(tokens)]
+        self.decoders = {
+            task: _decoder(config, taps, channels) for task, channels in config.outputs.items()}
+        self.blocks: list[BlockCost] = []
+        self.token_controller: list[int] = []
+        self.block_controller: list[int] = []
+        hidden = config.policy_hidden
+        for s in stages:
+            channels, window = config.width(s), config.stage_window(s)
+            size, cell = window[0] * window[1], config.cells[s]
+            cells = tokens[s] // (cell[0] * cell[1])
+            attention = size * (4 * channels ** 2 + 2 * size * channels)
+            self.blocks += [BlockCost(
+                s, attention, 2 * config.mlp_ratio * channels ** 2, tokens[s] // size, tokens[s]
+            )] * config.depths[s]
+            # Per task: one hidden layer, and one output a cell or one output a block.
+            self.token_controller.append(cells * hidden * (channels + 1))
+            self.block_controller.append(cells * hidden * (channels + config.depths[s]))
+
+    def controllers(self, tasks: Iterable[str]) -> int:
+        """Return how many controllers run side by side for these tasks."""
+        return len(tuple(tasks)) if self.config.policy == 'task_aware' else 1
+
+    def fixed(self, tasks: Iterable[str]) -> int:
+        """Return what no gate can save: stem, patch merging and the decoders of the tasks."""
+        return self.stem + sum(self.merges) + sum(self.decoders[task] for task in tasks)
+
+    def dense(self, tasks: Iterable[str]) -> int:
+        """Return the cost of the network without its policy, every gate open."""
+        return self.fixed(tasks) + sum(block.dense for block in self.blocks)
+
+    def minimum(self, tasks: tuple[str, ...]) -> int:
+        """Return the cost with every block gate closed: the least the policy can choose."""
+        return self.fixed(tasks) + self.controllers(tasks) * sum(self.block_controller)
+
+
+def _stem(config: NetworkConfig) -> int:
+    height, width = config.input_size
+    channels = config.embed_dim
+    if config.stem == 'linear':
+        return height * width * 3 * channels
+    half = channels // 2
+    return height * width // 4 * 27 * half + height * width // 16 * 9 * half * channels
+
+
+def _decoder(config: NetworkConfig, taps: list[tuple[int, int, int]], channels: int) -> int:
+    width = config.decoder_dim
+    areas = [height * columns for _, height, columns in taps]
+    if config.decoder == 'pyramid':
+        lateral = sum(area * tap[0] * width for area, tap in zip(areas, taps))
+        fine = areas[0] * (9 * width + width ** 2 + width * channels)
+        return lateral + areas[1] * 9 * width ** 2 + fine
+    fuse = sum(
+        area * (9 * tap[0] * width + tap[0] * width + 27 * width ** 2)
+        for area, tap in zip(areas, taps))
+    return fuse + areas[0] * (len(taps) * width ** 2 + width * channels)

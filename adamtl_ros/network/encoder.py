@@ -1,0 +1,283 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Swin encoder (Liu et al., ICCV 2021, arXiv 2103.14030) whose blocks run in part or not at all.
+
+Token maps are (batch, height, width, channels).  Every block has two paths: `forward` computes
+everything and mixes by gates (for training), `run` computes what is active and nothing else.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch import Tensor
+import torch.nn.functional as functional
+
+from adamtl_ros.network.config import NetworkConfig
+
+
+def partition(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """Cut (B, H, W, C) into windows (B * windows, h * w, C), row by row."""
+    batch, height, width, channels = x.shape
+    h, w = window
+    x = x.view(batch, height // h, h, width // w, w, channels)
+    return x.transpose(2, 3).reshape(-1, h * w, channels)
+
+
+def merge(windows: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Undo `partition`: (B * windows, h * w, C) to (B, H, W, C) with (H, W) = size."""
+    (h, w), (height, width) = window, size
+    x = windows.view(-1, height // h, width // w, h, w, windows.shape[-1])
+    return x.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
+
+
+def relative_index(window: tuple[int, int]) -> Tensor:
+    """Return (n, n) rows of the bias table for each pair of the n tokens of a window."""
+    h, w = window
+    y, x = (part.flatten() for part in torch.meshgrid(
+        torch.arange(h), torch.arange(w), indexing='ij'))
+    rows = y[:, None] - y[None, :] + h - 1
+    return rows * (2 * w - 1) + x[:, None] - x[None, :] + w - 1
+
+
+def window_tokens(
+        size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> np.ndarray:
+    """Return int64 (windows, n): which tokens of a flat (H * W) map each shifted window holds."""
+    tokens = np.arange(size[0] * size[1]).reshape(size)
+    tokens = np.roll(tokens, (-shift[0], -shift[1]), (0, 1))
+    h, w = window
+    cut = tokens.reshape(size[0] // h, h, size[1] // w, w).transpose(0, 2, 1, 3)
+    return cut.reshape(-1, h * w)
+
+
+def shift_mask(
+        size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor | None:
+    """Return (windows, n, n), -100 between tokens that the cyclic shift brought together."""
+    if shift == (0, 0):
+        return None
+    region = np.zeros(size, dtype=np.int64)
+    for axis in (0, 1):
+        if shift[axis]:
+            index = np.arange(size[axis])
+            part = (index >= size[axis] - window[axis]).astype(np.int64)
+            part += index >= size[axis] - shift[axis]
+            region += part.reshape((-1, 1) if axis == 0 else (1, -1)) * 3 ** axis
+    h, w = window
+    cut = region.reshape(size[0] // h, h, size[1] // w, w).transpose(0, 2, 1, 3)
+    flat = torch.from_numpy(cut.reshape(-1, h * w))
+    return (flat[:, None, :] != flat[:, :, None]).float() * -100.0
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention within windows, with relative position bias."""
+
+    def __init__(self, channels: int, window: tuple[int, int], heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (channels // heads) ** -0.5
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * window[0] - 1) * (2 * window[1] - 1), heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.index: Tensor
+        self.register_buffer('index', relative_index(window), persistent=False)
+
+    def bias(self) -> Tensor:
+        """Return (heads, n, n), added to the attention logits."""
+        return self.relative_position_bias_table[self.index].permute(2, 0, 1)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """
+        Attend within each window.
+
+        x: (windows, n, C).  bias: (heads, n, n), or (windows, heads, n, n) where shifted windows
+        need masks of their own (the windows of a batch repeat with its period).
+        """
+        windows, n, channels = x.shape
+        qkv = self.qkv(x).view(windows, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        logits = (query * self.scale) @ key.transpose(-2, -1)
+        if bias.dim() == 4:
+            logits = (logits.view(-1, *bias.shape) + bias).view(logits.shape)
+        else:
+            logits = logits + bias
+        mixed = logits.softmax(-1).to(value.dtype) @ value
+        return self.proj(mixed.transpose(1, 2).reshape(windows, n, channels))
+
+
+class Block(nn.Module):
+    """A Swin block: (shifted) window attention, then an MLP per token."""
+
+    def __init__(self, config: NetworkConfig, stage: int, index: int) -> None:
+        super().__init__()
+        channels = config.width(stage)
+        self.size = config.resolution(stage)
+        self.window = config.stage_window(stage)
+        self.shift = config.shift(stage, index)
+        self.skip_attention = config.skip_attention
+        self.skipped_norm = config.skipped_norm
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = WindowAttention(channels, self.window, config.heads[stage])
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, config.mlp_ratio * channels), nn.GELU(),
+            nn.Linear(config.mlp_ratio * channels, channels))
+        self.mask: Tensor | None
+        self.register_buffer(
+            'mask', shift_mask(self.size, self.window, self.shift), persistent=False)
+        self.tokens_of_window = window_tokens(self.size, self.window, self.shift)
+        self._bias: Tensor | None = None
+        self._windows = torch.from_numpy(self.tokens_of_window)
+
+    def train(self, mode: bool = True) -> 'Block':
+        """Switch the mode; the bias that inference keeps is computed anew afterwards."""
+        self._bias = None
+        return super().train(mode)
+
+    def bias(self) -> Tensor:
+        """Return the attention bias, mask included; kept while no gradient is wanted."""
+        if self._bias is not None and not torch.is_grad_enabled():
+            return self._bias
+        bias = self.attn.bias()
+        if self.mask is not None:
+            bias = bias + self.mask[:, None]
+        self._bias = None if self.training or torch.is_grad_enabled() else bias
+        return bias
+
+    def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """
+        Run on all tokens of (B, H, W, C) and let `tokens` (B, H, W), 0 or 1, choose.
+
+        Gradients reach the gates.  None means all tokens.
+        """
+        shifted = self.norm1(x)
+        if self.shift != (0, 0):
+            shifted = shifted.roll((-self.shift[0], -self.shift[1]), (1, 2))
+        attended = self.attn(partition(shifted, self.window), self.bias())
+        if tokens is not None:
+            attended = attended * self._window_gate(tokens)
+        update = merge(attended, self.window, self.size)
+        if self.shift != (0, 0):
+            update = update.roll(self.shift, (1, 2))
+        x = x + update
+        normed = self.norm2(x)
+        update = self.mlp(normed)
+        if tokens is None:
+            return x + update
+        gate = tokens[..., None]
+        if self.skipped_norm:
+            ran = tokens.amax((1, 2))[:, None, None, None]
+            return x + gate * update + (1 - gate) * normed * ran
+        return x + gate * update
+
+    def _window_gate(self, tokens: Tensor) -> Tensor:
+        if not self.skip_attention:
+            gate = tokens.amax((1, 2))
+            return gate.repeat_interleave(len(self.tokens_of_window))[:, None, None]
+        if self.shift != (0, 0):
+            tokens = tokens.roll((-self.shift[0], -self.shift[1]), (1, 2))
+        return partition(tokens[..., None], self.window).amax(1, keepdim=True)
+
+    def run(self, x: Tensor, active: np.ndarray | None = None) -> Tensor:
+        """
+        Run on the active tokens alone; changes x in place and returns it.
+
+        x: (1, H, W, C), no gradient.  active: bool (H * W); None means all tokens.
+        """
+        if active is not None and not active.any():
+            return x
+        flat = x.view(-1, x.shape[-1])
+        if active is None or active.all():
+            windows, bias = self._windows.to(x.device), self.bias()
+            chosen = None
+        else:
+            windows, bias = self._windows.to(x.device), self.bias()
+            chosen = torch.from_numpy(np.flatnonzero(active)).to(x.device)
+            if self.skip_attention:
+                ran = torch.from_numpy(
+                    np.flatnonzero(active[self.tokens_of_window].any(1))).to(x.device)
+                if len(ran) < len(windows):
+                    windows = windows[ran]
+                    bias = bias[ran] if bias.dim() == 4 else bias
+        index = windows.reshape(-1)
+        inside = self.norm1(flat[index]).view(*windows.shape, -1)
+        flat.index_add_(0, index, self.attn(inside, bias).reshape(len(index), -1))
+        if chosen is None:
+            return x.add_(self.mlp(self.norm2(x)))
+        normed = self.norm2(flat if self.skipped_norm else flat[chosen])
+        if self.skipped_norm:
+            update = self.mlp(normed[chosen])
+            flat.add_(normed.index_copy(0, chosen, update))
+        else:
+            flat.index_add_(0, chosen, self.mlp(normed))
+        return x
+
+
+class PatchMerging(nn.Module):
+    """Join 2 x 2 tokens into one of twice the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to (B, H/2, W/2, 2C)."""
+        parts = (x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2])
+        return self.reduction(self.norm(torch.cat(parts, -1)))
+
+
+class Stem(nn.Module):
+    """Image to tokens of 4 x 4 pixels."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.embed_dim
+        if config.stem == 'linear':
+            self.proj: nn.Module = nn.Conv2d(3, width, 4, 4)
+        else:
+            self.proj = nn.Sequential(
+                nn.Conv2d(3, width // 2, 3, 2, 1, bias=False), nn.BatchNorm2d(width // 2),
+                nn.ReLU(), nn.Conv2d(width // 2, width, 3, 2, 1))
+        self.norm = nn.LayerNorm(width)
+        self.rows: nn.Parameter | None = None
+        self.columns: nn.Parameter | None = None
+        if config.position:
+            height, columns = config.resolution(0)
+            self.rows = nn.Parameter(torch.randn(1, height, 1, width) * 0.02)
+            self.columns = nn.Parameter(torch.randn(1, 1, columns, width) * 0.02)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, h, w), normalised, to (B, h/4, w/4, C)."""
+        x = self.norm(self.proj(image).permute(0, 2, 3, 1))
+        if self.rows is not None and self.columns is not None:
+            x = x + self.rows + self.columns
+        return x
+
+
+class Stage(nn.Module):
+    """The blocks of one resolution; `downsample` leads to the next, None in the last."""
+
+    def __init__(self, config: NetworkConfig, stage: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(config, stage, index) for index in range(config.depths[stage]))
+        last = stage == len(config.depths) - 1
+        self.downsample = None if last else PatchMerging(config.width(stage))
+
+
+class Encoder(nn.Module):
+    """Stem and stages; the assembled network drives them."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.stem = Stem(config)
+        self.stages = nn.ModuleList(Stage(config, s) for s in range(len(config.depths)))
+
+
+def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, C, h, w) bilinearly to (B, C, *size)."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return functional.interpolate(x, size, mode='bilinear', align_corners=False)

@@ -1,0 +1,149 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+From the policy's logits to gates that keep a budget.
+
+A gate opens where its logit is positive.  That choice stands as long as the frame's cost can end
+within the requested budget; where it cannot, the gates are taken in the order of their logits
+until the allowance is used up.  So the result depends on nothing but frame and settings, any
+network keeps any budget, and a policy that was trained for its budget decides by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+
+import numpy as np
+
+from adamtl_ros.network.cost import BlockCost
+from adamtl_ros.network.cost import CostModel
+
+FREEDOM = 0.35
+"""How far one block may depart from the share that remains for all (share of its cost)."""
+
+LEAST_SHARE = 0.25
+"""A block is closed rather than opened for less than this share of its cost."""
+
+
+@dataclass
+class Choice:
+    """The gate of one block: bool (cells), the windows it keeps, its cost, the threshold used."""
+
+    cells: np.ndarray
+    windows: int
+    cost: int
+    threshold: float
+
+
+@dataclass
+class BlockGeometry:
+    """How the gated cells of a block lie in its attention windows; `cells` is (windows, n)."""
+
+    cost: BlockCost
+    cell_tokens: int
+    skip_attention: bool
+    windows_of_cell: Sequence[np.ndarray]
+    window_of: np.ndarray | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note the common case, in which each cell lies in one window."""
+        single = all(len(windows) == 1 for windows in self.windows_of_cell)
+        self.window_of = np.concatenate(self.windows_of_cell) if single else None
+
+    def costs(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the costs and the numbers of windows of the 0 ... n first cells of an order."""
+        count = len(order)
+        opened = np.zeros(count + 1, dtype=np.int64)
+        if not self.skip_attention:
+            opened[1:] = self.cost.windows
+        elif self.window_of is not None:
+            _, first = np.unique(self.window_of[order], return_index=True)
+            opened[first + 1] = 1
+            opened = opened.cumsum()
+        else:
+            seen: set[int] = set()
+            for rank, cell in enumerate(order):
+                seen.update(self.windows_of_cell[cell].tolist())
+                opened[rank + 1] = len(seen)
+        tokens = np.arange(count + 1, dtype=np.int64) * self.cell_tokens
+        return opened * self.cost.window + tokens * self.cost.token, opened
+
+    def choose(self, scores: np.ndarray, low: float, high: float) -> Choice:
+        """
+        Open the cells whose score is positive, or as many of the best as fit [low, high] MACs.
+
+        scores: float (cells).  Where no number of cells lies within, the nearest one is taken.
+        """
+        order = np.argsort(-scores, kind='stable')
+        costs, opened = self.costs(order)
+        count = int((scores > 0).sum())
+        threshold = 0.0
+        if not low <= costs[count] <= high:
+            bound = high if costs[count] > high else low
+            count = int(np.abs(costs - bound).argmin())
+            edge = scores[order[max(count - 1, 0):count + 1]]
+            threshold = float(edge.mean()) if 0 < count < len(order) else (
+                float(scores.max()) if count == 0 else float(scores.min()) - 1.0)
+        cells = np.zeros(len(order), dtype=bool)
+        cells[order[:count]] = True
+        return Choice(cells, int(opened[count]), int(costs[count]), threshold)
+
+
+class Allowance:
+    """
+    What a frame may still spend on its blocks, as the stages are walked through in order.
+
+    budget: share of the dense cost of `tasks`.  spread: how far this frame may leave it.
+    """
+
+    def __init__(
+            self, model: CostModel, tasks: tuple[str, ...], budget: float, spread: float) -> None:
+        self.model = model
+        self.dense = model.dense(tasks)
+        self.controllers = model.controllers(tasks)
+        fixed = model.minimum(tasks)
+        self.low = (budget - spread) * self.dense - fixed
+        self.high = (budget + spread) * self.dense - fixed
+        self.spent = fixed
+        # Dense cost, controller included, of all blocks not yet decided.
+        self.left = sum(self._full(block) for block in model.blocks)
+        self.open_blocks: list[bool] = []
+
+    def _controller(self, block: BlockCost) -> int:
+        return self.controllers * self.model.token_controller[block.stage]
+
+    def _full(self, block: BlockCost) -> int:
+        return block.dense + self._controller(block)
+
+    def _spend(self, cost: int) -> None:
+        self.low -= cost
+        self.high -= cost
+        self.spent += cost
+
+    def open_stage(self, stage: int, logits: np.ndarray) -> np.ndarray:
+        """Decide the block gates of a stage from float (blocks): bool (blocks)."""
+        blocks = [block for block in self.model.blocks if block.stage == stage]
+        full = self._full(blocks[0])
+        whole = full * len(blocks)
+        later = self.left - whole
+        need = max(self.low - later, whole * (self.low / self.left - FREEDOM))
+        limit = min(self.high, whole * (self.high / self.left + FREEDOM))
+        count = int((logits > 0).sum())
+        count = min(count, max(int(limit / (LEAST_SHARE * full)), 0))
+        count = min(max(count, int(np.ceil(need / full))), len(blocks))
+        gates = np.zeros(len(blocks), dtype=bool)
+        gates[np.argsort(-logits, kind='stable')[:count]] = True
+        self.left = later + full * count
+        return gates
+
+    def open_tokens(self, geometry: BlockGeometry, scores: np.ndarray) -> Choice:
+        """Decide the token gates of the next open block from float (cells)."""
+        block = geometry.cost
+        full, controller = self._full(block), self._controller(block)
+        later = self.left - full
+        low = max(self.low - later, full * (self.low / self.left - FREEDOM))
+        high = min(self.high, full * (self.high / self.left + FREEDOM))
+        choice = geometry.choose(scores, low - controller, max(low, high) - controller)
+        self._spend(choice.cost + controller)
+        self.left = later
+        return choice

@@ -1,0 +1,281 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The assembled network: encoder, policy and decoders, dense, masked and gathered."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+import math
+
+import numpy as np
+import torch
+from torch import nn
+from torch import Tensor
+
+from adamtl_ros.network.config import NetworkConfig
+from adamtl_ros.network.cost import CostModel
+from adamtl_ros.network.decoders import decoder
+from adamtl_ros.network.encoder import Block
+from adamtl_ros.network.encoder import Encoder
+from adamtl_ros.network.gating import Allowance
+from adamtl_ros.network.gating import BlockGeometry
+from adamtl_ros.network.gating import Choice
+from adamtl_ros.network.policy import Policy
+
+TEMPERATURE = 5.0
+"""Of the Gumbel-sigmoid (AdaMTL uses the same)."""
+
+Gates = list[np.ndarray]
+"""For each block, bool (cells): which cells run; all False is a closed block."""
+
+
+@dataclass
+class Trace:
+    """
+    What ran for one frame.
+
+    gates: per block, bool (cells).  macs: everything that was executed, policy included.
+    token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
+    over all blocks, that each enabled task asks for by itself at the threshold in force.
+    """
+
+    gates: Gates
+    macs: int
+    token_fraction: list[float]
+    task_fraction: list[float] = field(default_factory=list)
+
+
+class AdaMTL(nn.Module):
+    """
+    One encoder, a decoder a task, and the policy that gates the encoder's blocks.
+
+    Images are (B, 3, h, w), normalised, of the configured input size; outputs are a dict of
+    (B, channels, H, W) per task at the decoders' resolution.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.cost = CostModel(config)
+        self.encoder = Encoder(config)
+        self.policy = Policy(config)
+        self.decoders = nn.ModuleDict(
+            {task: decoder(config, config.outputs[task]) for task in config.tasks})
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.geometry = [self._geometry(block, index) for index, block in enumerate(self.blocks())]
+
+    def blocks(self) -> list[Block]:
+        """Return the encoder's blocks in the order in which they run."""
+        return [block for stage in self.encoder.stages for block in stage.blocks]
+
+    def _geometry(self, block: Block, index: int) -> BlockGeometry:
+        cost = self.cost.blocks[index]
+        h, w = self.config.cells[cost.stage]
+        height, width = block.size
+        cell = np.arange(height)[:, None] // h * (width // w) + np.arange(width)[None] // w
+        windows_of_cell: list[set[int]] = [set() for _ in range(height * width // (h * w))]
+        for window, tokens in enumerate(block.tokens_of_window):
+            for number in np.unique(cell.reshape(-1)[tokens]):
+                windows_of_cell[number].add(window)
+        return BlockGeometry(
+            cost, h * w, self.config.skip_attention,
+            [np.array(sorted(windows)) for windows in windows_of_cell])
+
+    def task_indices(self, tasks: Sequence[str]) -> Tensor:
+        """Return which of the policy's stacked controllers serve these tasks."""
+        if self.config.policy == 'task_agnostic':
+            return torch.zeros(1, dtype=torch.int64)
+        return torch.tensor([self.config.tasks.index(task) for task in tasks])
+
+    def decode(self, taps: Sequence[Tensor], tasks: Sequence[str]) -> dict[str, Tensor]:
+        """Run the decoders of the tasks on the tapped maps (B, H, W, C)."""
+        maps = [tap.permute(0, 3, 1, 2) for tap in taps]
+        return {task: self.decoders[task](maps) for task in tasks}
+
+    def _downsample(self, stage: int, x: Tensor, taps: list[Tensor]) -> Tensor:
+        downsample = self.encoder.stages[stage].downsample
+        if self.config.taps == 'stage':
+            taps.append(x)
+        if downsample is not None:
+            x = downsample(x)
+        if self.config.taps == 'merged':
+            # The next stage's blocks change their input in place.
+            taps.append(x.clone())
+        return x
+
+    def forward(
+            self, image: Tensor, tasks: Sequence[str] | None = None,
+            gates: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+        """
+        Compute everything; `gates` choose what counts.
+
+        gates: per block, (B, cells) of 0 and 1, differentiable; None is the dense network.
+        """
+        x, taps, index = self.encoder.stem(image), [], 0
+        for number, stage in enumerate(self.encoder.stages):
+            for block in stage.blocks:
+                x = block(x, None if gates is None else self._tokens(number, gates[index]))
+                index += 1
+            x = self._downsample(number, x, taps)
+        return self.decode(taps, tasks or self.config.tasks)
+
+    def _tokens(self, stage: int, cells: Tensor) -> Tensor:
+        return self.policy.stages[stage].spread(cells, self.config.resolution(stage))
+
+    def forward_policy(
+            self, image: Tensor, budgets: Tensor, tasks: Sequence[str], noise: float = 1.0
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """
+        Run the masked network under its policy, for training.
+
+        budgets: (B,).  noise: scale of the Gumbel noise on the logits.  The gates are those that
+        the same budget allows at inference, passed straight through to a sigmoid of the logits.
+        Returns the outputs, the cost (B,) that the policy's own choice (its positive logits,
+        whatever the budget) would have, and the cost (B,) of the gates in force, both as shares
+        of the dense cost and the first with gradient.
+        """
+        chosen = self.task_indices(tasks)
+        enabled = tuple(tasks)
+        allowances = [
+            Allowance(self.cost, enabled, float(budget), self.config.frame_spread)
+            for budget in budgets]
+        dense = self.cost.dense(enabled)
+        wish = torch.full(budgets.shape, float(self.cost.minimum(enabled)), device=image.device)
+        x, taps, index = self.encoder.stem(image), [], 0
+        for number, stage in enumerate(self.encoder.stages):
+            policy = self.policy.stages[number]
+            logits = policy.blocks(policy.pool(x), budgets, chosen).float()
+            opened, wanted = self._union(logits, noise)
+            ranked = np.stack([
+                allowance.open_stage(number, row)
+                for allowance, row in zip(allowances, opened.detach().cpu().numpy())])
+            block_gates = _straight_through(opened, torch.from_numpy(ranked).to(opened))
+            controller = allowances[0].controllers * self.cost.token_controller[number]
+            for position, block in enumerate(stage.blocks):
+                geometry = self.geometry[index]
+                scores, token_wish = self._union(
+                    policy.tokens(policy.pool(x), budgets, chosen).float(), noise)
+                keys = scores.detach().cpu().numpy()
+                hard = np.zeros(keys.shape, dtype=np.float32)
+                thresholds = np.zeros((len(keys), 1), dtype=np.float32)
+                for row, allowance in enumerate(allowances):
+                    if ranked[row, position]:
+                        choice = allowance.open_tokens(geometry, keys[row])
+                        hard[row], thresholds[row] = choice.cells, choice.threshold
+                cells = _straight_through(
+                    scores - torch.from_numpy(thresholds).to(scores),
+                    torch.from_numpy(hard).to(scores))
+                cells = cells * block_gates[:, position, None]
+                x = block(x, self._tokens(number, cells))
+                wish = wish + wanted[:, position] * (
+                    self._gate_cost(geometry, token_wish) + controller)
+                index += 1
+            x = self._downsample(number, x, taps)
+        spent = torch.tensor([allowance.spent / dense for allowance in allowances])
+        return self.decode(taps, tasks), wish / dense, spent
+
+    def _union(self, logits: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+        """Join (B, tasks, n): the largest noisy logit, and its straight-through gate at 0."""
+        if noise:
+            uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+            logits = logits + noise * (uniform.log() - (-uniform).log1p())
+        joined = logits.amax(1)
+        return joined, _straight_through(joined, (joined > 0).to(joined))
+
+    def _gate_cost(self, geometry: BlockGeometry, cells: Tensor) -> Tensor:
+        """Return the differentiable MACs (B,) of a block with gates (B, cells)."""
+        cost = geometry.cost
+        tokens = cells.sum(1) * geometry.cell_tokens * cost.token
+        if not geometry.skip_attention:
+            return tokens + cells.amax(1) * cost.windows * cost.window
+        if geometry.window_of is None:
+            raise ValueError(
+                'training with skipped attention needs cells that lie within one window each: '
+                'choose cells that divide the window and its shift')
+        owner = torch.from_numpy(geometry.window_of).to(cells.device).expand(len(cells), -1)
+        windows = cells.new_zeros(len(cells), cost.windows).scatter_reduce(
+            1, owner, cells, 'amax')
+        return tokens + windows.sum(1) * cost.window
+
+    @torch.no_grad()
+    def run_dense(self, image: Tensor, tasks: Sequence[str]) -> tuple[dict[str, Tensor], Trace]:
+        """Run one image without policy, every gate open."""
+        gates = [np.ones(len(geometry.windows_of_cell), dtype=bool) for geometry in self.geometry]
+        outputs = self.run_gates(image, tasks, None)
+        return outputs, Trace(gates, self.cost.dense(tasks), [1.0] * len(gates))
+
+    @torch.no_grad()
+    def run_gates(
+            self, image: Tensor, tasks: Sequence[str], gates: Gates | None) -> dict[str, Tensor]:
+        """Run one image gathered, under given gates; None is all open."""
+        x, taps, index = self.encoder.stem(image).contiguous(), [], 0
+        for number, stage in enumerate(self.encoder.stages):
+            for block in stage.blocks:
+                active = None if gates is None else self._active(number, gates[index])
+                x = block.run(x, active)
+                index += 1
+            x = self._downsample(number, x, taps)
+        return self.decode(taps, tasks)
+
+    def _active(self, stage: int, cells: np.ndarray) -> np.ndarray:
+        """Spread bool (cells) over the tokens of a stage: bool (H * W)."""
+        (height, width), (h, w) = self.config.resolution(stage), self.config.cells[stage]
+        maps = cells.reshape(height // h, 1, width // w, 1)
+        return np.broadcast_to(maps, (height // h, h, width // w, w)).reshape(-1)
+
+    @torch.no_grad()
+    def run_policy(
+            self, image: Tensor, tasks: Sequence[str], budget: float,
+            weights: Mapping[str, float] | None = None) -> tuple[dict[str, Tensor], Trace]:
+        """
+        Run one image gathered, under the policy's choice for a budget in (0, 1].
+
+        weights: how much each task's wish counts against the others' (1 unless given).
+        """
+        enabled = tuple(tasks)
+        chosen = self.task_indices(enabled).to(image.device)
+        bonus = self._bonus(enabled, weights)
+        budgets = torch.tensor([budget], dtype=image.dtype, device=image.device)
+        allowance = Allowance(self.cost, enabled, budget, self.config.frame_spread)
+        x, taps, index = self.encoder.stem(image).contiguous(), [], 0
+        gates: Gates = []
+        wishes = np.zeros(len(enabled))
+        for number, stage in enumerate(self.encoder.stages):
+            policy = self.policy.stages[number]
+            logits = policy.blocks(policy.pool(x), budgets, chosen)[0].cpu().numpy()
+            opened = allowance.open_stage(number, (logits + bonus).max(0))
+            for position, block in enumerate(stage.blocks):
+                geometry = self.geometry[index]
+                cells = np.zeros(len(geometry.windows_of_cell), dtype=bool)
+                if opened[position]:
+                    scores = policy.tokens(policy.pool(x), budgets, chosen)[0].cpu().numpy()
+                    scores = scores + bonus
+                    choice: Choice = allowance.open_tokens(geometry, scores.max(0))
+                    cells = choice.cells
+                    wishes += (scores > choice.threshold).mean(1)
+                    x = block.run(x, self._active(number, cells))
+                gates.append(cells)
+                index += 1
+            x = self._downsample(number, x, taps)
+        trace = Trace(
+            gates, allowance.spent, [float(cells.mean()) for cells in gates],
+            [float(wish) for wish in wishes / len(gates)])
+        return self.decode(taps, enabled), trace
+
+    def _bonus(self, tasks: tuple[str, ...], weights: Mapping[str, float] | None) -> np.ndarray:
+        if not weights or self.config.policy == 'task_agnostic':
+            return np.zeros((1, 1), dtype=np.float32)
+        return np.array(
+            [[math.log(max(weights.get(task, 1.0), 1e-6))] for task in tasks], dtype=np.float32)
+
+
+def _straight_through(logits: Tensor, hard: Tensor) -> Tensor:
+    """Return `hard` with the gradient of the sigmoid of logits at TEMPERATURE."""
+    soft = torch.sigmoid(logits / TEMPERATURE)
+    return hard + soft - soft.detach()

@@ -1,0 +1,119 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The dense tasks: what each one outputs, and how it is published and drawn."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+import torch.nn.functional as functional
+
+IGNORE = 255
+"""Label of a pixel without annotation, in label images and in published class images."""
+
+DEPTH_RANGE = (0.05, 50.0)
+"""Range of predicted depth in metres; the network predicts its logarithm."""
+
+NOMINAL_FOCAL = 0.82
+"""Focal length, in image widths, that stands in for an unknown camera."""
+
+SEMSEG_CLASSES = (
+    'wall', 'floor', 'ceiling', 'opening', 'person', 'chair', 'sofa', 'table', 'bed', 'cabinet',
+    'plant', 'screen', 'lamp', 'appliance', 'bath', 'picture', 'textile', 'object')
+HUMAN_PARTS_CLASSES = (
+    'background', 'head', 'torso', 'upper_arm', 'lower_arm', 'upper_leg', 'lower_leg')
+
+_SEMSEG_PALETTE = (
+    (190, 190, 190), (110, 80, 60), (235, 235, 245), (180, 255, 180), (220, 20, 60),
+    (255, 160, 0), (150, 60, 220), (139, 90, 43), (255, 105, 180), (120, 120, 60), (0, 160, 0),
+    (0, 200, 255), (255, 255, 0), (0, 120, 120), (120, 180, 255), (0, 0, 200), (200, 0, 200),
+    (255, 80, 0))
+_HUMAN_PARTS_PALETTE = (
+    (0, 0, 0), (255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255),
+    (255, 0, 255))
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    One dense task.
+
+    kind: 'classes' (one channel a class, published as the class id), 'map' (one channel, a
+    probability), 'normals' (three channels, a unit vector) or 'depth' (one channel, ln metres).
+    encoding: of the published image.  palette: (r, g, b) a class, empty for other kinds.
+    """
+
+    name: str
+    kind: str
+    encoding: str
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Return the number of decoder outputs with the default classes."""
+        return {'classes': len(self.classes), 'normals': 3}.get(self.kind, 1)
+
+
+TASKS: dict[str, Task] = {task.name: task for task in (
+    Task('semseg', 'classes', 'mono8', SEMSEG_CLASSES, _SEMSEG_PALETTE),
+    Task('human_parts', 'classes', 'mono8', HUMAN_PARTS_CLASSES, _HUMAN_PARTS_PALETTE),
+    Task('saliency', 'map', '32FC1'),
+    Task('normals', 'normals', '32FC3'),
+    Task('edges', 'map', '32FC1'),
+    Task('depth', 'depth', '32FC1'),
+)}
+
+
+def ordered(names: object) -> tuple[str, ...]:
+    """Return the task names of an iterable in the order of TASKS; ValueError on unknown ones."""
+    wanted = list(names)  # type: ignore[call-overload]
+    unknown = [name for name in wanted if name not in TASKS]
+    if unknown:
+        raise ValueError(
+            f'unknown task {unknown[0]!r}: the tasks are {", ".join(TASKS)}')
+    return tuple(name for name in TASKS if name in wanted)
+
+
+def depth_of(logits: Tensor) -> Tensor:
+    """Return metres for predicted ln metres, of any shape, within DEPTH_RANGE."""
+    low, high = DEPTH_RANGE
+    return logits.float().clamp(float(np.log(low)), float(np.log(high))).exp()
+
+
+def nominal_rays(height: int, width: int) -> Tensor:
+    """Return viewing rays (3, height, width), z = 1, of a camera with the nominal focal length."""
+    focal = NOMINAL_FOCAL * width
+    y, x = torch.meshgrid(
+        (torch.arange(height) - (height - 1) / 2) / focal,
+        (torch.arange(width) - (width - 1) / 2) / focal, indexing='ij')
+    return torch.stack((x, y, torch.ones_like(x)))
+
+
+def publishable(task: str, logits: Tensor) -> np.ndarray:
+    """
+    Turn decoder outputs into the array that is published.
+
+    logits: (channels, h, w) at the wanted size.  Returns uint8 (h, w) class ids, float32 (h, w)
+    in [0, 1] or metres, or float32 (h, w, 3) unit normals turned towards the camera, NaN where
+    the network gave no direction.
+    """
+    kind = TASKS[task].kind
+    if kind == 'classes':
+        return logits.argmax(0).to(torch.uint8).numpy()
+    if kind == 'map':
+        return logits[0].float().sigmoid().numpy()
+    if kind == 'depth':
+        return depth_of(logits[0]).numpy()
+    vectors = logits.float()
+    length = vectors.norm(dim=0, keepdim=True)
+    vectors = vectors / length.where(length > 1e-6, torch.full_like(length, torch.nan))
+    away = (vectors * nominal_rays(*logits.shape[1:])).sum(0, keepdim=True) > 0
+    return torch.where(away, -vectors, vectors).permute(1, 2, 0).contiguous().numpy()
+
+
+def confidence(logits: Tensor) -> np.ndarray:
+    """Return uint8 (h, w), the probability of the chosen class x 255, of (classes, h, w)."""
+    top = functional.softmax(logits.float(), 0).amax(0)
+    return (top * 255).round().to(torch.uint8).numpy()
