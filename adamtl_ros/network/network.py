@@ -217,17 +217,20 @@ class AdaMTL(nn.Module):
         x, taps, index = self.encoder.stem(image).contiguous(), [], 0
         for number, stage in enumerate(self.encoder.stages):
             for block in stage.blocks:
-                active = None if gates is None else self._active(number, gates[index])
+                active = None
+                if gates is not None:
+                    active = self.active_tokens(number, gates[index]).reshape(-1)
                 x = block.run(x, active)
                 index += 1
             x = self._downsample(number, x, taps)
         return self.decode(taps, tasks)
 
-    def _active(self, stage: int, cells: np.ndarray) -> np.ndarray:
-        """Spread bool (cells) over the tokens of a stage: bool (H * W)."""
+    def active_tokens(self, stage: int, cells: np.ndarray) -> np.ndarray:
+        """Spread bool (cells) over the tokens of a stage: bool (H, W)."""
         (height, width), (h, w) = self.config.resolution(stage), self.config.cells[stage]
         maps = cells.reshape(height // h, 1, width // w, 1)
-        return np.broadcast_to(maps, (height // h, h, width // w, w)).reshape(-1)
+        spread = np.broadcast_to(maps, (height // h, h, width // w, w))
+        return spread.reshape(height, width)
 
     @torch.no_grad()
     def run_policy(
@@ -259,7 +262,7 @@ class AdaMTL(nn.Module):
                     choice: Choice = allowance.open_tokens(geometry, scores.max(0))
                     cells = choice.cells
                     wishes += (scores > choice.threshold).mean(1)
-                    x = block.run(x, self._active(number, cells))
+                    x = block.run(x, self.active_tokens(number, cells).reshape(-1))
                 gates.append(cells)
                 index += 1
             x = self._downsample(number, x, taps)

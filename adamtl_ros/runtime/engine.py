@@ -1,0 +1,230 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: one camera frame in, the results of every wanted task out, under a budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import field
+import math
+import time
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from adamtl_ros.network import checkpoint
+from adamtl_ros.network.encoder import upsample
+from adamtl_ros.network.network import Trace
+from adamtl_ros.runtime.agreement import agreement
+from adamtl_ros.runtime.preprocess import normalise
+from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.tasks import confidence
+from adamtl_ros.tasks import ordered
+from adamtl_ros.tasks import publishable
+from adamtl_ros.tasks import TASKS
+
+BACKENDS = ('auto', 'torch')
+
+
+@dataclass(frozen=True)
+class GatingResult:
+    """
+    What a frame cost and what ran for it; the names are those of the message GatingStats.
+
+    Budgets are shares of the dense cost of the tasks.  In mode 'shadow' the cost and the gates
+    are those that the policy would have executed; `task_agreement` compares its results with the
+    dense ones, each in [0, 1].  Times are in milliseconds.
+    """
+
+    mode: str
+    budget_requested: float
+    budget_achieved: float
+    gmacs: float
+    gmacs_dense: float
+    tasks: tuple[str, ...]
+    task_token_fraction: tuple[float, ...] = ()
+    block_active: tuple[float, ...] = ()
+    token_fraction: tuple[float, ...] = ()
+    agreement: float = math.nan
+    task_agreement: dict[str, float] = field(default_factory=dict)
+    preprocess_ms: float = 0.0
+    network_ms: float = 0.0
+    postprocess_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    The outputs of a frame, arrays as they are published.
+
+    outputs: per task, uint8 (h, w) class ids, float32 (h, w) in [0, 1] or metres, or float32
+    (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x 255.  gating_map: uint8
+    (h, w), 255 where every block ran.  raw: float32 (channels, h, w) at network size.
+    """
+
+    outputs: dict[str, np.ndarray]
+    stats: GatingResult
+    confidence: dict[str, np.ndarray] = field(default_factory=dict)
+    gating_map: np.ndarray | None = None
+    raw: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Engine:
+    """
+    A loaded model, ready for frames of any size; one caller at a time.
+
+    model: preset or path of a weights file.  backend: 'auto' or 'torch'.
+    device: 'cpu', 'cuda' or 'cuda:N'.  num_threads: of torch, for the process; 0 leaves it.
+    """
+
+    def __init__(
+            self, model: str = 'glasses', *, backend: str = 'auto', device: str = 'cpu',
+            num_threads: int = 0) -> None:
+        """Load the model; FileNotFoundError or ValueError where that cannot be done."""
+        if backend not in BACKENDS:
+            raise ValueError(
+                f'backend {backend!r} is not available: choose one of {", ".join(BACKENDS)}')
+        if num_threads < 0:
+            raise ValueError(f'num_threads {num_threads}: 0 (automatic) or the number of threads')
+        self.device = device
+        self._device = _device(device)
+        self._network = checkpoint.load(model).to(self._device)
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        config = self._network.config
+        self.model = model
+        self.backend = 'torch'
+        self.tasks = config.tasks
+        self.class_names = {task: tuple(names) for task, names in config.classes.items()}
+        self.input_size = (config.input_size[1], config.input_size[0])
+        # The first run allocates and selects kernels: that is not the first frame's business.
+        blank = np.zeros((*config.input_size, 3), dtype=np.uint8)
+        self.infer(blank, Settings(tasks=self.tasks))
+
+    def min_budget(self, tasks: Sequence[str]) -> float:
+        """Return the least budget that the policy can keep for these tasks."""
+        chosen = self._known(tasks)
+        cost = self._network.cost
+        return cost.minimum(chosen) / cost.dense(chosen)
+
+    def _known(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        names = ordered(tasks)
+        for name in names:
+            if name not in self.tasks:
+                raise ValueError(
+                    f'the model {self.model!r} has no task {name!r}: it has '
+                    f'{", ".join(self.tasks)}')
+        return names
+
+    def infer(self, image: np.ndarray, settings: Settings) -> Result:
+        """
+        Process one frame: uint8 (h, w, 3) RGB of any size, stretched to the network's input.
+
+        ValueError on an image of another kind or a task that the model lacks.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise ValueError(
+                f'image of shape {image.shape} and type {image.dtype}: expected uint8 '
+                '(height, width, 3) RGB')
+        tasks = self._known(settings.tasks)
+        size = self.input_size if settings.output_size == 'network' else image.shape[1::-1]
+        if not tasks:
+            stats = GatingResult(settings.mode, settings.budget, 0.0, 0.0, 0.0, ())
+            blank = np.zeros(size[::-1], dtype=np.uint8) if settings.gating_map else None
+            return Result({}, stats, gating_map=blank)
+        with torch.inference_mode():
+            return self._infer(image, settings, tasks, size)
+
+    def _infer(
+            self, image: np.ndarray, settings: Settings, tasks: tuple[str, ...],
+            size: tuple[int, int]) -> Result:
+        network, clock = self._network, time.perf_counter
+        times = [clock()]
+        small = image
+        if image.shape[1::-1] != self.input_size:
+            how = cv2.INTER_AREA if image.shape[1] > self.input_size[0] else cv2.INTER_LINEAR
+            small = cv2.resize(image, self.input_size, interpolation=how)
+        pixels = torch.from_numpy(np.ascontiguousarray(small))[None].to(self._device)
+        inputs = normalise(pixels)
+        times.append(clock())
+        would_be = None
+        if settings.mode == 'adaptive':
+            logits, trace = network.run_policy(inputs, tasks, settings.budget, settings.weights)
+        else:
+            logits, trace = network.run_dense(inputs, tasks)
+            if settings.mode == 'shadow':
+                would_be, trace = network.run_policy(
+                    inputs, tasks, settings.budget, settings.weights)
+        logits = {task: value.cpu() for task, value in logits.items()}
+        times.append(clock())
+        full = {task: self._full(value) for task, value in logits.items()}
+        outputs = {task: publishable(task, value) for task, value in full.items()}
+        agreed: dict[str, float] = {}
+        if would_be is not None:
+            agreed = {
+                task: agreement(task, outputs[task], publishable(task, self._full(value.cpu())))
+                for task, value in would_be.items()}
+        confidences = {}
+        if settings.confidence and 'semseg' in full:
+            confidences['semseg'] = confidence(full['semseg'])
+        heat = self._gating_map(trace) if settings.gating_map else None
+        raw = {task: value.numpy() for task, value in full.items()} if settings.raw else {}
+        if size != self.input_size:
+            outputs = {task: resize(task, value, size) for task, value in outputs.items()}
+            confidences = {
+                task: cv2.resize(value, size, interpolation=cv2.INTER_LINEAR)
+                for task, value in confidences.items()}
+            if heat is not None:
+                heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)
+        times.append(clock())
+        dense = network.cost.dense(tasks)
+        pre, net, post = (1000 * (end - start) for start, end in zip(times, times[1:]))
+        policy_ran = settings.mode != 'static'
+        stats = GatingResult(
+            settings.mode, settings.budget, trace.macs / dense, trace.macs / 1e9, dense / 1e9,
+            tasks, tuple(trace.task_fraction) if policy_ran else (1.0,) * len(tasks),
+            tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
+            float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net, post)
+        return Result(outputs, stats, confidences, heat, raw)
+
+    def _full(self, logits: Tensor) -> Tensor:
+        """Bring (1, channels, H, W) to network size: (channels, h, w)."""
+        return upsample(logits.float(), (self.input_size[1], self.input_size[0]))[0].contiguous()
+
+    def _gating_map(self, trace: Trace) -> np.ndarray:
+        """Return uint8 (h, w): the share, by cost, of the encoder's blocks that ran there."""
+        network = self._network
+        total = np.zeros(network.config.resolution(0), dtype=np.float64)
+        weight = 0.0
+        for cells, block in zip(trace.gates, network.cost.blocks):
+            active = network.active_tokens(block.stage, cells)
+            step = 1 << block.stage
+            total += block.dense * active.repeat(step, 0).repeat(step, 1)
+            weight += block.dense
+        heat = np.round(total * (255 / weight)).astype(np.uint8)
+        return cv2.resize(heat, self.input_size, interpolation=cv2.INTER_NEAREST)
+
+
+def resize(task: str, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a published array to (width, height): class ids by nearest, the rest bilinearly."""
+    if TASKS[task].kind == 'classes':
+        return cv2.resize(array, size, interpolation=cv2.INTER_NEAREST)
+    array = cv2.resize(array, size, interpolation=cv2.INTER_LINEAR)
+    if TASKS[task].kind == 'normals':
+        array /= np.linalg.norm(array, axis=-1, keepdims=True)
+    return array
+
+
+def _device(name: str) -> torch.device:
+    kind, _, number = name.partition(':')
+    if kind == 'cpu' and not number:
+        return torch.device('cpu')
+    if kind != 'cuda' or (number and not number.isdigit()):
+        raise ValueError(f'device {name!r}: choose cpu, cuda or cuda:N')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        raise ValueError(
+            f'device {name!r} is not there: torch sees {count} CUDA devices; choose cpu, or '
+            'install a CUDA build of torch and its driver')
+    return torch.device(name)

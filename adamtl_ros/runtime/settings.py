@@ -1,0 +1,64 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What a user may change from frame to frame, as one immutable value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+import math
+
+from adamtl_ros.tasks import ordered
+
+MODES = ('static', 'shadow', 'adaptive')
+OUTPUT_SIZES = ('network', 'camera')
+MAX_WEIGHT = 10.0
+
+
+def check_budget(budget: float) -> float:
+    """Return the budget as a float; ValueError unless it is a number in (0, 1]."""
+    try:
+        value = float(budget)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not 0.0 < value <= 1.0:
+        raise ValueError(
+            f'budget {budget!r}: it is a share of the dense cost, a number above 0 and at most 1')
+    return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    How frames are processed.
+
+    mode: 'static' (dense), 'shadow' (dense, the policy beside it) or 'adaptive'.
+    budget: share of the dense cost of `tasks` that a frame may cost, in (0, 1].
+    tasks: what is computed, by name.  weights: how much the policy heeds each task, in [0, 10].
+    output_size: of the outputs, 'network' or 'camera'.
+    confidence, gating_map, raw: compute these extras.
+    Raises ValueError, naming the field, its value and what is allowed.
+    """
+
+    mode: str = 'static'
+    budget: float = 1.0
+    tasks: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    output_size: str = 'network'
+    confidence: bool = False
+    gating_map: bool = False
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        """Check every field, and bring the tasks into their fixed order."""
+        if self.mode not in MODES:
+            raise ValueError(f'mode {self.mode!r}: choose one of {", ".join(MODES)}')
+        if self.output_size not in OUTPUT_SIZES:
+            raise ValueError(
+                f'output_size {self.output_size!r}: choose one of {", ".join(OUTPUT_SIZES)}')
+        object.__setattr__(self, 'budget', check_budget(self.budget))
+        object.__setattr__(self, 'tasks', ordered(self.tasks))
+        for task, weight in self.weights.items():
+            ordered([task])
+            if not 0.0 <= weight <= MAX_WEIGHT:
+                raise ValueError(
+                    f'weight {weight!r} of task {task}: a number from 0 to {MAX_WEIGHT:g}')
