@@ -1,0 +1,481 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The lifecycle node `adamtl`: camera frames in, the results of all wanted tasks out.
+
+The executor only stores the newest frame; one worker thread converts, infers and publishes.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import KeyValue
+import numpy as np
+from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock
+from rclpy.clock import ClockType
+from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecyclePublisher
+from rclpy.lifecycle import LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
+from rclpy.qos import ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+from std_srvs.srv import Trigger
+
+from adamtl_ros import drawing
+from adamtl_ros.msg import GatingStats
+from adamtl_ros.nodes import parameters
+from adamtl_ros.nodes.conversions import BadFrameError
+from adamtl_ros.nodes.conversions import image_from_array
+from adamtl_ros.nodes.conversions import rgb_from_compressed
+from adamtl_ros.nodes.conversions import rgb_from_image
+from adamtl_ros.nodes.conversions import scaled_camera_info
+from adamtl_ros.nodes.pacing import next_budget
+from adamtl_ros.nodes.pacing import RateLimiter
+from adamtl_ros.nodes.slot import FrameCounter
+from adamtl_ros.nodes.slot import Slot
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.engine import Result
+from adamtl_ros.tasks import TASKS
+
+try:
+    from vision_msgs.msg import LabelInfo
+    from vision_msgs.msg import VisionClass
+except ImportError:  # not on PyPI; the class names are in the parameters as well
+    LabelInfo = None
+
+LOG_PERIOD = 5.0
+"""Seconds between two log lines about the same cause."""
+
+SHUTDOWN_PATIENCE = 10.0
+"""Seconds to wait for the frame in work to be finished."""
+
+BENIGN_DROPS = frozenset({'replaced', 'rate', 'disabled', 'shutdown'})
+"""Causes of dropping that are no fault of the frame."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame as it came, and when (monotonic seconds)."""
+
+    message: Image | CompressedImage
+    received: float
+
+
+class AdamtlNode(LifecycleNode):
+    """Runs an Engine on the newest camera frame; see DESIGN's table for the interface."""
+
+    def __init__(self, *, engine_class: type[Engine] = Engine, **kwargs: Any) -> None:
+        """
+        Declare the parameters and services; nothing is loaded before the node is configured.
+
+        engine_class: what the worker runs.  kwargs: as for rclpy.node.Node.
+        """
+        super().__init__('adamtl', **kwargs)
+        self._engine_class = engine_class
+        self._engine: Engine | None = None
+        self._results: dict[str, LifecyclePublisher] = {}
+        self._subscribed: list[Any] = []
+        self._camera_info: CameraInfo | None = None
+        self._slot: Slot[Frame] | None = None
+        self._worker: Thread | None = None
+        self._counter = FrameCounter()
+        self._limiter = RateLimiter()
+        self._enabled = True
+        self._held_budget: float | None = None
+        self._achieved_budget = float('nan')
+        self._latencies: deque[float] = deque(maxlen=10000)
+        self._last_error = ''
+        self._last_logged: dict[str, float] = {}
+        self._seen = self._counter.counts()
+
+        self._wrong = parameters.declare(self)
+        self.autostart = bool(self.get_parameter('autostart').value)
+        self._options: parameters.Options | None = None
+        self.add_pre_set_parameters_callback(parameters.integers_to_numbers)
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+
+        self.create_service(SetBool, '~/enable', self._enable)
+        self.create_service(Trigger, '~/reset_statistics', self._reset_statistics)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # Diagnostics are about this computer: they go on while simulated time stands still.
+        self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    # Parameters
+
+    def _values(self, changed: Sequence[Parameter] = ()) -> dict[str, Any]:
+        values = {name: self.get_parameter(name).value for name in parameters.PARAMETERS}
+        return values | {parameter.name: parameter.value for parameter in changed}
+
+    def _check_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
+        model_tasks = TASKS if self._engine is None else self._engine.tasks
+        for task in TASKS:
+            if task not in model_tasks and any(
+                    parameter.name == f'tasks.{task}.enable' and parameter.value
+                    for parameter in changed):
+                return SetParametersResult(successful=False, reason=(
+                    f'the model does not have the task {task}: it has {", ".join(model_tasks)}'))
+        try:
+            parameters.Options.from_values(self._values(changed), model_tasks)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, changed: Sequence[Parameter]) -> None:
+        for parameter in changed:
+            self._wrong.pop(parameter.name, None)
+        if self._engine is not None:
+            self._options = parameters.Options.from_values(self._values(), self._engine.tasks)
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the model and offer the topics; FAILURE with one log line if that cannot be."""
+        try:
+            self._configure()
+        except Exception as error:  # whatever it is, the node must live to say so
+            kind = '' if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: '
+            self.get_logger().error(f'cannot configure: {kind}{_one_line(error)}')
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def _configure(self) -> None:
+        if self._wrong:
+            raise ValueError('; '.join(self._wrong.values()))
+        values = self._values()
+        if values['image_transport'] not in parameters.IMAGE_TRANSPORTS:
+            raise ValueError(f'image_transport is {values["image_transport"]!r}: use one of '
+                             f'{", ".join(parameters.IMAGE_TRANSPORTS)}')
+        # Before the model is loaded, which takes its time: are the values right at all?
+        parameters.Options.from_values(values, TASKS)
+        engine = self._engine_class(
+            values['model'], backend=values['backend'], device=values['device'],
+            num_threads=values['num_threads'])
+        options = parameters.Options.from_values(values, engine.tasks)
+        for task, names in engine.class_names.items():
+            if not self.has_parameter(f'tasks.{task}.class_names'):
+                self.declare_parameter(
+                    f'tasks.{task}.class_names', list(names), ParameterDescriptor(
+                        description=f'Names of the classes of {task}, by class id.',
+                        read_only=True), ignore_override=True)
+        # The first inference allocates; a camera's first frame should not wait for that.
+        width, height = engine.input_size
+        engine.infer(np.zeros((height, width, 3), np.uint8), options.settings)
+
+        for task in engine.tasks:
+            self._offer(task, Image)
+        if 'semseg' in engine.tasks:
+            self._offer('semseg/confidence', Image)
+        self._offer('gating_map', Image)
+        self._offer('overlay', Image)
+        self._offer('camera_info', CameraInfo)
+        self._offer('gating_stats', GatingStats)
+        if LabelInfo is not None:
+            for task in engine.class_names:
+                self._offer(f'{task}/label_info', LabelInfo, latched=True)
+        self._engine, self._options = engine, options
+        self.get_logger().info(
+            f'model {engine.model} ({", ".join(engine.tasks)}) on {engine.device} with '
+            f'{engine.backend}')
+
+    def _offer(self, name: str, kind: type, *, latched: bool = False) -> None:
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        self._results[name] = self.create_lifecycle_publisher(
+            kind, f'~/{name}',
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=durability),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the worker and listen to the camera."""
+        result = super().on_activate(state)
+        try:
+            self._activate()
+        except Exception as error:  # e.g. QoS overrides that do not exist
+            self.get_logger().error(f'cannot activate: {_one_line(error)}')
+            self._stop()
+            super().on_deactivate(state)
+            return TransitionCallbackReturn.FAILURE
+        return result
+
+    def _activate(self) -> None:
+        if LabelInfo is not None:
+            self._publish_labels()
+        self._slot = Slot()
+        self._worker = Thread(target=self._work, args=(self._slot,), name='adamtl', daemon=True)
+        self._worker.start()
+        # Resolved here, so that `image` alone needs remapping whatever the transport.
+        topic = self.resolve_topic_name('image')
+        if self.get_parameter('image_transport').value == 'compressed':
+            self._subscribe(CompressedImage, f'{topic}/compressed', self._receive)
+        else:
+            self._subscribe(Image, topic, self._receive)
+        self._subscribe(CameraInfo, 'camera_info', self._receive_camera_info)
+        self.get_logger().info(f'active, listening to {self._subscribed[0].topic_name}')
+
+    def _subscribe(self, kind: type, topic: str, callback: Any) -> None:
+        self._subscribed.append(self.create_subscription(
+            kind, topic, callback,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Finish the frame in work, drop the one that waits, and stop listening."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release the model and the topics."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Do what deactivating and cleaning up do."""
+        self._release()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Return to the unconfigured state, whatever failed."""
+        self._release()
+        return super().on_error(state)
+
+    def end(self) -> None:
+        """Shut down from whatever state the node is in."""
+        if self._state_machine.current_state[1] != 'finalized':
+            self.trigger_shutdown()
+
+    def _stop(self) -> None:
+        while self._subscribed:
+            self.destroy_subscription(self._subscribed.pop())
+        if self._slot is None or self._worker is None:
+            return
+        if self._slot.close() is not None:
+            self._counter.drop('shutdown')
+        self._worker.join(SHUTDOWN_PATIENCE)
+        if self._worker.is_alive():
+            self.get_logger().error(
+                f'the frame in work was not finished in {SHUTDOWN_PATIENCE:.0f} s')
+        self._slot = self._worker = None
+        self._camera_info = self._held_budget = None
+        counts = self._counter.counts()
+        causes = ', '.join(f'{n} {cause}' for cause, n in counts.dropped_by_cause.items())
+        self.get_logger().info(
+            f'stopped after {counts.received} frames: {counts.processed} processed, '
+            f'{counts.dropped} dropped{f" ({causes})" if causes else ""}')
+        self._diagnose()
+
+    def _release(self) -> None:
+        self._stop()
+        for publisher in self._results.values():
+            self.destroy_lifecycle_publisher(publisher)
+        self._results.clear()
+        self._engine = self._options = None
+
+    # Frames: the executor's side
+
+    def _receive(self, message: Image | CompressedImage) -> None:
+        frame = Frame(message, monotonic())
+        if self._slot is None or self._options is None:
+            return
+        if not self._enabled:
+            self._counter.drop('disabled')
+        elif not self._limiter.accepts(frame.received, self._options.max_rate_hz):
+            self._counter.drop('rate')
+        elif self._slot.put(frame) is not None:
+            self._counter.drop('replaced')
+
+    def _receive_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        response.success = True
+        response.message = 'frames are ' + ('processed' if request.data else 'dropped')
+        return response
+
+    def _reset_statistics(
+            self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._counter.reset()
+        self._seen = self._counter.counts()
+        self._latencies.clear()
+        self._last_error = ''
+        response.success = True
+        response.message = 'counts are zero'
+        return response
+
+    # Frames: the worker's side
+
+    def _work(self, slot: Slot[Frame]) -> None:
+        while (frame := slot.take()) is not None:
+            # Read once: a change of parameters takes effect between frames, never within one.
+            engine, options = self._engine, self._options
+            assert engine is not None and options is not None
+            try:
+                self._answer(frame, engine, options)
+            except BadFrameError as error:
+                self._drop(error.cause, str(error))
+            except Exception as error:  # one frame must not end the node
+                self._drop('error', f'{type(error).__name__}: {_one_line(error)}')
+
+    def _answer(self, frame: Frame, engine: Engine, options: parameters.Options) -> None:
+        message = frame.message
+        rgb = rgb_from_image(message) if isinstance(message, Image) else rgb_from_compressed(
+            message)
+        wanted = {name for name, publisher in self._results.items()
+                  if publisher.get_subscription_count()}
+        tasks = tuple(
+            task for task in options.settings.tasks
+            if task in wanted or (task == 'semseg' and 'semseg/confidence' in wanted)
+            or ('overlay' in wanted and task in options.overlay_tasks))
+        controlled = options.target_latency_ms > 0.0 and options.settings.mode == 'adaptive'
+        if not controlled or self._held_budget is None:
+            self._held_budget = options.settings.budget
+        settings = replace(
+            options.settings, tasks=tasks, budget=self._held_budget,
+            confidence='semseg/confidence' in wanted, gating_map='gating_map' in wanted)
+        result = engine.infer(rgb, settings)
+        latency_ms = 1000.0 * (monotonic() - frame.received)
+        if controlled and tasks:
+            self._held_budget = next_budget(
+                self._held_budget, latency_ms, options.target_latency_ms, options.min_budget)
+
+        header = message.header
+        for name, values, encoding in _images(result):
+            if name in wanted:
+                self._results[name].publish(image_from_array(values, encoding, header))
+        if 'overlay' in wanted:
+            picture = drawing.overlay(
+                rgb, result.outputs,
+                [task for task in options.overlay_tasks if task in result.outputs])
+            self._results['overlay'].publish(image_from_array(picture, 'rgb8', header))
+        info = self._camera_info
+        if info is not None and 'camera_info' in wanted:
+            camera_size = (rgb.shape[1], rgb.shape[0])
+            self._results['camera_info'].publish(scaled_camera_info(
+                info, camera_size,
+                camera_size if settings.output_size == 'camera' else engine.input_size, header))
+        self._latencies.append(latency_ms)
+        self._achieved_budget = result.stats.budget_achieved
+        # Last, so that who has a frame's statistics knows that all of it was sent.
+        self._results['gating_stats'].publish(
+            _stats_message(result.stats, header, latency_ms, self._counter.process()))
+
+    def _drop(self, cause: str, reason: str) -> None:
+        self._counter.drop(cause)
+        self._last_error = reason
+        now = monotonic()
+        if now - self._last_logged.get(cause, -LOG_PERIOD) >= LOG_PERIOD:
+            self._last_logged[cause] = now
+            self.get_logger().error(f'frame dropped ({cause}): {reason}')
+
+    # Reports
+
+    def _publish_labels(self) -> None:
+        assert self._engine is not None
+        for task, names in self._engine.class_names.items():
+            self._results[f'{task}/label_info'].publish(LabelInfo(
+                header=Header(stamp=self.get_clock().now().to_msg()),
+                class_map=[VisionClass(class_id=number, class_name=name)
+                           for number, name in enumerate(names)]))
+
+    def _diagnose(self) -> None:
+        counts, before = self._counter.counts(), self._seen
+        self._seen = counts
+        latencies = [self._latencies.popleft() for _ in range(len(self._latencies))]
+        received = counts.received - before.received
+        faulty = sum(
+            number - before.dropped_by_cause.get(cause, 0)
+            for cause, number in counts.dropped_by_cause.items() if cause not in BENIGN_DROPS)
+        level, text = DiagnosticStatus.OK, f'{counts.processed - before.processed} frames/s'
+        if self._slot is None:
+            text = 'not active'
+        elif faulty:
+            level, text = DiagnosticStatus.ERROR, f'{faulty} frames dropped: {self._last_error}'
+        elif not self._enabled:
+            text = 'disabled by ~/enable'
+        elif not received:
+            level = DiagnosticStatus.WARN
+            text = 'no frames on ' + ', '.join(each.topic_name for each in self._subscribed[:1])
+        values = {
+            'frames received': counts.received, 'frames processed': counts.processed,
+            'frames dropped': counts.dropped,
+        } | {
+            f'dropped: {cause}': number for cause, number in counts.dropped_by_cause.items()
+        } | {
+            'input rate (Hz)': received, 'output rate (Hz)': counts.processed - before.processed,
+            'latency median (ms)': _figure(np.median(latencies)) if latencies else '',
+            'latency max (ms)': _figure(max(latencies)) if latencies else '',
+        }
+        engine, options = self._engine, self._options
+        if engine is not None and options is not None:
+            values |= {
+                'mode': options.settings.mode,
+                'budget requested': _figure(self._held_budget or options.settings.budget),
+                'budget achieved': _figure(self._achieved_budget),
+                'device': engine.device, 'backend': engine.backend, 'model': engine.model,
+            }
+        values['last error'] = self._last_error
+        self._diagnostics.publish(DiagnosticArray(
+            header=Header(stamp=self.get_clock().now().to_msg()),
+            status=[DiagnosticStatus(
+                level=level, name=f'{self.get_fully_qualified_name().lstrip("/")}: inference',
+                message=text, hardware_id=engine.device if engine is not None else '',
+                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])]))
+
+
+def _images(result: Result) -> list[tuple[str, np.ndarray, str]]:
+    """Return the topic, array and encoding of every image in the result."""
+    images = []
+    for task, values in result.outputs.items():
+        encoding = 'mono16' if values.dtype == np.uint16 else TASKS[task].encoding
+        images.append((task, values, encoding))
+    images += [(f'{task}/confidence', values, 'mono8')
+               for task, values in result.confidence.items()]
+    if result.gating_map is not None:
+        images.append(('gating_map', result.gating_map, 'mono8'))
+    return images
+
+
+def _stats_message(stats: Any, header: Header, latency_ms: float, counts: Any) -> GatingStats:
+    return GatingStats(
+        header=header, mode=stats.mode, budget_requested=float(stats.budget_requested),
+        budget_achieved=float(stats.budget_achieved), gmacs=float(stats.gmacs),
+        gmacs_dense=float(stats.gmacs_dense), latency_ms=latency_ms,
+        preprocess_ms=float(stats.preprocess_ms), network_ms=float(stats.network_ms),
+        postprocess_ms=float(stats.postprocess_ms), tasks=list(stats.tasks),
+        task_token_fraction=_floats(stats.task_token_fraction),
+        block_active=_floats(stats.block_active), token_fraction=_floats(stats.token_fraction),
+        agreement=float(stats.agreement), frames_received=counts.received,
+        frames_processed=counts.processed, frames_dropped=counts.dropped)
+
+
+def _floats(values: Mapping[str, float] | Sequence[float]) -> list[float]:
+    """Return the numbers of a sequence, or of a mapping in its order."""
+    return [float(value) for value in (
+        values.values() if isinstance(values, Mapping) else values)]
+
+
+def _figure(value: Any) -> str:
+    return f'{float(value):.3g}'
+
+
+def _one_line(error: BaseException) -> str:
+    return ' '.join(str(error).split())

@@ -1,0 +1,106 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What stands between the executor and the worker: a slot for the newest frame, and the counts."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Condition
+from threading import Lock
+from types import MappingProxyType
+from typing import Generic
+from typing import TypeVar
+
+T = TypeVar('T')
+
+
+class Slot(Generic[T]):
+    """Holds at most one item, always the newest; one thread puts, another takes."""
+
+    def __init__(self) -> None:
+        """Begin empty and open."""
+        self._changed = Condition()
+        self._item: T | None = None
+        self._open = True
+
+    def put(self, item: T) -> T | None:
+        """Store the item; return the one that has to go: the older one, or this if closed."""
+        with self._changed:
+            if not self._open:
+                return item
+            older, self._item = self._item, item
+            self._changed.notify()
+        return older
+
+    def take(self) -> T | None:
+        """Wait for an item and return it, or None once the slot is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._item is not None or not self._open)
+            item, self._item = (self._item, None) if self._open else (None, self._item)
+        return item
+
+    def close(self) -> T | None:
+        """End every take() from now on; return the item that nobody took."""
+        with self._changed:
+            self._open = False
+            item, self._item = self._item, None
+            self._changed.notify_all()
+        return item
+
+
+@dataclass(frozen=True)
+class Counts:
+    """
+    The fate of the frames so far.
+
+    A frame counts as received when its fate is known, so that received = processed + dropped
+    holds in every message; the one that waits or is being worked on is in neither.
+    """
+
+    processed: int = 0
+    dropped_by_cause: Mapping[str, int] = MappingProxyType({})
+
+    @property
+    def dropped(self) -> int:
+        """Return the number of frames that were not answered."""
+        return sum(self.dropped_by_cause.values())
+
+    @property
+    def received(self) -> int:
+        """Return the number of frames whose fate is known."""
+        return self.processed + self.dropped
+
+
+class FrameCounter:
+    """Counts from both threads; a snapshot is consistent in itself."""
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self._lock = Lock()
+        self._processed = 0
+        self._dropped: Counter[str] = Counter()
+
+    def process(self) -> Counts:
+        """Count an answered frame; return the counts with it."""
+        with self._lock:
+            self._processed += 1
+            return self._snapshot()
+
+    def drop(self, cause: str) -> None:
+        """Count a frame that is not answered."""
+        with self._lock:
+            self._dropped[cause] += 1
+
+    def counts(self) -> Counts:
+        """Return the counts now."""
+        with self._lock:
+            return self._snapshot()
+
+    def reset(self) -> None:
+        """Begin at zero again."""
+        with self._lock:
+            self._processed = 0
+            self._dropped.clear()
+
+    def _snapshot(self) -> Counts:
+        return Counts(self._processed, dict(self._dropped))
