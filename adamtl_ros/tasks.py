@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dense tasks: what each one outputs, and how it is published and drawn."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+import functools
 
 import numpy as np
 import torch
@@ -66,9 +68,9 @@ TASKS: dict[str, Task] = {task.name: task for task in (
 )}
 
 
-def ordered(names: object) -> tuple[str, ...]:
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """Return the task names of an iterable in the order of TASKS; ValueError on unknown ones."""
-    wanted = list(names)  # type: ignore[call-overload]
+    wanted = list(names)
     unknown = [name for name in wanted if name not in TASKS]
     if unknown:
         raise ValueError(
@@ -82,38 +84,39 @@ def depth_of(logits: Tensor) -> Tensor:
     return logits.float().clamp(float(np.log(low)), float(np.log(high))).exp()
 
 
+@functools.lru_cache(maxsize=4)
 def nominal_rays(height: int, width: int) -> Tensor:
-    """Return viewing rays (3, height, width), z = 1, of a camera with the nominal focal length."""
+    """Return viewing rays (height, width, 3), z = 1, of a camera with the nominal focal length."""
     focal = NOMINAL_FOCAL * width
     y, x = torch.meshgrid(
         (torch.arange(height) - (height - 1) / 2) / focal,
         (torch.arange(width) - (width - 1) / 2) / focal, indexing='ij')
-    return torch.stack((x, y, torch.ones_like(x)))
+    return torch.stack((x, y, torch.ones_like(x)), -1)
 
 
 def publishable(task: str, logits: Tensor) -> np.ndarray:
     """
     Turn decoder outputs into the array that is published.
 
-    logits: (channels, h, w) at the wanted size.  Returns uint8 (h, w) class ids, float32 (h, w)
+    logits: (h, w, channels) at the wanted size.  Returns uint8 (h, w) class ids, float32 (h, w)
     in [0, 1] or metres, or float32 (h, w, 3) unit normals turned towards the camera, NaN where
     the network gave no direction.
     """
     kind = TASKS[task].kind
     if kind == 'classes':
-        return logits.argmax(0).to(torch.uint8).numpy()
+        return logits.argmax(-1).to(torch.uint8).numpy()
     if kind == 'map':
-        return logits[0].float().sigmoid().numpy()
+        return logits[..., 0].float().sigmoid().numpy()
     if kind == 'depth':
-        return depth_of(logits[0]).numpy()
+        return depth_of(logits[..., 0]).numpy()
     vectors = logits.float()
-    length = vectors.norm(dim=0, keepdim=True)
-    vectors = vectors / length.where(length > 1e-6, torch.full_like(length, torch.nan))
-    away = (vectors * nominal_rays(*logits.shape[1:])).sum(0, keepdim=True) > 0
-    return torch.where(away, -vectors, vectors).permute(1, 2, 0).contiguous().numpy()
+    # A zero vector becomes 0 * inf, which is the NaN that marks it.
+    scale = (vectors * vectors).sum(-1, keepdim=True).rsqrt()
+    along = (vectors * nominal_rays(*logits.shape[:2])).sum(-1, keepdim=True)
+    return (vectors * torch.copysign(scale, -along)).numpy()
 
 
 def confidence(logits: Tensor) -> np.ndarray:
-    """Return uint8 (h, w), the probability of the chosen class x 255, of (classes, h, w)."""
-    top = functional.softmax(logits.float(), 0).amax(0)
+    """Return uint8 (h, w), the probability of the chosen class x 255, of (h, w, classes)."""
+    top = functional.softmax(logits.float(), -1).amax(-1)
     return (top * 255).round().to(torch.uint8).numpy()

@@ -177,9 +177,6 @@ class AdamtlNode(LifecycleNode):
                     f'tasks.{task}.class_names', list(names), ParameterDescriptor(
                         description=f'Names of the classes of {task}, by class id.',
                         read_only=True), ignore_override=True)
-        # The first inference allocates; a camera's first frame should not wait for that.
-        width, height = engine.input_size
-        engine.infer(np.zeros((height, width, 3), np.uint8), options.settings)
 
         for task in engine.tasks:
             self._offer(task, Image)

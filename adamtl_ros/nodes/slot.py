@@ -5,9 +5,9 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field
 from threading import Condition
 from threading import Lock
-from types import MappingProxyType
 from typing import Generic
 from typing import TypeVar
 
@@ -58,7 +58,7 @@ class Counts:
     """
 
     processed: int = 0
-    dropped_by_cause: Mapping[str, int] = MappingProxyType({})
+    dropped_by_cause: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def dropped(self) -> int:

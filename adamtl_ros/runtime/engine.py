@@ -169,7 +169,11 @@ class Engine:
         if settings.confidence and 'semseg' in full:
             confidences['semseg'] = confidence(full['semseg'])
         heat = self._gating_map(trace) if settings.gating_map else None
-        raw = {task: value.numpy() for task, value in full.items()} if settings.raw else {}
+        raw: dict[str, np.ndarray] = {}
+        if settings.raw:
+            raw = {
+                task: np.ascontiguousarray(value.permute(2, 0, 1).numpy())
+                for task, value in full.items()}
         if size != self.input_size:
             outputs = {task: resize(task, value, size) for task, value in outputs.items()}
             confidences = {
@@ -189,8 +193,11 @@ class Engine:
         return Result(outputs, stats, confidences, heat, raw)
 
     def _full(self, logits: Tensor) -> Tensor:
-        """Bring (1, channels, H, W) to network size: (channels, h, w)."""
-        return upsample(logits.float(), (self.input_size[1], self.input_size[0]))[0].contiguous()
+        """Bring (1, channels, H, W) to network size, channels last: (h, w, channels)."""
+        # Class ids are found several times as fast where the channels of a pixel lie together.
+        logits = logits.float().contiguous(memory_format=torch.channels_last)
+        full = upsample(logits, (self.input_size[1], self.input_size[0]))
+        return full[0].permute(1, 2, 0).contiguous()
 
     def _gating_map(self, trace: Trace) -> np.ndarray:
         """Return uint8 (h, w): the share, by cost, of the encoder's blocks that ran there."""
