@@ -107,13 +107,20 @@ class Allowance:
         self.spent = fixed
         # Dense cost, controller included, of all blocks not yet decided.
         self.left = sum(self._full(block) for block in model.blocks)
-        self.open_blocks: list[bool] = []
+        # Blocks of the present stage that were opened and still have to choose their tokens.
+        self.waiting = 0
 
     def _controller(self, block: BlockCost) -> int:
         return self.controllers * self.model.token_controller[block.stage]
 
     def _full(self, block: BlockCost) -> int:
         return block.dense + self._controller(block)
+
+    def _least(self, block: BlockCost) -> int:
+        """Return what an open block costs with a single token."""
+        windows = 1 if self.model.config.skip_attention else block.windows
+        cell = self.model.config.cells[block.stage]
+        return block.gated(windows, cell[0] * cell[1]) + self._controller(block)
 
     def _spend(self, cost: int) -> None:
         self.low -= cost
@@ -129,11 +136,13 @@ class Allowance:
         need = max(self.low - later, whole * (self.low / self.left - FREEDOM))
         limit = min(self.high, whole * (self.high / self.left + FREEDOM))
         count = int((logits > 0).sum())
-        count = min(count, max(int(limit / (LEAST_SHARE * full)), 0))
+        least = max(LEAST_SHARE * full, self._least(blocks[0]))
+        count = min(count, max(int(limit / least), 0))
         count = min(max(count, int(np.ceil(need / full))), len(blocks))
         gates = np.zeros(len(blocks), dtype=bool)
         gates[np.argsort(-logits, kind='stable')[:count]] = True
         self.left = later + full * count
+        self.waiting = count
         return gates
 
     def open_tokens(self, geometry: BlockGeometry, scores: np.ndarray) -> Choice:
@@ -141,9 +150,19 @@ class Allowance:
         block = geometry.cost
         full, controller = self._full(block), self._controller(block)
         later = self.left - full
+        self.waiting -= 1
         low = max(self.low - later, full * (self.low / self.left - FREEDOM))
-        high = min(self.high, full * (self.high / self.left + FREEDOM))
+        high = min(
+            self.high - self.waiting * self._least(block),
+            full * (self.high / self.left + FREEDOM))
         choice = geometry.choose(scores, low - controller, max(low, high) - controller)
+        rest = self.high - choice.cost - controller
+        if not self.waiting and later and 0 < rest < self._least_after(block.stage):
+            # Too little would be left to open any later block: it is of more use here.
+            choice = geometry.choose(scores, self.low - controller, self.high - controller)
         self._spend(choice.cost + controller)
         self.left = later
         return choice
+
+    def _least_after(self, stage: int) -> int:
+        return min(self._least(block) for block in self.model.blocks if block.stage > stage)

@@ -1,0 +1,219 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The laws that every network keeps, whatever its weights."""
+
+import itertools
+
+from networks import CONFIGS
+from networks import random_image
+from networks import random_network
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from adamtl_ros.network import checkpoint
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import Settings
+
+every_network = pytest.mark.parametrize('name', CONFIGS)
+
+
+def random_gates(network, seed, open_share=None):
+    """Return gates that hold closed, sparse, patchy and full blocks."""
+    rng = np.random.default_rng(seed)
+    shares = itertools.cycle([0.1, 0.0, 0.5, 1.0, 0.9])
+    gates = []
+    for geometry, share in zip(network.geometry, shares):
+        count = len(geometry.windows_of_cell)
+        share = share if open_share is None else open_share
+        # A run of neighbours, so that some windows are fully inactive and others mixed.
+        gate = (np.arange(count) + rng.integers(count)) % count < share * count
+        gates.append(gate ^ (rng.random(count) < 0.1) if 0 < share < 1 else gate)
+    return gates
+
+
+def as_tensors(gates):
+    return [torch.from_numpy(gate)[None].float() for gate in gates]
+
+
+def assert_equal(one, other, tolerance):
+    assert one.keys() == other.keys()
+    for task in one:
+        scale = float(one[task].abs().max())
+        assert scale > 1e-2, 'the outputs say nothing'
+        assert float((one[task] - other[task]).abs().max()) <= tolerance * max(scale, 1), task
+
+
+@every_network
+def test_all_gates_open_is_the_dense_network(name):
+    network = random_network(name)
+    image, tasks = random_image(network), network.config.tasks
+    everything = random_gates(network, 0, open_share=1.0)
+    with torch.no_grad():
+        dense = network(image)
+        assert_equal(dense, network(image, gates=as_tensors(everything)), 1e-5)
+    assert_equal(dense, network.run_gates(image, tasks, everything), 1e-5)
+    assert_equal(dense, network.run_dense(image, tasks)[0], 1e-5)
+
+
+@every_network
+@pytest.mark.parametrize('seed', range(3))
+def test_gathered_is_masked(name, seed):
+    network = random_network(name, seed)
+    image, gates = random_image(network, seed), random_gates(network, seed)
+    with torch.no_grad():
+        masked = network(image, gates=as_tensors(gates))
+        dense = network(image)
+    assert_equal(masked, network.run_gates(image, network.config.tasks, gates), 1e-4)
+    assert max(float((masked[task] - dense[task]).abs().max()) for task in dense) > 1e-2
+
+
+@every_network
+def test_masked_batch_is_masked_singles(name):
+    network = random_network(name)
+    images = random_image(network, batch=2)
+    gates = [random_gates(network, seed) for seed in (1, 2)]
+    with torch.no_grad():
+        both = network(images, gates=[
+            torch.cat(pair) for pair in zip(*(as_tensors(gate) for gate in gates))])
+        for index in (0, 1):
+            single = network(images[index:index + 1], gates=as_tensors(gates[index]))
+            assert_equal(single, {k: v[index:index + 1] for k, v in both.items()}, 1e-4)
+
+
+@pytest.mark.parametrize('name', ['glasses', 'small'])
+def test_a_closed_block_changes_nothing(name):
+    network = random_network(name)
+    image, tasks = random_image(network), network.config.tasks
+    gates = random_gates(network, 0, open_share=1.0)
+    gates[1] = np.zeros_like(gates[1])
+    without = network.run_gates(image, tasks, gates)
+    del network.encoder.stages[0].blocks[1]
+    del gates[1]
+    assert_equal(without, network.run_gates(image, tasks, gates), 1e-5)
+
+
+@pytest.fixture(scope='module')
+def engine(tmp_path_factory):
+    path = tmp_path_factory.mktemp('model') / 'random.safetensors'
+    checkpoint.save(path, random_network('glasses'), half=False)
+    return Engine(str(path))
+
+
+def picture(seed, height=120, width=160):
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    fine = coarse.repeat(height // 6, 0).repeat(width // 8, 1)
+    return fine // (1 + seed % 4) + rng.integers(0, 20, fine.shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize('mode', ['static', 'shadow', 'adaptive'])
+def test_same_frame_same_answer(engine, mode):
+    settings = Settings(mode=mode, budget=0.6, tasks=engine.tasks, gating_map=True, raw=True)
+    first = engine.infer(picture(0), settings)
+    engine.infer(picture(1), Settings(mode='adaptive', budget=0.9, tasks=('depth',)))
+    second = engine.infer(picture(0), settings)
+    assert first.stats.block_active == second.stats.block_active
+    assert first.stats.token_fraction == second.stats.token_fraction
+    np.testing.assert_array_equal(first.gating_map, second.gating_map)
+    for task in engine.tasks:
+        np.testing.assert_array_equal(first.outputs[task], second.outputs[task])
+        np.testing.assert_array_equal(first.raw[task], second.raw[task])
+
+
+@every_network
+def test_cost_model_counts_what_runs(name):
+    network = random_network(name)
+    image, tasks = random_image(network), network.config.tasks
+    for chosen in (tasks, tasks[:1], tasks[1:3]):
+        with FlopCounterMode(display=False) as counter:
+            _, trace = network.run_dense(image, chosen)
+        assert counter.get_total_flops() == 2 * trace.macs == 2 * network.cost.dense(chosen)
+        for budget in (0.4, 0.6, 0.9):
+            with FlopCounterMode(display=False) as counter:
+                _, trace = network.run_policy(image, chosen, budget)
+            assert counter.get_total_flops() == 2 * trace.macs
+
+
+@every_network
+def test_given_gates_cost_what_the_model_says(name):
+    network = random_network(name)
+    tasks = network.config.tasks
+    gates = random_gates(network, 3)
+    with FlopCounterMode(display=False) as counter:
+        network.run_gates(random_image(network), tasks, gates)
+    macs = network.cost.fixed(tasks)
+    for gate, geometry, block in zip(gates, network.geometry, network.blocks()):
+        stage = geometry.cost.stage
+        tokens = network.active_tokens(stage, gate).reshape(-1)
+        windows = int(tokens[block.tokens_of_window].any(1).sum())
+        if not network.config.skip_attention and tokens.any():
+            windows = geometry.cost.windows
+        macs += geometry.cost.gated(windows, int(tokens.sum()))
+    assert counter.get_total_flops() == 2 * macs
+
+
+def test_a_task_turned_off_changes_no_other(engine):
+    everything = engine.infer(picture(2), Settings(tasks=engine.tasks, raw=True))
+    for off in engine.tasks:
+        kept = tuple(task for task in engine.tasks if task != off)
+        result = engine.infer(picture(2), Settings(tasks=kept, raw=True))
+        assert set(result.outputs) == set(kept)
+        for task in kept:
+            np.testing.assert_array_equal(result.raw[task], everything.raw[task])
+        assert result.stats.gmacs < everything.stats.gmacs
+        for mode, budget in (('adaptive', 0.5), ('shadow', 0.9)):
+            fewer, more = (
+                engine.infer(picture(2), Settings(mode=mode, budget=budget, tasks=tasks)).stats
+                for tasks in (kept, engine.tasks))
+            assert fewer.gmacs <= more.gmacs
+
+
+@every_network
+def test_the_budget_is_kept_and_monotone(name):
+    network = random_network(name)
+    tasks = network.config.tasks
+    dense, least = network.cost.dense(tasks), network.cost.minimum(tasks)
+    budgets = [0.05, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    means = []
+    for budget in budgets:
+        spent = [
+            network.run_policy(random_image(network, seed), tasks, budget)[1].macs / dense
+            for seed in range(4)]
+        means.append(np.mean(spent))
+    for budget, mean in zip(budgets, means):
+        wanted = max(budget, least / dense)
+        assert abs(mean - wanted) <= 0.02, (budget, mean)
+    assert all(np.diff(means) >= 0), means
+
+
+def test_masked_policy_is_the_gathered_policy():
+    network = random_network('glasses')
+    tasks = network.config.tasks
+    images = random_image(network, batch=3)
+    budgets = torch.tensor([0.4, 0.7, 0.95])
+    with torch.no_grad():
+        masked, _, spent = network.forward_policy(images, budgets, tasks, noise=0.0)
+    for index, budget in enumerate(budgets):
+        gathered, trace = network.run_policy(images[index:index + 1], tasks, float(budget))
+        assert trace.macs / network.cost.dense(tasks) == pytest.approx(float(spent[index]))
+        assert_equal(gathered, {k: v[index:index + 1] for k, v in masked.items()}, 1e-4)
+
+
+def test_task_weight_steers_the_policy():
+    network = random_network('glasses')
+    image, tasks = random_image(network), network.config.tasks
+    plain = network.run_policy(image, tasks, 0.5)[1]
+    favoured = network.run_policy(image, tasks, 0.5, {'depth': 10.0, 'semseg': 0.0})[1]
+    assert any((a != b).any() for a, b in zip(plain.gates, favoured.gates))
+
+
+def test_gradient_reaches_the_whole_network():
+    network = random_network('glasses').train()
+    outputs, wish, _ = network.forward_policy(
+        random_image(network, batch=2), torch.tensor([0.9, 0.9]), network.config.tasks)
+    (sum(value.square().mean() for value in outputs.values()) + wish.mean()).backward()
+    missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    # The last bias of a stage may be without: a closed block passes no gradient.
+    assert not [n for n in missing if not n.startswith('encoder.stages')], missing
