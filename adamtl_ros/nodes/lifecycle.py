@@ -50,6 +50,7 @@ from adamtl_ros.nodes.conversions import scaled_camera_info
 from adamtl_ros.nodes.pacing import next_budget
 from adamtl_ros.nodes.pacing import RateLimiter
 from adamtl_ros.nodes.slot import FrameCounter
+from adamtl_ros.nodes.slot import SequenceGaps
 from adamtl_ros.nodes.slot import Slot
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import Result
@@ -67,8 +68,14 @@ LOG_PERIOD = 5.0
 SHUTDOWN_PATIENCE = 10.0
 """Seconds to wait for the frame in work to be finished."""
 
-BENIGN_DROPS = frozenset({'replaced', 'rate', 'disabled', 'shutdown'})
-"""Causes of dropping that are no fault of the frame."""
+BENIGN_DROPS = frozenset({'missed', 'replaced', 'rate', 'disabled', 'shutdown'})
+"""
+Causes of dropping that are no fault of the frame.
+
+missed: sent by the camera, but lost on the way or overwritten by the next before the executor
+took it.  replaced: overwritten by the next while the worker was busy.  rate: beyond max_rate_hz.
+disabled: by ~/enable.  shutdown: waiting when the node was deactivated.
+"""
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ class AdamtlNode(LifecycleNode):
         self._slot: Slot[Frame] | None = None
         self._worker: Thread | None = None
         self._counter = FrameCounter()
+        self._gaps = SequenceGaps()
         self._limiter = RateLimiter()
         self._enabled = True
         self._held_budget: float | None = None
@@ -217,6 +225,7 @@ class AdamtlNode(LifecycleNode):
         if LabelInfo is not None:
             self._publish_labels()
         self._slot = Slot()
+        self._gaps = SequenceGaps()
         self._worker = Thread(target=self._work, args=(self._slot,), name='adamtl', daemon=True)
         self._worker.start()
         # Resolved here, so that `image` alone needs remapping whatever the transport.
@@ -288,10 +297,16 @@ class AdamtlNode(LifecycleNode):
 
     # Frames: the executor's side
 
-    def _receive(self, message: Image | CompressedImage) -> None:
+    def _receive(
+            self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
         frame = Frame(message, monotonic())
         if self._slot is None or self._options is None:
             return
+        # Jazzy does not name the publisher; cameras are one to a topic.
+        missed = self._gaps.missed(
+            info.get('publisher_gid'), info['publication_sequence_number'])
+        if missed:
+            self._counter.drop('missed', missed)
         if not self._enabled:
             self._counter.drop('disabled')
         elif not self._limiter.accepts(frame.received, self._options.max_rate_hz):

@@ -31,7 +31,8 @@ def main(args: list[str] | None = None) -> int:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = AdamtlNode()
     except Exception as error:  # malformed ROS arguments or parameter files
-        print(f'adamtl_node: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'adamtl_node: {type(error).__name__}: {" ".join(str(error).split())}',
+              file=sys.stderr)
         rclpy.try_shutdown()
         return 1
 

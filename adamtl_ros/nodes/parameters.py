@@ -59,6 +59,9 @@ class Spec:
         # YAML and the command line make an integer of `budget:=1`; people mean 1.0.
         if isinstance(self.default, float) and type(given) is int:
             given = float(given)
+        # An empty list in YAML arrives as no value at all, and rclpy cannot hold one either.
+        if isinstance(self.default, list) and given is None:
+            given = ['']
         right = type(given) is type(self.default)
         if right and isinstance(given, list):
             right = all(isinstance(item, str) for item in given)
@@ -145,7 +148,7 @@ class Options:
         for name in ('budget', 'min_budget'):
             if not 0.0 < values[name] <= 1.0:
                 raise ValueError(f'{name} is {values[name]}: use a number above 0.0, to 1.0')
-        # ROS has no way to write an empty list in YAML; a list of an empty string stands for it.
+        # See Spec.checked: a list of an empty string stands for the empty list.
         overlay = [task for task in values['overlay.tasks'] if task]
         unknown = [task for task in overlay if task not in TASKS]
         if unknown:

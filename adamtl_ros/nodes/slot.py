@@ -48,6 +48,29 @@ class Slot(Generic[T]):
         return item
 
 
+class SequenceGaps:
+    """Tells how many messages of a publisher never arrived, from their sequence numbers."""
+
+    def __init__(self) -> None:
+        """Begin without knowing a publisher."""
+        self._publisher: object = None
+        self._number = 0
+
+    def missed(self, publisher: object, number: int | None) -> int:
+        """
+        Return how many came before this message and after the last one of the same publisher.
+
+        publisher: what tells publishers apart.  number: counted by the publisher, None if the
+        middleware does not say. A number that does not grow is a publisher that began again.
+        """
+        if number is None:
+            return 0
+        known = self._publisher == publisher and self._number and number > self._number
+        missed = number - self._number - 1 if known else 0
+        self._publisher, self._number = publisher, number
+        return missed
+
+
 @dataclass(frozen=True)
 class Counts:
     """
@@ -86,10 +109,10 @@ class FrameCounter:
             self._processed += 1
             return self._snapshot()
 
-    def drop(self, cause: str) -> None:
-        """Count a frame that is not answered."""
+    def drop(self, cause: str, number: int = 1) -> None:
+        """Count frames that are not answered."""
         with self._lock:
-            self._dropped[cause] += 1
+            self._dropped[cause] += number
 
     def counts(self) -> Counts:
         """Return the counts now."""
