@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from itertools import pairwise
 import json
 from math import isfinite
 from pathlib import Path
@@ -230,7 +231,7 @@ def _open_bag(path: Path, rate: float | None, topic: str | None) -> Source:
         times = [time for _, time, _ in islice(reader.messages([connection]), 100)]
         if not times:
             raise ValueError(f'topic {connection.topic} has no messages')
-        gaps = [later - earlier for earlier, later in zip(times, times[1:]) if later > earlier]
+        gaps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
         # The median stands a pause in the recording.
         own_rate = 1e9 / statistics.median(gaps) if gaps else DEFAULT_RATE
         camera = _bag_camera(reader, connection.topic)

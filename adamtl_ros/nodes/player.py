@@ -46,8 +46,9 @@ def camera_info_message(camera: Camera, header: Header) -> CameraInfo:
 class Player(Node):
     """Publishes `image` and, where the source knows its camera, `camera_info`."""
 
-    def __init__(self, encoding: str = 'rgb8') -> None:
-        super().__init__('adamtl_player')
+    def __init__(self, encoding: str = 'rgb8', *, name: str = 'adamtl_player') -> None:
+        """Offer the topics; encoding: 'rgb8' or 'bgr8'."""
+        super().__init__(name)
         self.encoding = encoding
         self.images = self.create_publisher(Image, 'image', QoSProfile(depth=1))
         self.infos = self.create_publisher(CameraInfo, 'camera_info', QoSProfile(depth=1))

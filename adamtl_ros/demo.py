@@ -1,0 +1,650 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+`adamtl demo`: play a source into a running node over ROS 2, and record what it answers.
+
+Three processes, as on a robot: the node, the player that stands in for the camera, and this one,
+which records.  While the player plays, every frame is accounted for; then some frames of the
+source are asked again at three budgets, which the node is given while it runs.
+"""
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import closing
+from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import dataclass
+from dataclasses import field
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+from tempfile import TemporaryDirectory
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.signals import SignalHandlerOptions
+from rich.console import Console
+from rich.progress import BarColumn
+from rich.progress import MofNCompleteColumn
+from rich.progress import Progress
+from rich.progress import TextColumn
+from rich.progress import TimeElapsedColumn
+from rich.table import Table
+
+from adamtl_ros import drawing
+from adamtl_ros.infer import plain
+from adamtl_ros.infer import write_rgb
+from adamtl_ros.msg import GatingStats
+from adamtl_ros.nodes.player import FRAME_ID
+from adamtl_ros.nodes.player import Player
+from adamtl_ros.nodes.recorder import image_array
+from adamtl_ros.nodes.recorder import PICTURES
+from adamtl_ros.nodes.recorder import Recorder
+from adamtl_ros.paths import share
+from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.sources import DEMO
+from adamtl_ros.sources import Frame
+from adamtl_ros.sources import open_source
+from adamtl_ros.sources import Source
+from adamtl_ros.tasks import TASKS
+
+START_LIMIT = 120.0
+"""Seconds in which the node must have loaded its model and answer a frame."""
+
+ANSWER_LIMIT = 30.0
+"""Seconds in which a frame must be answered that nothing else competes with."""
+
+SAMPLES = 9
+"""Frames that are asked again at every budget of the sheet."""
+
+SHOWN = 3
+"""Frames of these that the sheet shows."""
+
+
+class DemoError(Exception):
+    """The demo could not go on."""
+
+
+@dataclass
+class Sample:
+    """One answered frame: its number in the source, the frame, the outputs and their cost."""
+
+    index: int
+    image: np.ndarray
+    messages: dict[str, Any]
+
+    @property
+    def stats(self) -> GatingStats:
+        """Return what the frame cost."""
+        return self.messages['gating_stats']
+
+
+@dataclass
+class Account:
+    """What happened to the frames of one run; `violations` says what must not be."""
+
+    played: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    received: int = 0
+    processed: int = 0
+    dropped: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def check(self, recorder: Recorder) -> None:
+        """Hold what was recorded against what was played."""
+        played = set(self.played)
+        answered = played & recorder.answers.keys()
+        partly = {
+            stamp: recorder.expected - recorder.answers[stamp].keys()
+            for stamp in answered if not recorder.complete(stamp)}
+        complete = len(answered) - len(partly)
+        for wrong, text in (
+                (self.received != self.processed + self.dropped,
+                 f'the node received {self.received} frames, but processed {self.processed} and '
+                 f'dropped {self.dropped}'),
+                (self.received != len(played),
+                 f'{len(played)} frames were played, but the node received {self.received}'),
+                (partly, f'{len(partly)} frames were not answered by all tasks; missing: '
+                         + ', '.join(sorted(set().union(*partly.values())))),
+                (complete + self.dropped != len(played),
+                 f'{len(played)} frames were played, but {complete} answered and '
+                 f'{self.dropped} dropped'),
+                (self.stray(recorder),
+                 f'{self.stray(recorder)} answers have a stamp that no frame had'),
+                (self.misnamed(recorder),
+                 f'{self.misnamed(recorder)} messages have another frame_id than {FRAME_ID}'),
+                (recorder.repeated.total(),
+                 f'{recorder.repeated.total()} messages answered a stamp a second time')):
+            if wrong:
+                self.violations.append(text)
+
+    def stray(self, recorder: Recorder) -> int:
+        """Return the number of answered stamps that no frame had."""
+        return len(recorder.answers.keys() - set(self.played) - set(self.asked))
+
+    def misnamed(self, recorder: Recorder) -> int:
+        """Return the number of messages with a frame_id that the frames did not have."""
+        return sum(
+            name != FRAME_ID for answer in recorder.answers.values() for name in answer.values())
+
+
+class Video:
+    """An .mp4 at a constant rate, of pictures that have a stamp; the first sets the size."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        """Open nothing yet: without pictures there is no file."""
+        self.path = path
+        self.rate = rate
+        self.frames = 0
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._first = 0
+        self._last: np.ndarray | None = None
+
+    def add(self, stamp: int, picture: np.ndarray) -> None:
+        """Append uint8 (h, w, 3) RGB; the picture before stands for frames that were dropped."""
+        if self._writer is None:
+            self._size, self._first = picture.shape[1::-1], stamp
+            self._writer = cv2.VideoWriter(
+                str(self.path), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, self._size)
+            if not self._writer.isOpened():
+                raise DemoError(f'{self.path}: cannot be written as mp4v by this OpenCV')
+        due = round((stamp - self._first) / 1e9 * self.rate)
+        # A long pause in a recording need not be watched in full.
+        for _ in range(min(due - self.frames, round(2 * self.rate)) if self.frames else 0):
+            self._writer.write(self._last)
+            self.frames += 1
+        self._last = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), self._size)
+        self._writer.write(self._last)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+    def readable_frames(self) -> int:
+        """Return how many frames the finished file gives back."""
+        video = cv2.VideoCapture(str(self.path))
+        try:
+            count = 0
+            while video.grab():
+                count += 1
+            return count
+        finally:
+            video.release()
+
+
+class Stop:
+    """The first Ctrl-C or SIGTERM asks for an early but orderly end; the second breaks off."""
+
+    def __init__(self) -> None:
+        """Take over the signals."""
+        self.set = False
+        self._before = {
+            number: signal.signal(number, self._receive)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+    def _receive(self, *_: object) -> None:
+        if self.set:
+            raise KeyboardInterrupt
+        self.set = True
+
+    def close(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def sheet_budgets(budget: float) -> tuple[float, float, float]:
+    """Return three budgets, falling, with the given one and 1.0 among them."""
+    low = min(budget, 0.4)
+    middle = budget if low < budget < 1.0 else round((1 + low) / 2, 2)
+    return 1.0, middle, low
+
+
+def prepare_environment() -> None:
+    """
+    Set what this process and its children need: a domain of its own, and shared memory.
+
+    What the user has set stays.
+    """
+    # Above 101 the ports of a domain may be in use by outgoing connections.
+    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    profiles = str(share('config', 'fastdds.xml'))
+    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', profiles)
+    os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', profiles)
+
+
+@contextmanager
+def child(module: str, arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a module in a process that ends with this block."""
+    with log.open('wb') as output:
+        process = subprocess.Popen(
+            [sys.executable, '-m', module, *arguments], stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT,
+            # -m looks for modules in the working directory first, and a checkout of this package
+            # there would hide the installed one, which alone has the messages.
+            cwd=log.parent,
+            # Ctrl-C at a terminal goes to the whole group; the children are ended in order.
+            start_new_session=True)
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    """End a child and return its exit code: politely, and after 15 s by force."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(15.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+def peak_memory(pid: int) -> float | None:
+    """Return the most MB of memory that a process has held, None where Linux does not say."""
+    try:
+        status = Path(f'/proc/{pid}/status').read_text()
+    except OSError:
+        return None
+    peak = re.search(r'VmHWM:\s*(\d+) kB', status)
+    return int(peak[1]) / 1024 if peak else None
+
+
+def last_lines(log: Path) -> str:
+    """Return the end of a child's log on one line."""
+    lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]
+    return ' | '.join(lines[-3:]) or 'it said nothing'
+
+
+class Demo:
+    """One run, step by step; what was recorded stays when a step fails."""
+
+    def __init__(self, options: argparse.Namespace, source: Source, stop: Stop) -> None:
+        """Open the files; the ROS context is initialised."""
+        self.options = options
+        self.source = source
+        self.stop = stop
+        self.out: Path = options.out
+        self.account = Account()
+        self.samples: dict[float, list[Sample]] = {}
+        self.class_names: dict[str, tuple[str, ...]] = {}
+        self.video = Video(self.out / 'overlay.mp4', source.rate)
+        self.recorder = Recorder(self.out / 'stats.csv')
+        self.camera = Player(name='adamtl_prompter')
+        self.client = AsyncParameterClient(self.recorder, 'adamtl')
+        self.node: subprocess.Popen[bytes] | None = None
+        self.node_peak: float | None = None
+        self.node_code: int | None = None
+
+    def close(self) -> None:
+        """Close the files and the ROS nodes."""
+        self.video.close()
+        self.recorder.close()
+        self.camera.destroy_node()
+
+    def wait(self, done: Callable[[], Any], limit: float, what: str) -> None:
+        """Receive until done(), a stop, or the node's end; DemoError if that takes too long."""
+        assert self.node is not None
+        node = self.node
+        if not self.recorder.spin_until(
+                lambda: done() or self.stop.set or node.poll() is not None, limit):
+            raise DemoError(f'{what} took more than {limit:g} s; see {self.out / "node.log"}')
+        if node.poll() is not None:
+            raise DemoError(
+                f'the node ended with code {node.returncode}: '
+                f'{last_lines(self.out / "node.log")}')
+
+    def ask(self, frame: Frame, limit: float = ANSWER_LIMIT) -> int:
+        """Send one frame to the idle node until it is answered in full; return its stamp."""
+        asked: list[int] = []
+
+        def answered() -> bool:
+            # The camera's way may lose a frame; ask again after a while.
+            if not asked or time.monotonic() > self._ask_again:
+                asked.append(self.camera.send(frame.image, self.source.camera))
+                self.account.asked.append(asked[-1])
+                self._ask_again = time.monotonic() + 5.0
+            return self.recorder.complete(asked[-1])
+
+        self._ask_again = 0.0
+        self.wait(answered, limit, 'the answer to a frame')
+        return asked[-1]
+
+    def start(self, first: Frame) -> None:
+        """Wait until the node answers with all that it has; that also warms it up."""
+        self.wait(
+            lambda: self.camera.images.get_subscription_count(), START_LIMIT,
+            'the start of the node')
+        end = time.monotonic() + START_LIMIT
+        before: frozenset[str] = frozenset()
+        # Discovery goes topic by topic, and a task is computed once its subscriber is known: it
+        # is complete when two frames, a second apart, are answered alike and by all there is.
+        while not self.stop.set and time.monotonic() < end:
+            self.recorder.expected = frozenset({'gating_stats'})
+            stamp = self.ask(first)
+            with suppress(DemoError):  # more may come, or not
+                self._idle(1.0)
+            stats = self.recorder.stats.get(stamp)
+            topics = frozenset(self.recorder.answers.get(stamp, {}))
+            needed = {*PICTURES, 'gating_stats', *(stats.tasks if stats else ())}
+            if self.source.camera:
+                needed.add('camera_info')
+            if topics == before and topics >= needed and stats and stats.tasks:
+                self.recorder.expected = topics
+                break
+            before = topics
+        else:
+            if not self.stop.set:
+                raise DemoError(
+                    f'the node did not publish all its topics within {START_LIMIT:g} s')
+        self._ask_class_names()
+
+    def _idle(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() > until, seconds + 5.0, 'waiting')
+
+    def _ask_class_names(self) -> None:
+        names = [f'tasks.{task}.class_names' for task in TASKS if TASKS[task].classes]
+        answer = self.client.get_parameters(names)
+        self.wait(answer.done, ANSWER_LIMIT, "reading the node's parameters")
+        if answer.done():
+            self.class_names = {
+                name.split('.')[1]: tuple(value.string_array_value)
+                for name, value in zip(names, answer.result().values)
+                if value.string_array_value}
+
+    def play(self, progress: Progress) -> None:
+        """Let the player play the source, and fetch the answers to the last frame."""
+        recorder, account = self.recorder, self.account
+        base = self._counters()
+        recorder.on_overlay = self.video.add
+        options = self.options
+        total = self.source.length
+        if options.frames:
+            total = min(total or options.frames, options.frames)
+        bar = progress.add_task(f'playing at {self.source.rate:g} Hz', total=total)
+        before = len(recorder.arrived)
+        with TemporaryDirectory() as scratch:
+            report = Path(scratch) / 'player.json'
+            log = self.out / 'player.log'
+            arguments = [
+                str(self.source.path.resolve()), '--wait', '30', '--report', str(report)]
+            for name in ('rate', 'topic', 'frames'):
+                if getattr(options, name) is not None:
+                    arguments += [f'--{name}', str(getattr(options, name))]
+            with child('adamtl_ros.nodes.player', arguments, log) as player:
+
+                def played() -> bool:
+                    progress.update(bar, completed=len(recorder.arrived) - before)
+                    return player.poll() is not None
+
+                # It ends by itself at the end of the source, however long that is.
+                self.wait(played, float('inf'), 'playing')
+                code = end(player)
+            if report.exists():
+                account.played = json.loads(report.read_text())['stamps']
+            if code:
+                raise DemoError(f'the player ended with code {code}: {last_lines(log)}')
+        if not account.played and not self.stop.set:
+            raise DemoError('the player played no frame')
+        # The newest frame is never replaced by another: its answer is the last that comes.
+        if account.played:
+            recorder.spin_until(lambda: recorder.complete(account.played[-1]), ANSWER_LIMIT)
+        progress.update(bar, completed=len(recorder.arrived) - before)
+        recorder.on_overlay = None
+        received, processed, dropped = self._counters()
+        account.received = received - base[0]
+        account.processed = processed - base[1]
+        account.dropped = dropped - base[2]
+        if not self.stop.set:
+            log.unlink()
+        elif account.played:
+            self._keep_last()
+
+    def _counters(self) -> tuple[int, int, int]:
+        """Return the node's frames received, processed and dropped, by its last message."""
+        stats = list(self.recorder.stats.values())
+        return (
+            stats[-1].frames_received, stats[-1].frames_processed, stats[-1].frames_dropped
+        ) if stats else (0, 0, 0)
+
+    def _keep_last(self) -> None:
+        """After a stop, make the sheet's only sample of the last frame that was answered."""
+        for stamp in reversed(self.recorder.messages):
+            if stamp in self.account.played and self.recorder.complete(stamp):
+                index = self.account.played.index(stamp)
+                frame = next(frame for number, frame in enumerate(self.source) if number == index)
+                self.samples[self.options.budget] = [
+                    Sample(index, frame.image, self.recorder.messages[stamp])]
+                return
+
+    def compare(self, progress: Progress) -> None:
+        """Ask some frames of the source again, at three budgets, changed while the node runs."""
+        count = len(self.account.played)
+        places = np.linspace(0, count - 1, min(SAMPLES + 2, count)).round().astype(int)
+        # The ends of a video are rarely its most telling pictures.
+        wanted = set(places[1:-1].tolist() or places.tolist())
+        frames = {}
+        for index, frame in enumerate(self.source):
+            if index in wanted:
+                frames[index] = frame
+            if index >= max(wanted):
+                break
+        budgets = sheet_budgets(self.options.budget)
+        bar = progress.add_task('three budgets', total=len(budgets) * len(frames))
+        for budget in budgets:
+            self.set_budget(budget)
+            for index, frame in frames.items():
+                stamp = self.ask(frame)
+                if self.stop.set:
+                    return
+                self.samples.setdefault(budget, []).append(
+                    Sample(index, frame.image, self.recorder.messages[stamp]))
+                progress.advance(bar)
+
+    def set_budget(self, budget: float) -> None:
+        """Change the parameter of the running node; DemoError if it refuses."""
+        answer = self.client.set_parameters([Parameter('budget', value=float(budget))])
+        self.wait(answer.done, ANSWER_LIMIT, 'changing the budget')
+        if answer.done() and not answer.result().results[0].successful:
+            raise DemoError(
+                f'the node refused the budget {budget}: {answer.result().results[0].reason}')
+
+    def run(self, progress: Progress) -> None:
+        """Run the whole demo."""
+        parameters = {
+            'mode': self.options.mode, 'budget': self.options.budget,
+            'model': self.options.model}
+        with TemporaryDirectory() as scratch:
+            # JSON is YAML; a file needs no quoting for the command line.
+            file = Path(scratch) / 'parameters.yaml'
+            file.write_text(json.dumps({'/**': {'ros__parameters': parameters}}))
+            step = progress.add_task('starting the node', total=1)
+            with child(
+                    'adamtl_ros.nodes.node', ['--ros-args', '--params-file', str(file)],
+                    self.out / 'node.log') as self.node:
+                self.start(next(iter(self.source)))
+                progress.advance(step)
+                if not self.stop.set:
+                    self.play(progress)
+                if not self.stop.set:
+                    self.compare(progress)
+                self.node_peak = peak_memory(self.node.pid)
+                self.node_code = end(self.node)
+
+    def write_sheet(self) -> None:
+        """Write sheet.png: every shown frame at every budget it was asked at."""
+        if not self.samples:
+            return
+        tasks = [task for task in TASKS if task in self.recorder.expected]
+        first = next(iter(self.samples.values()))
+        step = max(1, len(first) // SHOWN)
+        rows = []
+        for place in range(step // 2, len(first), step)[:SHOWN]:
+            for samples in self.samples.values():
+                if place < len(samples):
+                    rows.append(_row(samples[place], tasks))
+        legend = {task: names for task, names in self.class_names.items() if task in tasks}
+        write_rgb(
+            self.out / 'sheet.png',
+            drawing.sheet(['frame', *tasks, 'gating map'], rows, legend=legend))
+
+    def summary(self) -> dict[str, Any]:
+        """Check the account, and return what summary.json says."""
+        account, recorder = self.account, self.recorder
+        account.check(recorder)
+        video_frames = self.video.readable_frames() if self.video.frames else 0
+        if video_frames != self.video.frames:
+            account.violations.append(
+                f'overlay.mp4 gives back {video_frames} of {self.video.frames} frames')
+        if self.node_code:
+            account.violations.append(f'the node ended with code {self.node_code}')
+        played = [recorder.stats[stamp] for stamp in account.played if stamp in recorder.stats]
+        by_budget: dict[float, list[float]] = {}
+        for stamp, stats in recorder.stats.items():
+            if stamp in account.played or stamp in account.asked:
+                by_budget.setdefault(round(stats.budget_requested, 4), []).append(
+                    stats.budget_achieved)
+        return {
+            'source': str(self.source.path), 'kind': self.source.kind,
+            'rate_hz': self.source.rate, 'model': self.options.model,
+            'mode': self.options.mode, 'budget': self.options.budget,
+            'frames': {
+                'played': len(account.played), 'received': account.received,
+                'processed': account.processed, 'dropped': account.dropped,
+                'answered': sum(recorder.complete(stamp) for stamp in account.played)},
+            'topics': {
+                name: sum(name in recorder.answers.get(stamp, {}) for stamp in account.played)
+                for name in sorted(recorder.expected)},
+            'budgets': [
+                {'requested': budget, 'achieved': float(np.mean(achieved)),
+                 'frames': len(achieved)}
+                for budget, achieved in sorted(by_budget.items(), reverse=True)],
+            'latency_ms': _percentiles([stats.latency_ms for stats in played]),
+            'network_ms': _percentiles([stats.network_ms for stats in played]),
+            'beyond_network_ms': _percentiles(
+                [stats.latency_ms - stats.network_ms for stats in played]),
+            'stamp_to_recorded_ms': _percentiles([
+                (recorder.arrived[stamp] - stamp) / 1e6
+                for stamp in account.played if stamp in recorder.arrived]),
+            'gmacs_dense': played[0].gmacs_dense if played else None,
+            'node_memory_peak_mb': self.node_peak,
+            'video_frames': video_frames,
+            'checks': {
+                'received_is_processed_plus_dropped':
+                    account.received == account.processed + account.dropped,
+                'every_played_frame_answered_or_dropped': len(account.played) == (
+                    account.dropped
+                    + sum(recorder.complete(stamp) for stamp in account.played)),
+                'stamps_match': not account.stray(recorder),
+                'frame_ids_match': not account.misnamed(recorder)},
+            'violations': account.violations,
+            'interrupted': self.stop.set,
+        }
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float | None]:
+    return {
+        name: float(np.percentile(values, share)) if values else None
+        for name, share in (('p50', 50), ('p95', 95))}
+
+
+def _row(sample: Sample, tasks: Sequence[str]) -> tuple[str, list[np.ndarray]]:
+    """Return the label and the pictures of a row, all of the frame's shape."""
+    stats, image = sample.stats, sample.image
+    label = (
+        f'frame {sample.index}, {stats.mode}: budget {stats.budget_requested:.2f} requested, '
+        f'{stats.budget_achieved:.2f} achieved, {stats.gmacs:.2f} of {stats.gmacs_dense:.2f} '
+        f'GMACs, {stats.latency_ms:.0f} ms')
+    size = image.shape[1::-1]
+    pictures = [image]
+    for task in tasks:
+        pictures.append(cv2.resize(
+            drawing.colourise(task, image_array(sample.messages[task])), size,
+            interpolation=cv2.INTER_NEAREST))
+    pictures.append(drawing.gating_picture(image_array(sample.messages['gating_map']), image))
+    return label, pictures
+
+
+def report(summary: dict[str, Any], out: Path, console: Console) -> None:
+    """Print the figures that people look for first."""
+    frames = summary['frames']
+    table = Table(box=None, show_header=False)
+    table.add_row('frames', ', '.join(f'{number} {name}' for name, number in frames.items()))
+    for row in summary['budgets']:
+        table.add_row(
+            f'budget {row["requested"]:.2f}',
+            f'{row["achieved"]:.3f} achieved over {row["frames"]} frames')
+    latency = summary['latency_ms']
+    if latency['p50'] is not None:
+        table.add_row('latency', f'{latency["p50"]:.1f} ms median, {latency["p95"]:.1f} ms p95')
+    if summary['node_memory_peak_mb'] is not None:
+        table.add_row('node memory', f'{summary["node_memory_peak_mb"]:.0f} MB peak')
+    table.add_row('results', ', '.join(
+        str(out / name) for name in ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json')
+        if (out / name).exists()))
+    console.print(table, highlight=False, soft_wrap=True)
+
+
+def run(options: argparse.Namespace) -> int:
+    """
+    Run the demo; return 0, 1 if a frame is unaccounted for or a step failed, 130 after Ctrl-C.
+
+    ValueError or OSError where something given on the command line is wrong.
+    """
+    Settings(mode=options.mode, budget=options.budget)
+    source = open_source(
+        options.source or DEMO, rate=options.rate, topic=options.topic)
+    options.out.mkdir(parents=True, exist_ok=True)
+    options.out = options.out.resolve()
+    for name in ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json', 'player.log'):
+        (options.out / name).unlink(missing_ok=True)  # of an earlier run
+    if Path(options.model).exists():
+        options.model = str(Path(options.model).resolve())
+    prepare_environment()
+    console = Console()
+    failure = ''
+    with closing(Stop()) as stop:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            with closing(Demo(options, source, stop)) as demo:
+                columns = (
+                    TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+                    TimeElapsedColumn())
+                try:
+                    with Progress(*columns, console=console) as progress:
+                        demo.run(progress)
+                except (DemoError, ValueError, OSError) as error:
+                    failure = str(error)
+                demo.video.close()
+                demo.write_sheet()
+                summary = demo.summary()
+                if failure:
+                    summary['violations'].insert(0, failure)
+        finally:
+            rclpy.try_shutdown()
+        (options.out / 'summary.json').write_text(
+            json.dumps(plain(summary), indent=2, allow_nan=False) + '\n')
+    report(summary, options.out, console)
+    for violation in summary['violations']:
+        print(f'adamtl demo: {violation}', file=sys.stderr)
+    if summary['violations'] and not stop.set:
+        return 1
+    return 130 if stop.set else 0

@@ -1,0 +1,126 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Subscribe to everything the node publishes, and keep account of it frame by frame."""
+
+from collections import Counter
+from collections.abc import Callable
+import csv
+from pathlib import Path
+import time
+from typing import Any
+
+import numpy as np
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from adamtl_ros.msg import GatingStats
+from adamtl_ros.tasks import TASKS
+
+PICTURES = ('gating_map', 'overlay')
+"""Topics that are not tasks and carry an Image."""
+
+_KEPT = 4
+_ELEMENTS = {'mono8': np.uint8, 'rgb8': np.uint8, 'mono16': np.uint16}
+
+
+def nanoseconds(header: Header) -> int:
+    """Return the stamp as one number."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+
+
+def image_array(message: Image) -> np.ndarray:
+    """Return the array, (h, w) or (h, w, channels), of an Image as the node publishes them."""
+    values = np.frombuffer(message.data, _ELEMENTS.get(message.encoding, np.float32))
+    values = values.reshape(message.height, message.width, -1)
+    return values[..., 0] if values.shape[2] == 1 else values
+
+
+def scalar_fields() -> list[str]:
+    """Return the names of the fields of GatingStats that hold one value."""
+    return [
+        name for name, kind in GatingStats.get_fields_and_field_types().items()
+        if '/' not in kind and 'sequence' not in kind and '[' not in kind]
+
+
+class Recorder(Node):
+    """
+    Collects by stamp what the node publishes for a frame.
+
+    expected: the topics that make an answer complete.  answers: for every stamp, the frame_id
+    that each topic answered with.  arrived: for every completely answered stamp, when, in ns of
+    the ROS clock.  repeated: how often a topic answered a stamp again.  messages: those of the
+    last few stamps only, so that the length of a recording costs no memory.  stats: GatingStats
+    by stamp, which also are a row each in the stats file as they come.
+    """
+
+    def __init__(self, stats_file: Path, *, node: str = 'adamtl') -> None:
+        """Subscribe to all that the node of this name, in this node's namespace, may publish."""
+        super().__init__('adamtl_recorder')
+        self.expected: frozenset[str] = frozenset()
+        self.answers: dict[int, dict[str, str]] = {}
+        self.arrived: dict[int, int] = {}
+        self.repeated: Counter[str] = Counter()
+        self.messages: dict[int, dict[str, Any]] = {}
+        self.stats: dict[int, GatingStats] = {}
+        self.on_overlay: Callable[[int, np.ndarray], None] | None = None
+        self._fields = scalar_fields()
+        self._file = stats_file.open('w', newline='')
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(['stamp', 'frame_id', *self._fields])
+        # Deep enough for this process to be late by some seconds without losing a message.
+        qos = QoSProfile(depth=100)
+        kinds: dict[str, type] = {'gating_stats': GatingStats, 'camera_info': CameraInfo}
+        kinds |= {name: Image for name in (*TASKS, *PICTURES)}
+        for name, kind in kinds.items():
+            self.create_subscription(kind, f'{node}/{name}', self._receiver(name), qos)
+        self._spinner = SingleThreadedExecutor()
+        self._spinner.add_node(self)
+
+    def close(self) -> None:
+        """Close the stats file and the node."""
+        self._file.close()
+        self._spinner.shutdown()
+        self.destroy_node()
+
+    def spin_until(self, done: Callable[[], bool], limit: float) -> bool:
+        """Receive until done() is true; return whether it was within limit s."""
+        end = time.monotonic() + limit
+        while not done():
+            if time.monotonic() > end:
+                return False
+            self._spinner.spin_once(timeout_sec=0.02)
+        return True
+
+    def complete(self, stamp: int) -> bool:
+        """Return whether every topic has answered the frame of this stamp."""
+        return bool(self.expected) and self.answers.get(stamp, {}).keys() >= self.expected
+
+    def _receiver(self, name: str) -> Callable[[Any], None]:
+        def receive(message: Any) -> None:
+            stamp = nanoseconds(message.header)
+            answer = self.answers.setdefault(stamp, {})
+            self.repeated[name] += name in answer
+            answer[name] = message.header.frame_id
+            if self.complete(stamp):
+                self.arrived.setdefault(stamp, self.get_clock().now().nanoseconds)
+            self.messages.setdefault(stamp, {})[name] = message
+            while len(self.messages) > _KEPT:
+                del self.messages[next(iter(self.messages))]
+            if name == 'gating_stats':
+                self.stats[stamp] = message
+                self._rows.writerow([
+                    f'{stamp // 10**9}.{stamp % 10**9:09}', message.header.frame_id,
+                    *(_cell(getattr(message, field)) for field in self._fields)])
+                self._file.flush()
+            elif name == 'overlay' and self.on_overlay:
+                self.on_overlay(stamp, image_array(message))
+        return receive
+
+
+def _cell(value: Any) -> Any:
+    """Return float32 values with the digits they have."""
+    return f'{value:.7g}' if isinstance(value, float) else value
