@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import closing
 from contextlib import contextmanager
-from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import field
+from importlib import metadata
 import json
 import os
 from pathlib import Path
@@ -223,9 +223,18 @@ def prepare_environment() -> None:
     # Above 101 the ports of a domain may be in use by outgoing connections.
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    profiles = str(share('config', 'fastdds.xml'))
-    os.environ.setdefault('FASTDDS_DEFAULT_PROFILES_FILE', profiles)
-    os.environ.setdefault('FASTRTPS_DEFAULT_PROFILES_FILE', profiles)
+    # Fast DDS 2, of Jazzy, only reads the old name, and Fast DDS 3 complains about it.
+    family = 'FASTRTPS' if _is_jazzy() else 'FASTDDS'
+    os.environ.setdefault(
+        f'{family}_DEFAULT_PROFILES_FILE', str(share('config', 'fastdds.xml')))
+
+
+def _is_jazzy() -> bool:
+    try:
+        metadata.distribution('ros-jazzy-rclpy')
+    except metadata.PackageNotFoundError:
+        return os.environ.get('ROS_DISTRO') == 'jazzy'
+    return True
 
 
 @contextmanager
@@ -339,8 +348,7 @@ class Demo:
         while not self.stop.set and time.monotonic() < end:
             self.recorder.expected = frozenset({'gating_stats'})
             stamp = self.ask(first)
-            with suppress(DemoError):  # more may come, or not
-                self._idle(1.0)
+            self._idle(1.0)
             stats = self.recorder.stats.get(stamp)
             topics = frozenset(self.recorder.answers.get(stamp, {}))
             needed = {*PICTURES, 'gating_stats', *(stats.tasks if stats else ())}
@@ -380,7 +388,6 @@ class Demo:
         if options.frames:
             total = min(total or options.frames, options.frames)
         bar = progress.add_task(f'playing at {self.source.rate:g} Hz', total=total)
-        before = len(recorder.arrived)
         with TemporaryDirectory() as scratch:
             report = Path(scratch) / 'player.json'
             log = self.out / 'player.log'
@@ -392,7 +399,7 @@ class Demo:
             with child('adamtl_ros.nodes.player', arguments, log) as player:
 
                 def played() -> bool:
-                    progress.update(bar, completed=len(recorder.arrived) - before)
+                    progress.update(bar, completed=self._counters()[0] - base[0])
                     return player.poll() is not None
 
                 # It ends by itself at the end of the source, however long that is.
@@ -407,12 +414,12 @@ class Demo:
         # The newest frame is never replaced by another: its answer is the last that comes.
         if account.played:
             recorder.spin_until(lambda: recorder.complete(account.played[-1]), ANSWER_LIMIT)
-        progress.update(bar, completed=len(recorder.arrived) - before)
         recorder.on_overlay = None
         received, processed, dropped = self._counters()
         account.received = received - base[0]
         account.processed = processed - base[1]
         account.dropped = dropped - base[2]
+        progress.update(bar, completed=account.received)
         if not self.stop.set:
             log.unlink()
         elif account.played:
