@@ -110,6 +110,8 @@ class Batches:
         self.data = data
         self.batch = batch
         self.seed = seed
+        if batch > len(data):
+            raise ValueError(f'batch {batch}: {data.root} has fewer frames ({len(data)})')
         self.frames = [data[index] for index in range(len(data))]
 
     def draw(self, step: int) -> dict[str, Tensor]:
@@ -120,11 +122,11 @@ class Batches:
         rng = np.random.default_rng((self.seed, epoch, position))
         chosen = order[position * self.batch:(position + 1) * self.batch]
         frames = [augment(self.frames[index], rng) for index in chosen]
-        return {
-            key: torch.from_numpy(np.stack([frame[key] for frame in frames])
-                                  if key != 'depth' else
-                                  np.stack([frame[key].astype(np.int32) for frame in frames]))
-            for key in frames[0]}
+        stacked = {key: np.stack([frame[key] for frame in frames]) for key in frames[0]}
+        if 'depth' in stacked:
+            # torch does little with 16-bit unsigned numbers.
+            stacked['depth'] = stacked['depth'].astype(np.int32)
+        return {key: torch.from_numpy(value) for key, value in stacked.items()}
 
 
 def augment(frame: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -244,28 +246,34 @@ class Trainer:
                    'wish': float(wish.detach().mean()), 'spent': float(spent.mean())}
         return loss + dense_loss + self.config.cost_weight * cost, report
 
+    def advance(self) -> dict[str, float]:
+        """Train one step; returns the figures of its batch."""
+        config = self.config
+        self.network.train()
+        factor = learning_rate(config, self.step)
+        for group in self.optimizer.param_groups:
+            group['lr'] = group['peak'] * factor
+        frames = self.batches.draw(self.step)
+        # Noise depends on the step alone, so that a resumed run takes the same path.
+        torch.manual_seed(config.seed * 1_000_003 + self.step)
+        with torch.autocast('cpu', torch.bfloat16, enabled=config.bfloat16):
+            loss, report = self.loss(frames, self.step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f'the loss is {float(loss.detach())} at step {self.step}: lower rate= and resume')
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.step += 1
+        return {**report, 'loss': float(loss.detach())}
+
     def run(self) -> None:
         """Train to the last step; writes weights and state every `save_every` steps."""
         config = self.config
-        self.network.train()
         started, mean = time.monotonic(), {}  # type: float, dict[str, float]
         while self.step < config.steps:
-            factor = learning_rate(config, self.step)
-            for group in self.optimizer.param_groups:
-                group['lr'] = group['peak'] * factor
-            frames = self.batches.draw(self.step)
-            torch.manual_seed(config.seed * 1_000_003 + self.step)
-            with torch.autocast('cpu', torch.bfloat16, enabled=config.bfloat16):
-                loss, report = self.loss(frames, self.step)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f'the loss is {float(loss)} at step {self.step}: lower rate= and resume')
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-            self.optimizer.step()
-            self.step += 1
-            report['loss'] = float(loss.detach())
+            report = self.advance()
             mean = {k: 0.95 * mean.get(k, v) + 0.05 * v for k, v in report.items()}
             if self.step % 20 == 0:
                 rate = 20 * config.batch / (time.monotonic() - started)

@@ -1,0 +1,182 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: outputs, extras, settings and errors."""
+
+import subprocess
+import sys
+
+from networks import random_network
+import numpy as np
+import pytest
+import torch
+
+from adamtl_ros.network import checkpoint
+from adamtl_ros.runtime.agreement import agreement
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.tasks import nominal_rays
+from adamtl_ros.tasks import publishable
+from adamtl_ros.tasks import TASKS
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp('model') / 'random.safetensors'
+    checkpoint.save(path, random_network('glasses'))
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def engine(model):
+    return Engine(model)
+
+
+def image(height=97, width=161, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize('size, shape', [('network', (192, 256)), ('camera', (97, 161))])
+def test_outputs_are_as_published(engine, size, shape):
+    settings = Settings(
+        mode='adaptive', budget=0.5, tasks=engine.tasks, output_size=size, confidence=True,
+        gating_map=True, raw=True)
+    result = engine.infer(image(), settings)
+    assert tuple(result.outputs) == engine.tasks == tuple(TASKS)
+    for task in ('semseg', 'human_parts'):
+        assert result.outputs[task].dtype == np.uint8 and result.outputs[task].shape == shape
+        assert result.outputs[task].max() < len(engine.class_names[task])
+    for task in ('saliency', 'edges'):
+        assert result.outputs[task].dtype == np.float32 and result.outputs[task].shape == shape
+        assert 0 <= result.outputs[task].min() <= result.outputs[task].max() <= 1
+    assert result.outputs['depth'].min() > 0
+    normals = result.outputs['normals']
+    assert normals.shape == (*shape, 3)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
+    assert result.confidence['semseg'].shape == result.gating_map.shape == shape
+    assert result.raw['semseg'].shape == (18, 192, 256)
+    if size == 'network':
+        np.testing.assert_array_equal(result.raw['semseg'].argmax(0), result.outputs['semseg'])
+
+
+def test_statistics_belong_together(engine):
+    stats = engine.infer(image(), Settings(
+        mode='adaptive', budget=0.6, tasks=('depth', 'semseg'), gating_map=True)).stats
+    assert stats.tasks == ('semseg', 'depth')
+    assert stats.budget_requested == 0.6
+    assert stats.budget_achieved == pytest.approx(stats.gmacs / stats.gmacs_dense)
+    assert len(stats.task_token_fraction) == 2
+    assert len(stats.block_active) == len(stats.token_fraction) == 12
+    for active, fraction in zip(stats.block_active, stats.token_fraction):
+        assert active == float(fraction > 0)
+    assert np.isnan(stats.agreement)
+
+
+def test_static_ignores_the_policy(engine):
+    result = engine.infer(image(), Settings(budget=0.3, tasks=engine.tasks, gating_map=True))
+    assert result.stats.budget_achieved == 1.0
+    assert (result.gating_map == 255).all()
+    assert set(result.stats.block_active) == {1.0}
+
+
+def test_shadow_publishes_dense_and_reports_the_policy(engine):
+    settings = {'budget': 0.5, 'tasks': engine.tasks}
+    static = engine.infer(image(), Settings(mode='static', **settings))
+    shadow = engine.infer(image(), Settings(mode='shadow', **settings))
+    adaptive = engine.infer(image(), Settings(mode='adaptive', **settings))
+    for task in engine.tasks:
+        np.testing.assert_array_equal(shadow.outputs[task], static.outputs[task])
+        assert shadow.stats.task_agreement[task] == pytest.approx(
+            agreement(task, static.outputs[task], adaptive.outputs[task]))
+    assert shadow.stats.gmacs == adaptive.stats.gmacs
+    assert shadow.stats.token_fraction == adaptive.stats.token_fraction
+    assert shadow.stats.agreement == pytest.approx(
+        np.mean(list(shadow.stats.task_agreement.values())))
+    assert shadow.stats.agreement < 1
+
+
+def test_nothing_wanted_nothing_computed(engine, monkeypatch):
+    def fail(*_):
+        raise AssertionError('the network ran')
+    monkeypatch.setattr(engine._network, 'run_dense', fail)
+    monkeypatch.setattr(engine._network, 'run_policy', fail)
+    result = engine.infer(image(), Settings(mode='shadow', gating_map=True))
+    assert result.outputs == {} and result.stats.gmacs == 0 and not result.gating_map.any()
+
+
+def test_gating_map_shows_where_blocks_ran(engine):
+    full = engine.infer(image(), Settings(tasks=engine.tasks, gating_map=True)).gating_map
+    half = engine.infer(
+        image(), Settings(mode='adaptive', budget=0.5, tasks=engine.tasks, gating_map=True))
+    encoder = np.average(half.stats.token_fraction)
+    assert full.mean() == 255 and 0.4 * encoder < half.gating_map.mean() / 255 < 1.6 * encoder
+
+
+def test_normals_face_the_camera_and_zero_is_invalid():
+    vectors = torch.randn(12, 16, 3, generator=torch.Generator().manual_seed(0))
+    vectors[3, 4] = 0
+    normals = publishable('normals', vectors)
+    facing = (normals * nominal_rays(12, 16).numpy()).sum(-1)
+    assert np.isnan(normals[3, 4]).all()
+    assert np.isnan(normals).sum() == 3 and np.nanmax(facing) <= 0
+
+
+@pytest.mark.parametrize('bad', [
+    np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8),
+    np.zeros((4, 4, 3), np.float32)])
+def test_bad_image(engine, bad):
+    with pytest.raises(ValueError, match='expected uint8'):
+        engine.infer(bad, Settings(tasks=engine.tasks))
+
+
+@pytest.mark.parametrize('budget', [0, -0.1, 1.5, float('nan'), float('inf'), 'half', None])
+def test_bad_budget(budget):
+    with pytest.raises(ValueError, match='share of the dense cost'):
+        Settings(budget=budget)
+
+
+@pytest.mark.parametrize('field, value, words', [
+    ('mode', 'turbo', 'static, shadow, adaptive'), ('tasks', ('pose',), 'unknown task .pose.'),
+    ('output_size', 'huge', 'network, camera'), ('weights', {'depth': 11.0}, 'from 0 to 10'),
+    ('weights', {'depth': float('nan')}, 'from 0 to 10'), ('weights', {'x': 1.0}, 'unknown task')])
+def test_bad_settings(field, value, words):
+    with pytest.raises(ValueError, match=words):
+        Settings(**{field: value})
+
+
+def test_bad_engine_arguments(model):
+    with pytest.raises(FileNotFoundError, match='preset'):
+        Engine('sunglasses')
+    with pytest.raises(FileNotFoundError, match='no weights in this package'):
+        Engine('swin_base')
+    with pytest.raises(ValueError, match='auto, torch'):
+        Engine(model, backend='openvino')
+    for device in ('tpu', 'cuda:x', 'cpu:1'):
+        with pytest.raises(ValueError, match='cpu, cuda or cuda:N'):
+            Engine(model, device=device)
+    with pytest.raises(ValueError, match='num_threads'):
+        Engine(model, num_threads=-1)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match='not there'):
+            Engine(model, device='cuda')
+
+
+def test_a_task_that_the_model_lacks(tmp_path):
+    path = tmp_path / 'small.safetensors'
+    checkpoint.save(path, random_network('small'))
+    small = Engine(str(path))
+    assert 'depth' not in small.tasks
+    with pytest.raises(ValueError, match="has no task 'depth'"):
+        small.infer(image(), Settings(tasks=('depth',)))
+
+
+def test_the_core_imports_nothing_of_ros():
+    code = (
+        'import sys, importlib, pkgutil, adamtl_ros\n'
+        'for part in ("tasks", "network", "runtime", "datasets", "training", "evaluation"):\n'
+        '    module = importlib.import_module("adamtl_ros." + part)\n'
+        '    for item in pkgutil.iter_modules(getattr(module, "__path__", [])):\n'
+        '        importlib.import_module(module.__name__ + "." + item.name)\n'
+        'found = [m for m in sys.modules if m.split(".")[0] in '
+        '("rclpy", "sensor_msgs", "std_msgs", "rosidl_runtime_py", "rosidl_parser")]\n'
+        'assert not found, found\n')
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)

@@ -1,0 +1,220 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Training on a tiny corpus, augmentation, losses, metrics and evaluation."""
+
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from adamtl_ros.datasets.egorooms import EgoRooms
+from adamtl_ros.evaluation import evaluate
+from adamtl_ros.evaluation.baselines import constants
+from adamtl_ros.evaluation.metrics import delta_m
+from adamtl_ros.evaluation.metrics import TaskMetrics
+from adamtl_ros.network import checkpoint
+from adamtl_ros.runtime.agreement import agreement
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.tasks import TASKS
+from adamtl_ros.training import train
+from adamtl_ros.training.losses import normals_of
+from adamtl_ros.training.losses import task_loss
+
+
+def write_corpus(root, frames=4):
+    """Write frames of a wall and a bright box, in the layout of the corpus."""
+    rng = np.random.default_rng(0)
+    for index in range(frames):
+        left, top = rng.integers(20, 150), rng.integers(20, 100)
+        box = np.zeros((192, 256), dtype=bool)
+        box[top:top + 70, left:left + 80] = True
+        image = np.where(box[..., None], (230, 60, 20), (60, 90, 120)).astype(np.uint8)
+        normals = np.where(box[..., None], (127, 127, 0), (40, 127, 40)).astype(np.uint8)
+        labels = {
+            'semseg': np.where(box, 17, 0).astype(np.uint8),
+            'human_parts': np.where(box, 2, 0).astype(np.uint8),
+            'normals': normals, 'depth': np.where(box, 900, 2500).astype(np.uint16),
+            'edge': (cv2.morphologyEx(
+                box.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) * 255),
+            'saliency': np.where(box, 255, 0).astype(np.uint8)}
+        labels['depth'][:4] = 0
+        labels['human_parts'][:4] = 255
+        for name, label in {'image': image, **labels}.items():
+            (root / name).mkdir(parents=True, exist_ok=True)
+            suffix = 'jpg' if name == 'image' else 'png'
+            shown = label[..., ::-1] if label.ndim == 3 else label
+            assert cv2.imwrite(str(root / name / f'f{index}.{suffix}'), shown)
+    return root
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp('corpus'))
+
+
+@pytest.fixture
+def settings(tmp_path):
+    path = tmp_path / 'train.yaml'
+    path.write_text('preset: glasses\nbatch: 2\nwarmup: 2\nrate: 1.0e-3\nsave_every: 2\n')
+    return str(path)
+
+
+def test_static_then_adaptive_training(corpus, tmp_path, settings, capsys):
+    static, out = tmp_path / 'static.safetensors', tmp_path / 'out.safetensors'
+    assert train.main([settings, f'data={corpus}', f'out={static}', 'steps=6']) == 0
+    before = checkpoint.load(str(static)).state_dict()
+    assert train.main([
+        settings, f'data={corpus}', f'out={out}', 'steps=4', 'stage=adaptive',
+        f'start={static}']) == 0
+    after = checkpoint.load(str(out)).state_dict()
+    for part in ('policy.stages.0.tokens.weight1', 'encoder.stem.proj.3.weight'):
+        assert not torch.equal(before[part], after[part])
+    assert train.main([settings, f'data={corpus}', f'out={out}', 'steps=4']) == 2
+    assert 'belongs to the stage' in capsys.readouterr().err
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(corpus, tmp_path, settings):
+    def run(name, *steps):
+        out = tmp_path / f'{name}.safetensors'
+        config = train.read_config([settings, f'data={corpus}', f'out={out}', 'steps=4'])
+        for stop in steps:
+            trainer = train.Trainer(config)
+            while trainer.step < stop:
+                trainer.advance()
+            trainer.save()
+        return checkpoint.load(str(out)).state_dict()
+    whole, parts = run('whole', 4), run('parts', 2, 4)
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+
+
+@pytest.mark.parametrize('change, words', [
+    (['speed=1'], 'unknown setting'), (['steps=many'], 'expected int'), (['x'], 'key=value'),
+    (['stage=later'], 'static or adaptive'), (['preset=tiny'], 'choose one of'),
+    (['budgets=[0.9, 0.2]'], 'ascending'), (['data=/nowhere'], 'no frames'),
+    (['batch=1', 'stage=adaptive'], 'at least 2'), (['batch=99'], 'fewer frames')])
+def test_bad_training_settings(corpus, tmp_path, settings, capsys, change, words):
+    arguments = [settings, f'data={corpus}', f'out={tmp_path / "o.safetensors"}', *change]
+    assert train.main(arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_mirroring_keeps_labels_true(corpus):
+    frame = EgoRooms(corpus, tuple(TASKS))[0]
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        changed = train.augment(frame, rng)
+        normals, valid = normals_of(torch.from_numpy(changed['normals'])[None])
+        wall = changed['semseg'] == 0
+        x = normals[0, 0].numpy()[wall & valid[0].numpy()]
+        assert np.ptp(x) < 1e-6
+        seen.add(int(np.sign(x[0])))
+        # Wherever the box went, its labels went along.
+        assert (changed['human_parts'][changed['semseg'] == 17] != 0).all()
+        assert changed['image'].shape == frame['image'].shape
+    assert seen == {-1, 1}
+
+
+def perfect(frame, task):
+    label = frame[task]
+    if TASKS[task].kind == 'classes':
+        return label
+    if task == 'normals':
+        return normals_of(torch.from_numpy(label)[None])[0][0].permute(1, 2, 0).numpy()
+    scale = {'saliency': 255, 'edges': 1, 'depth': 1000}[task]
+    return np.maximum(label.astype(np.float32) / scale, 1e-3 if task == 'depth' else 0)
+
+
+@pytest.mark.parametrize('task, name, best', [
+    ('semseg', 'miou', 1), ('human_parts', 'miou', 1), ('saliency', 'mae', 0),
+    ('normals', 'mean_deg', 0), ('edges', 'f_strict', 1), ('depth', 'rmse_m', 0)])
+def test_metrics_of_perfect_and_constant_answers(corpus, task, name, best):
+    data = EgoRooms(corpus, tuple(TASKS))
+    good, trivial, answers = TaskMetrics(task, 18), TaskMetrics(task, 18), constants(data)
+    for index in range(len(data)):
+        good.update(perfect(data[index], task), data[index][task])
+        trivial.update(answers[task], data[index][task])
+    assert good.compute()[name] == pytest.approx(best, abs=0.1 if task == 'normals' else 1e-3)
+    assert abs(trivial.compute()[name] - best) > 0.1
+
+
+def test_known_metric_values():
+    metric = TaskMetrics('semseg', 3)
+    metric.update(np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 1, 1, 255]], np.uint8))
+    assert metric.compute()['miou'] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    depth = TaskMetrics('depth')
+    depth.update(np.array([[1, 2, 9]], np.float32), np.array([[2000, 2000, 0]], np.uint16))
+    assert depth.compute() == pytest.approx({'rmse_m': math.sqrt(0.5), 'abs_rel': 0.25})
+    values = {'semseg': {'miou': 0.55}, 'depth': {'rmse_m': 1.1, 'abs_rel': 1}}
+    reference = {'semseg': {'miou': 0.5}, 'depth': {'rmse_m': 1.0, 'abs_rel': 1}}
+    assert delta_m(values, reference) == pytest.approx(0)
+
+
+def test_losses_know_right_from_wrong(corpus):
+    frame = EgoRooms(corpus, tuple(TASKS))[0]
+    for task, record in TASKS.items():
+        label = torch.from_numpy(frame[task].astype(np.int32))[None]
+        right = torch.from_numpy(perfect(frame, task).astype(np.float32))
+        if record.kind == 'classes':
+            one_hot = torch.nn.functional.one_hot(right.long().clamp(max=17), 18)
+            logits = one_hot.permute(2, 0, 1)[None].float() * 8
+        elif record.kind == 'normals':
+            logits = right.permute(2, 0, 1)[None]
+        elif record.kind == 'depth':
+            logits = right.log()[None, None]
+        else:
+            logits = (right[None, None] - 0.5) * 16
+        good, bad = task_loss(task, logits, label), task_loss(task, -logits + 1, label)
+        assert float(good) < 0.02 and float(bad) > 0.5, task
+
+
+def test_agreement_of_known_pairs():
+    flat = np.zeros((2, 2), np.uint8)
+    assert agreement('semseg', flat, np.array([[0, 0], [0, 1]], np.uint8)) == 0.75
+    one = np.full((2, 2), 0.5, np.float32)
+    assert agreement('edges', one, one + np.array([[0, 0.05], [0.2, -0.2]])) == 0.5
+    assert agreement('depth', one, one * np.array([[1, 1.05], [1.2, 0.8]])) == 0.5
+    up, tilted = np.array([[[0, 0, -1.0]]]), np.array([[[0, 0.5, -1.0]]]) / np.hypot(0.5, 1)
+    assert agreement('normals', up, up) == 1 and agreement('normals', up, tilted) == 0
+
+
+def test_evaluate_command(corpus, tmp_path, capsys):
+    out = tmp_path / 'report.json'
+    assert evaluate.main([
+        str(corpus), '--budgets', '0.5', '--limit', '2', '--baseline', str(corpus),
+        '--json', str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert [row['mode'] for row in report['rows']] == ['static', 'adaptive', 'constant']
+    assert report['frames'] == 2 and report['rows'][0]['delta_m'] == 0
+    assert report['rows'][1]['achieved'] == pytest.approx(0.5, abs=0.02)
+    assert set(report['rows'][0]['tasks']) == set(TASKS)
+    for arguments, words in (
+            (['/nowhere'], 'no frames'), ([str(corpus), '--budgets', '0'], 'budget'),
+            ([str(corpus), '--budgets', 'half'], 'half'), ([str(corpus), '--model', 'x'], 'model'),
+            ([str(corpus), '--limit', '-1'], 'limit')):
+        assert evaluate.main(arguments) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_shipped_weights_keep_their_budget_and_know_the_demo_scene():
+    """The shipped policy spends what is asked, and more compute brings it closer to dense."""
+    engine = Engine('glasses')
+    folder = checkpoint.WEIGHTS.parent / 'data' / 'demo'
+    paths = sorted(folder.glob('*.jpg'))[::15]
+    assert len(paths) >= 3
+    images = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths]
+    agreements = []
+    for budget in (0.4, 0.6, 0.9):
+        stats = [engine.infer(image, Settings(
+            mode='shadow', budget=budget, tasks=engine.tasks)).stats for image in images]
+        assert np.mean([s.budget_achieved for s in stats]) == pytest.approx(budget, abs=0.02)
+        agreements.append(np.mean([s.agreement for s in stats]))
+    assert agreements[0] < agreements[1] < agreements[2]
+    classes = [np.unique(engine.infer(image, Settings(tasks=('semseg',))).outputs['semseg'])
+               for image in images]
+    assert all({0, 1} <= set(found.tolist()) for found in classes), 'no wall or floor'
