@@ -23,6 +23,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.lifecycle import LifecyclePublisher
 from rclpy.lifecycle import LifecycleState
@@ -67,6 +68,9 @@ LOG_PERIOD = 5.0
 
 SHUTDOWN_PATIENCE = 10.0
 """Seconds to wait for the frame in work to be finished."""
+
+DELIVERY_PATIENCE = 1.0
+"""Seconds to wait for subscribers to have the last results."""
 
 BENIGN_DROPS = frozenset({'missed', 'replaced', 'rate', 'disabled', 'shutdown'})
 """
@@ -280,6 +284,10 @@ class AdamtlNode(LifecycleNode):
             self.get_logger().error(
                 f'the frame in work was not finished in {SHUTDOWN_PATIENCE:.0f} s')
         self._slot = self._worker = None
+        # What was published last is still on its way; without its publisher it would be lost.
+        end = monotonic() + DELIVERY_PATIENCE
+        for publisher in self._results.values():
+            publisher.wait_for_all_acked(Duration(seconds=max(end - monotonic(), 0.0)))
         self._camera_info = self._held_budget = None
         counts = self._counter.counts()
         causes = ', '.join(f'{n} {cause}' for cause, n in counts.dropped_by_cause.items())

@@ -1,0 +1,768 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The node over a real ROS graph on this machine: in this process, and as an executable."""
+
+from array import array
+from collections.abc import Callable
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+from threading import Event
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
+
+from adamtl_ros.msg import GatingStats  # noqa: E402
+from adamtl_ros.network import checkpoint  # noqa: E402
+from adamtl_ros.network.config import PRESETS  # noqa: E402
+from adamtl_ros.network.network import AdaMTL  # noqa: E402
+from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
+from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
+from adamtl_ros.runtime.engine import Engine  # noqa: E402
+from adamtl_ros.tasks import TASKS  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from lifecycle_msgs.srv import GetState  # noqa: E402
+from rcl_interfaces.msg import ParameterType  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.qos import ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import CameraInfo  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+import torch  # noqa: E402
+
+WAIT = 30.0
+"""Seconds after which a wait fails."""
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+
+
+@pytest.fixture(scope='session')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a file of random weights: what the node does is the same for good ones."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
+    checkpoint.save(path, AdaMTL(PRESETS['glasses']))
+    return str(path)
+
+
+class Bench:
+    """A node under test and a client, spun together by the test."""
+
+    def __init__(self) -> None:
+        """Start an executor and the client."""
+        rclpy.init()
+        self.executor = SingleThreadedExecutor()
+        self.client = Node('client')
+        self.executor.add_node(self.client)
+        self.nodes: list[AdamtlNode] = []
+        self.stamp = 0
+        self.got: dict[str, list[Any]] = {}
+        self.camera = self.client.create_publisher(Image, 'image', QoSProfile(depth=10))
+
+    def node(self, weights: str, engine: type[Engine] = Engine, **values: Any) -> AdamtlNode:
+        """Return a node with parameters, unconfigured; '__' stands for '.' in their names."""
+        node = AdamtlNode(engine_class=engine, parameter_overrides=[
+            Parameter(name.replace('__', '.'), value=value)
+            for name, value in {'model': weights, **values}.items()])
+        self.executor.add_node(node)
+        self.nodes.append(node)
+        return node
+
+    def running(self, weights: str, engine: type[Engine] = Engine, **values: Any) -> AdamtlNode:
+        """Return an active node that hears this camera."""
+        node = self.node(weights, engine, **values)
+        assert node.trigger_configure() == SUCCESS
+        assert node.trigger_activate() == SUCCESS
+        if values.get('image_transport') != 'compressed':
+            self.until(lambda: self.camera.get_subscription_count() > 0)
+        return node
+
+    def listen(self, *names: str) -> None:
+        """Subscribe to topics of the node; its messages are appended to `got`."""
+        for name in names:
+            kind = {'gating_stats': GatingStats, 'camera_info': CameraInfo,
+                    '/diagnostics': DiagnosticArray}.get(name, Image)
+            self.got[name] = []
+            topic = name if name.startswith('/') else f'adamtl/{name}'
+            self.client.create_subscription(
+                kind, topic, self.got[name].append, QoSProfile(depth=10))
+            self.until(lambda topic=topic: self.client.count_publishers(topic) > 0)
+        # Discovery in one direction does not mean that the other has happened.
+        for node in self.nodes:
+            for name in names:
+                self.until(lambda node=node, name=name: node.count_subscribers(
+                    name if name.startswith('/') else f'adamtl/{name}') > 0)
+        self.spin(0.3)
+
+    def until(self, condition: Callable[[], Any], wait: float = WAIT) -> None:
+        """Spin until the condition holds."""
+        end = time.monotonic() + wait
+        while not condition():
+            assert time.monotonic() < end, f'waited {wait} s in vain'
+            self.executor.spin_once(0.02)
+
+    def spin(self, seconds: float) -> None:
+        """Spin for some time, to see that nothing happens."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(0.02)
+
+    def header(self, message: Any) -> Any:
+        """Give the message a stamp of its own and a frame; return it."""
+        self.stamp += 1
+        message.header.stamp.sec = self.stamp
+        message.header.stamp.nanosec = 123456789 + self.stamp
+        message.header.frame_id = f'camera_{self.stamp}'
+        return message
+
+    def send(self, message: Image | None = None) -> Image:
+        """Publish an image, by default a good one of 64 x 48."""
+        message = self.header(picture() if message is None else message)
+        self.camera.publish(message)
+        return message
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        """Call a service of the node; return the response."""
+        client = self.client.create_client(kind, f'adamtl/{name}')
+        self.until(client.service_is_ready)
+        future = client.call_async(request)
+        self.until(future.done)
+        return future.result()
+
+    def set(self, node: AdamtlNode, **values: Any) -> Any:
+        """Set parameters together, as a service would; return the result."""
+        return node.set_parameters_atomically([
+            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
+
+    def close(self) -> None:
+        """End everything."""
+        for node in self.nodes:
+            node.end()
+            node.destroy_node()
+        self.client.destroy_node()
+        self.executor.shutdown()
+        rclpy.shutdown()
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    """Return a bench that is closed after the test."""
+    bench = Bench()
+    yield bench
+    bench.close()
+
+
+def picture(encoding: str = 'rgb8', width: int = 64, height: int = 48, **changes: Any) -> Image:
+    """Return an image of noise."""
+    channels = {'mono8': 1}.get(encoding, 3)
+    data = array('B', np.random.default_rng(0).bytes(width * height * channels))
+    message = Image(encoding=encoding, width=width, height=height, step=width * channels,
+                    data=data)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def drops(bench: Bench, node: AdamtlNode) -> dict[str, int]:
+    """Return the drops by cause that the next diagnostics report."""
+    del bench.got['/diagnostics'][:]
+    bench.until(lambda: bench.got['/diagnostics'])
+    values = {each.key: each.value for each in bench.got['/diagnostics'][-1].status[0].values}
+    by_cause = {key.removeprefix('dropped: '): int(value) for key, value in values.items()
+                if key.startswith('dropped: ')}
+    assert int(values['frames dropped']) == sum(by_cause.values())
+    assert (int(values['frames received'])
+            == int(values['frames processed']) + int(values['frames dropped']))
+    return by_cause
+
+
+class SlowEngine(Engine):
+    """Holds every frame until it is let go."""
+
+    working = Event()
+    go = Event()
+
+    def infer(self, image: np.ndarray, settings: Any) -> Any:
+        """Say that a frame is in work, and wait."""
+        if image.shape[:2] == (48, 64):  # not for the blank one that the engine begins with
+            self.working.set()
+            assert self.go.wait(WAIT)
+            self.go.clear()
+        return super().infer(image, settings)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_events() -> None:
+    SlowEngine.working.clear()
+    SlowEngine.go.clear()
+
+
+# Results
+
+
+def test_all_topics_answer_with_the_header_of_the_frame(bench, weights):
+    bench.running(weights)
+    names = [*TASKS, 'semseg/confidence', 'gating_map', 'overlay', 'camera_info', 'gating_stats']
+    bench.listen(*names)
+    info = bench.client.create_publisher(CameraInfo, 'camera_info', QoSProfile(depth=1))
+    bench.until(lambda: info.get_subscription_count() > 0)
+    info.publish(bench.header(CameraInfo(
+        width=64, height=48, k=[50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0])))
+    bench.spin(0.3)
+    sent = []
+    for number in range(1, 4):
+        sent.append(bench.send())
+        bench.until(lambda number=number: all(len(bench.got[name]) == number for name in names))
+    for name in names:
+        assert [each.header for each in bench.got[name]] == [each.header for each in sent]
+
+    encodings = {'semseg/confidence': 'mono8', 'gating_map': 'mono8', 'overlay': 'rgb8'} | {
+        task: TASKS[task].encoding for task in TASKS}
+    for name, encoding in encodings.items():
+        image = bench.got[name][-1]
+        size = (64, 48) if name == 'overlay' else (256, 192)
+        assert (image.encoding, image.width, image.height) == (encoding, *size)
+        assert len(image.data) == image.step * image.height
+    floats = {task: np.frombuffer(bench.got[task][-1].data, np.float32)
+              for task in ('saliency', 'edges', 'normals', 'depth')}
+    assert floats['saliency'].min() >= 0
+    assert floats['saliency'].max() <= 1
+    assert floats['depth'].min() > 0
+    lengths = np.linalg.norm(floats['normals'].reshape(-1, 3), axis=1)
+    assert np.allclose(lengths[np.isfinite(lengths)], 1, atol=1e-4)
+
+    scaled = bench.got['camera_info'][-1]
+    assert (scaled.width, scaled.height) == (256, 192)
+    assert scaled.k.tolist() == pytest.approx([200, 0, 128, 0, 200, 96, 0, 0, 1])
+    stats = bench.got['gating_stats'][-1]
+    assert stats.tasks == list(TASKS)
+    assert stats.mode == 'static'
+    assert stats.budget_achieved == pytest.approx(1.0)
+    assert 0 < stats.gmacs == pytest.approx(stats.gmacs_dense)
+    assert stats.latency_ms >= stats.preprocess_ms + stats.network_ms + stats.postprocess_ms
+    assert len(stats.block_active) == len(stats.token_fraction) > 0
+    assert np.isnan(stats.agreement)
+    assert [(each.frames_received, each.frames_processed, each.frames_dropped)
+            for each in bench.got['gating_stats']] == [(1, 1, 0), (2, 2, 0), (3, 3, 0)]
+
+
+def test_the_results_are_those_of_the_engine(bench, weights):
+    node = bench.running(weights)
+    bench.listen('depth')
+    message = bench.send()
+    bench.until(lambda: bench.got['depth'])
+    rgb = np.frombuffer(message.data, np.uint8).reshape(48, 64, 3)
+    expected = Engine(weights).infer(rgb, node._options.settings).outputs['depth']
+    got = np.frombuffer(bench.got['depth'][0].data, np.float32).reshape(expected.shape)
+    assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_results_at_the_size_of_the_camera(bench, weights):
+    bench.running(weights, output_size='camera')
+    bench.listen('semseg', 'normals')
+    bench.send()
+    bench.until(lambda: bench.got['semseg'] and bench.got['normals'])
+    assert (bench.got['semseg'][0].width, bench.got['semseg'][0].height) == (64, 48)
+    assert bench.got['normals'][0].step == 64 * 12
+
+
+def test_compressed_frames(bench, weights):
+    bench.running(weights, image_transport='compressed')
+    camera = bench.client.create_publisher(
+        CompressedImage, 'image/compressed', QoSProfile(depth=1))
+    bench.listen('semseg', '/diagnostics')
+    bench.until(lambda: camera.get_subscription_count() > 0)
+    jpeg = cv2.imencode('.jpg', np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+    message = bench.header(CompressedImage(format='jpeg', data=array('B', jpeg)))
+    camera.publish(message)
+    bench.until(lambda: bench.got['semseg'])
+    assert bench.got['semseg'][0].header == message.header
+    camera.publish(CompressedImage(format='jpeg', data=array('B', jpeg[:30])))
+    bench.until(lambda: drops(bench, bench.nodes[0]) == {'decode': 1})
+
+
+def test_what_nobody_listens_to_is_not_computed(bench, weights):
+    node = bench.running(weights, overlay__tasks=['edges'])
+    bench.listen('gating_stats')
+    stats = bench.got['gating_stats']
+
+    def tasks_of_a_frame():
+        number = len(stats)
+        bench.send()
+        bench.until(lambda: len(stats) > number)
+        return stats[-1].tasks
+
+    assert tasks_of_a_frame() == []
+    assert stats[-1].gmacs == 0.0
+    bench.listen('depth')
+    assert tasks_of_a_frame() == ['depth']
+    bench.listen('semseg/confidence')
+    assert tasks_of_a_frame() == ['semseg', 'depth']
+    bench.listen('overlay')
+    assert tasks_of_a_frame() == ['semseg', 'edges', 'depth']
+    assert bench.set(node, tasks__depth__enable=False).successful
+    assert tasks_of_a_frame() == ['semseg', 'edges']
+    assert len(bench.got['depth']) == 3
+
+
+def test_results_are_reliable_and_the_camera_is_not(bench, weights):
+    bench.running(weights)
+    bench.until(lambda: bench.client.get_publishers_info_by_topic('adamtl/depth'))
+    results = bench.client.get_publishers_info_by_topic('adamtl/depth')[0].qos_profile
+    camera = bench.client.get_subscriptions_info_by_topic('image')[0].qos_profile
+    assert results.reliability == ReliabilityPolicy.RELIABLE
+    assert camera.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_qos_overrides(bench, weights):
+    bench.running(weights, **{
+        'qos_overrides./adamtl/depth.publisher.reliability': 'best_effort',
+        'qos_overrides./image.subscription.reliability': 'reliable'})
+    bench.until(lambda: bench.client.get_publishers_info_by_topic('adamtl/depth'))
+    results = bench.client.get_publishers_info_by_topic('adamtl/depth')[0].qos_profile
+    camera = bench.client.get_subscriptions_info_by_topic('image')[0].qos_profile
+    assert results.reliability == ReliabilityPolicy.BEST_EFFORT
+    assert camera.reliability == ReliabilityPolicy.RELIABLE
+
+
+# Frames that are not answered
+
+
+def test_frames_are_processed_or_dropped_with_their_cause(bench, weights):
+    node = bench.running(weights, SlowEngine)
+    bench.listen('gating_stats', '/diagnostics')
+    stats = bench.got['gating_stats']
+    first = bench.send()
+    bench.until(SlowEngine.working.is_set)
+    waiting = None
+    for _ in range(4):  # while the first is in work: each replaces the one before
+        waiting = bench.send()
+        bench.until(lambda: node._slot._item is not None and
+                    node._slot._item.message.header == waiting.header)
+    assert drops(bench, node) == {'replaced': 3}
+    SlowEngine.working.clear()
+    SlowEngine.go.set()
+    bench.until(SlowEngine.working.is_set)
+    SlowEngine.go.set()
+    bench.until(lambda: len(stats) == 2)
+    assert [each.header for each in stats] == [first.header, waiting.header]
+    assert (stats[-1].frames_received, stats[-1].frames_processed) == (5, 2)
+    for each in stats:
+        assert each.frames_received == each.frames_processed + each.frames_dropped
+
+    # One in work is finished, one that waits is dropped, when the node is deactivated.
+    SlowEngine.working.clear()
+    last = bench.send()
+    bench.until(SlowEngine.working.is_set)
+    bench.send()
+    bench.until(lambda: node._slot._item is not None)
+    SlowEngine.go.set()
+    assert node.trigger_deactivate() == SUCCESS
+    bench.until(lambda: len(stats) == 3)
+    assert stats[-1].header == last.header
+    assert drops(bench, node) == {'replaced': 3, 'shutdown': 1}
+
+
+def test_frames_that_were_overwritten_on_the_way_are_counted(bench, weights):
+    bench.running(weights)
+    bench.listen('gating_stats', '/diagnostics')
+    bench.send()
+    bench.until(lambda: bench.got['gating_stats'])
+    for _ in range(4):  # none is taken in between
+        bench.send()
+    bench.until(lambda: len(bench.got['gating_stats']) == 2)
+    counts = bench.got['gating_stats'][-1]
+    assert (counts.frames_received, counts.frames_processed, counts.frames_dropped) == (5, 2, 3)
+    assert drops(bench, bench.nodes[0]) == {'missed': 3}
+
+
+@pytest.mark.parametrize(('frame', 'cause'), [
+    ({'encoding': 'hsv8'}, 'encoding'),
+    ({'encoding': '16UC1'}, 'encoding'),
+    ({'step': 191}, 'step'),
+    ({'data': array('B', bytes(48 * 192 - 1))}, 'data'),
+    ({'data': array('B')}, 'data'),
+    ({'width': 0}, 'size'),
+    ({'height': 0}, 'size'),
+])
+def test_a_bad_frame_is_dropped_and_the_next_one_answered(bench, weights, frame, cause, capfd):
+    node = bench.running(weights)
+    bench.listen('semseg', '/diagnostics')
+    bench.send(picture(**frame))
+    bench.until(lambda: node._counter.counts().dropped == 1)
+    good = bench.send()
+    bench.until(lambda: bench.got['semseg'])
+    assert [each.header for each in bench.got['semseg']] == [good.header]
+    assert drops(bench, node) == {cause: 1}
+    assert f'frame dropped ({cause})' in capfd.readouterr().err
+
+
+def test_many_bad_frames_do_not_flood_the_log(bench, weights, capfd):
+    node = bench.running(weights)
+    bench.listen('/diagnostics')
+    for number in range(1, 6):
+        bench.send(picture(encoding='hsv8'))
+        bench.until(lambda number=number: node._counter.counts().dropped == number)
+    bench.until(lambda: any(each.status[0].level == DiagnosticStatus.ERROR
+                            for each in bench.got['/diagnostics']))
+    assert capfd.readouterr().err.count('frame dropped') == 1
+    status = bench.got['/diagnostics'][-1].status[0]
+    assert "'hsv8'" in {each.key: each.value for each in status.values}['last error']
+
+
+def test_an_engine_that_fails_costs_one_frame(bench, weights):
+    class FailingEngine(Engine):
+        def infer(self, image, settings):
+            if image.shape[:2] == (20, 20):
+                raise RuntimeError('out of memory')
+            return super().infer(image, settings)
+
+    bench.running(weights, FailingEngine)
+    bench.listen('semseg', '/diagnostics')
+    bench.send(picture(width=20, height=20))
+    bench.until(lambda: drops(bench, bench.nodes[0]) == {'error': 1})
+    bench.send()
+    bench.until(lambda: bench.got['semseg'])
+
+
+def test_enabling_and_resetting_by_service(bench, weights):
+    node = bench.running(weights)
+    bench.listen('gating_stats', '/diagnostics')
+    assert bench.call(SetBool, 'enable', SetBool.Request(data=False)).success
+    bench.send()
+    bench.until(lambda: node._counter.counts().dropped == 1)
+    assert drops(bench, node) == {'disabled': 1}
+    assert bench.call(SetBool, 'enable', SetBool.Request(data=True)).success
+    bench.send()
+    bench.until(lambda: bench.got['gating_stats'])
+    assert bench.got['gating_stats'][0].frames_received == 2
+    assert bench.call(Trigger, 'reset_statistics', Trigger.Request()).success
+    assert drops(bench, node) == {}
+    bench.send()
+    bench.until(lambda: len(bench.got['gating_stats']) == 2)
+    assert bench.got['gating_stats'][1].frames_received == 1
+
+
+def test_frames_beyond_the_rate_are_dropped(bench, weights):
+    node = bench.running(weights, max_rate_hz=0.01)
+    bench.listen('gating_stats', '/diagnostics')
+    for number in range(1, 5):
+        bench.send()
+        bench.until(lambda number=number: node._counter.counts().received == number)
+    counts = node._counter.counts()
+    assert counts.dropped_by_cause['rate'] == counts.dropped >= 2
+
+
+# Parameters
+
+
+def test_parameters_take_effect_on_the_next_frame(bench, weights):
+    node = bench.running(weights)
+    bench.listen('gating_stats', 'semseg', 'depth')
+    stats = bench.got['gating_stats']
+
+    def next_stats():
+        number = len(stats)
+        bench.send()
+        bench.until(lambda: len(stats) > number)
+        return stats[-1]
+
+    assert bench.set(node, mode='adaptive', budget=0.6).successful
+    after = next_stats()
+    assert (after.mode, after.budget_requested) == ('adaptive', pytest.approx(0.6))
+    assert bench.set(node, mode='shadow').successful
+    after = next_stats()
+    assert after.mode == 'shadow'
+    assert 0 <= after.agreement <= 1
+    assert bench.set(node, tasks__semseg__enable=False).successful
+    assert next_stats().tasks == ['depth']
+    assert bench.set(node, output_size='camera').successful
+    number = len(bench.got['depth'])
+    next_stats()
+    bench.until(lambda: len(bench.got['depth']) > number)
+    assert bench.got['depth'][-1].width == 64
+    # ROS tools make an integer of a whole number.
+    assert bench.set(node, budget=1).successful
+    assert next_stats().budget_requested == 1.0
+
+
+@pytest.mark.parametrize(('values', 'words'), [
+    ({'budget': 0.0}, ('budget',)),
+    ({'budget': 1.5}, ('budget', '1.5')),
+    ({'budget': float('nan')}, ('budget', 'nan')),
+    ({'budget': 'half'}, ('type',)),
+    ({'mode': 'fast'}, ('mode', 'fast', 'adaptive')),
+    ({'mode': 3}, ('type',)),
+    ({'output_size': 'huge'}, ('output_size', 'huge', 'camera')),
+    ({'overlay__tasks': ['semseg', 'pose']}, ('overlay.tasks', 'pose', 'depth')),
+    ({'overlay__tasks': 'semseg'}, ('type',)),
+    ({'tasks__depth__enable': 1}, ('type',)),
+    ({'tasks__depth__weight': -1.0}, ('tasks.depth.weight', '-1.0')),
+    ({'tasks__depth__weight': float('nan')}, ('tasks.depth.weight', 'nan')),
+    ({'target_latency_ms': float('inf')}, ('target_latency_ms', 'inf')),
+    ({'min_budget': 0.0}, ('min_budget', '0.0')),
+    ({'max_rate_hz': -1.0}, ('max_rate_hz',)),
+    ({'model': 'swin_tiny'}, ('model', 'read-only')),
+    ({'device': 'cuda'}, ('device', 'read-only')),
+    ({'image_transport': 'compressed'}, ('image_transport', 'read-only')),
+    ({'tasks__semseg__class_names': ['a']}, ('class_names', 'read-only')),
+    ({'min_budget': 0.5, 'budget': 0.0}, ('budget',)),
+])
+def test_a_bad_value_is_refused_and_nothing_changes(bench, weights, values, words):
+    node = bench.running(weights)
+    before = node._options, node._values()
+    result = bench.set(node, **values)
+    assert not result.successful
+    assert all(word in result.reason for word in words), result.reason
+    assert (node._options, node._values()) == before
+
+
+def test_a_task_that_the_model_lacks_cannot_be_enabled(bench, tmp_path):
+    class FourTasks(Engine):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.tasks = tuple(task for task in self.tasks if task != 'depth')
+
+    torch.manual_seed(0)
+    path = tmp_path / 'random.safetensors'
+    checkpoint.save(path, AdaMTL(PRESETS['glasses']))
+    node = bench.running(str(path), FourTasks)
+    result = bench.set(node, tasks__depth__enable=True)
+    assert not result.successful
+    assert 'depth' in result.reason
+    assert 'depth' not in node._options.settings.tasks
+
+
+def test_parameters_are_described(bench, weights):
+    node = bench.running(weights)
+    for name, spec in PARAMETERS.items():
+        descriptor = node.describe_parameter(name)
+        assert descriptor.description
+        assert descriptor.read_only == spec.fixed
+        if descriptor.type == ParameterType.PARAMETER_DOUBLE:
+            assert len(descriptor.floating_point_range) == 1, name
+        if descriptor.type == ParameterType.PARAMETER_INTEGER:
+            assert len(descriptor.integer_range) == 1, name
+    for task in ('semseg', 'human_parts'):
+        names = node.get_parameter(f'tasks.{task}.class_names').value
+        assert list(names) == list(TASKS[task].classes)
+        assert node.describe_parameter(f'tasks.{task}.class_names').read_only
+
+
+@pytest.mark.parametrize('values', [
+    {'budget': 0.0}, {'budget': 1.5}, {'budget': float('nan')}, {'budget': 'half'},
+    {'mode': 'fast'}, {'backend': 'openvino'}, {'device': 'tpu'}, {'num_threads': -1},
+    {'num_threads': 'all'}, {'image_transport': 'theora'}, {'overlay__tasks': ['pose']},
+    {'tasks__depth__enable': 'yes'}, {'model': 'nothing'}, {'model': '/dev/null'},
+    {'output_size': 'huge'}, {'tasks__depth__weight': 11.0},
+])
+def test_a_node_with_a_bad_value_cannot_be_configured(bench, weights, values, capfd):
+    node = bench.node(weights, **values)
+    assert node.trigger_configure() == FAILURE
+    log = capfd.readouterr().err
+    assert log.count('cannot configure') == 1
+    assert 'Traceback' not in log
+    name, value = next(iter(values.items()))
+    said = value[0] if isinstance(value, list) else str(value)
+    assert said in log or name in log
+
+
+def test_a_bad_value_from_the_start_can_be_corrected(bench, weights):
+    node = bench.node(weights, budget='half')
+    assert node.trigger_configure() == FAILURE
+    assert bench.set(node, budget=0.5).successful
+    assert node.trigger_configure() == SUCCESS
+    assert node._options.settings.budget == 0.5
+
+
+def test_whole_numbers_and_empty_lists_are_taken_as_meant(bench, weights):
+    node = bench.node(weights, budget=1, overlay__tasks=[''])
+    assert node.trigger_configure() == SUCCESS
+    assert node._options.overlay_tasks == ()
+
+
+def test_the_controller_lowers_the_budget_when_frames_take_too_long(bench, weights):
+    bench.running(weights, mode='adaptive', target_latency_ms=0.001, min_budget=0.4)
+    bench.listen('gating_stats', 'depth')
+    stats = bench.got['gating_stats']
+    for number in range(1, 10):
+        bench.send()
+        bench.until(lambda number=number: len(stats) == number)
+    budgets = [each.budget_requested for each in stats]
+    assert budgets == pytest.approx([max(0.85 ** number, 0.4) for number in range(9)], rel=1e-4)
+
+
+# Lifecycle
+
+
+def state(bench: Bench) -> str:
+    """Return the label of the node's state."""
+    return bench.call(GetState, 'get_state', GetState.Request()).current_state.label
+
+
+def test_all_transitions_over_services(bench, weights):
+    bench.node(weights)
+    assert state(bench) == 'unconfigured'
+
+    def change(transition):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert bench.call(ChangeState, 'change_state', request).success
+
+    for _ in range(2):
+        change(Transition.TRANSITION_CONFIGURE)
+        assert state(bench) == 'inactive'
+        bench.send()
+        bench.spin(0.1)  # an inactive node does not listen
+        for _ in range(2):
+            change(Transition.TRANSITION_ACTIVATE)
+            assert state(bench) == 'active'
+            bench.until(lambda: bench.camera.get_subscription_count() == 1)
+            bench.listen('semseg')
+            sent = bench.send()
+            bench.until(lambda: bench.got['semseg'])
+            assert bench.got['semseg'][-1].header == sent.header
+            change(Transition.TRANSITION_DEACTIVATE)
+            assert state(bench) == 'inactive'
+        change(Transition.TRANSITION_CLEANUP)
+        assert state(bench) == 'unconfigured'
+    change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+    assert state(bench) == 'finalized'
+    assert bench.nodes[0]._counter.counts().received == 4
+
+
+# The executable
+
+
+def start(*arguments: str, model: str) -> subprocess.Popen:
+    """Start the executable's main() with ROS arguments."""
+    return subprocess.Popen(
+        [sys.executable, '-c',
+         'import sys; from adamtl_ros.nodes.node import main; sys.exit(main())',
+         '--ros-args', '-p', f'model:={model}', *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_line(process: subprocess.Popen, word: str) -> None:
+    """Read the output up to a line with the word in it."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if word in line:
+            return
+    pytest.fail(f'the node ended before it said {word!r}')
+
+
+@pytest.fixture
+def ended() -> Iterator[list[subprocess.Popen]]:
+    """Take processes that must not outlive the test."""
+    processes: list[subprocess.Popen] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=WAIT)
+
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.mark.parametrize('number', SIGNALS)
+@pytest.mark.parametrize('frames', [False, True])
+def test_signals_end_the_node_in_good_order(bench, weights, ended, number, frames):
+    process = start(model=weights)
+    ended.append(process)
+    wait_for_line(process, 'active')
+    if frames:
+        bench.listen('gating_stats', *TASKS)
+        end = time.monotonic() + WAIT
+        while len(bench.got['gating_stats']) < 3:
+            assert time.monotonic() < end
+            bench.send(picture(width=640, height=480))  # faster than it can answer: always busy
+            bench.executor.spin_once(0.01)
+        for _ in range(3):
+            bench.send(picture(width=640, height=480))
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output
+    assert 'stopped after' in output
+    if frames:
+        # The last frame whose statistics were sent was sent whole.
+        bench.spin(0.5)
+        answered = {name: {each.header.stamp.sec for each in bench.got[name]}
+                    for name in TASKS}
+        assert bench.got['gating_stats'][-1].header.stamp.sec in set.intersection(
+            *answered.values())
+
+
+def signals_blocked(process: subprocess.Popen) -> bool:
+    """Return whether the process has come as far as to hold signals back."""
+    for line in Path(f'/proc/{process.pid}/status').read_text().splitlines():
+        if line.startswith('SigBlk:'):
+            return bool(int(line.split()[1], 16) & 1 << (signal.SIGTERM - 1))
+    return False
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='needs /proc')
+@pytest.mark.parametrize('number', SIGNALS)
+@pytest.mark.parametrize('delay', [0.0, 0.7, 1.5])
+def test_signals_while_starting_end_the_node_in_good_order(weights, ended, number, delay):
+    process = start(model=weights)
+    ended.append(process)
+    end = time.monotonic() + WAIT
+    while not signals_blocked(process):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output
+
+
+def test_signals_end_a_node_that_was_not_started(weights, ended):
+    process = start('-p', 'autostart:=false', model=weights)
+    ended.append(process)
+    end = time.monotonic() + WAIT
+    while not signals_blocked(process):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.terminate()
+    output, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, output
+    assert 'model' not in output
+
+
+@pytest.mark.parametrize(('arguments', 'word'), [
+    (('-p', 'budget:=0.0'), 'budget'),
+    (('-p', 'budget:=.nan'), 'nan'),
+    (('-p', 'budget:=lots'), 'lots'),
+    (('-p', 'model:=nothing'), 'nothing'),
+    (('-p', 'overlay.tasks:=[pose]'), 'pose'),
+    (('-p', 'budget:=['), 'budget:=['),
+    (('--params-file', '/nonexistent.yaml'), 'nonexistent'),
+])
+def test_what_cannot_be_started_says_so_and_fails(weights, ended, arguments, word):
+    process = start(*arguments, model=weights)
+    ended.append(process)
+    output, _ = process.communicate(timeout=WAIT)
+    assert process.returncode == 1, output
+    assert 'Traceback' not in output
+    assert word in output
