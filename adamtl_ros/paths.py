@@ -1,0 +1,32 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Where the package's shared files (config, launch, msg, package.xml) are."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def share(*parts: str) -> Path:
+    """
+    Path of a shared file or folder, such as ``share('config', 'glasses.yaml')``.
+
+    Looked for in the source tree that this module is in (an editable install), in the prefix it
+    is installed in, in that of the interpreter, and in those of AMENT_PREFIX_PATH, in this order.
+
+    :raises FileNotFoundError: naming the file and the places, if none of them has it
+    """
+    package = Path(__file__).parent
+    prefixes = [*package.parents[3:5], Path(sys.prefix)]
+    prefixes += [Path(p) for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
+    roots = [prefix / 'share' / 'adamtl_ros' for prefix in dict.fromkeys(prefixes)]
+    if (package.parent / 'package.xml').is_file():
+        roots.insert(0, package.parent)
+    for root in roots:
+        path = root.joinpath(*parts)
+        if path.exists():
+            return path
+    places = ', '.join(map(str, roots))
+    raise FileNotFoundError(
+        f'{"/".join(parts) or "the share folder"} of adamtl_ros was not found in {places}: '
+        'install the package again, or source the workspace it was built in')
