@@ -4,13 +4,13 @@
 
 from dataclasses import replace
 
+import pytest
+import torch
 from networks import CONFIGS
 from networks import random_image
 from networks import random_network
-import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
-import torch
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig

@@ -5,10 +5,10 @@
 import subprocess
 import sys
 
-from networks import random_network
 import numpy as np
 import pytest
 import torch
+from networks import random_network
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.agreement import agreement

@@ -4,12 +4,12 @@
 
 import itertools
 
-from networks import CONFIGS
-from networks import random_image
-from networks import random_network
 import numpy as np
 import pytest
 import torch
+from networks import CONFIGS
+from networks import random_image
+from networks import random_network
 from torch.utils.flop_counter import FlopCounterMode
 
 from adamtl_ros.network import checkpoint

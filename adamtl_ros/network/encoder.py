@@ -7,11 +7,13 @@ Token maps are (batch, height, width, channels).  Every block has two paths: `fo
 everything and mixes by gates (for training), `run` computes what is active and nothing else.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from torch import nn
 from torch import Tensor
-import torch.nn.functional as functional
 
 from adamtl_ros.network.config import NetworkConfig
 
@@ -276,8 +278,8 @@ class Encoder(nn.Module):
         self.stages = nn.ModuleList(Stage(config, s) for s in range(len(config.depths)))
 
 
-def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize (B, C, h, w) bilinearly to (B, C, *size)."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
-    return functional.interpolate(x, size, mode='bilinear', align_corners=False)
+    return functional.interpolate(x, list(size), mode='bilinear', align_corners=False)

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The assembled network: encoder, policy and decoders, dense, masked and gathered."""
 
+import math
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-import math
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,10 +21,12 @@ from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.decoders import decoder
 from adamtl_ros.network.encoder import Block
 from adamtl_ros.network.encoder import Encoder
+from adamtl_ros.network.encoder import Stage
 from adamtl_ros.network.gating import Allowance
 from adamtl_ros.network.gating import BlockGeometry
 from adamtl_ros.network.gating import Choice
 from adamtl_ros.network.policy import Policy
+from adamtl_ros.network.policy import StagePolicy
 
 TEMPERATURE = 5.0
 """Of the Gumbel-sigmoid (AdaMTL uses the same)."""
@@ -70,9 +75,15 @@ class AdaMTL(nn.Module):
                     nn.init.zeros_(module.bias)
         self.geometry = [self._geometry(block, index) for index, block in enumerate(self.blocks())]
 
+    def stages(self) -> Iterator[tuple[int, list[Block], StagePolicy]]:
+        """Walk through the stages: number, blocks and policy of each."""
+        policies = cast(Iterable[StagePolicy], self.policy.stages)
+        for number, (stage, policy) in enumerate(zip(self.encoder.stages, policies)):
+            yield number, cast(list[Block], list(cast(Stage, stage).blocks)), policy
+
     def blocks(self) -> list[Block]:
         """Return the encoder's blocks in the order in which they run."""
-        return [block for stage in self.encoder.stages for block in stage.blocks]
+        return [block for _, blocks, _ in self.stages() for block in blocks]
 
     def _geometry(self, block: Block, index: int) -> BlockGeometry:
         cost = self.cost.blocks[index]
@@ -99,7 +110,7 @@ class AdaMTL(nn.Module):
         return {task: self.decoders[task](maps) for task in tasks}
 
     def _downsample(self, stage: int, x: Tensor, taps: list[Tensor]) -> Tensor:
-        downsample = self.encoder.stages[stage].downsample
+        downsample = cast(Stage, self.encoder.stages[stage]).downsample
         if self.config.taps == 'stage':
             taps.append(x)
         if downsample is not None:
@@ -117,16 +128,14 @@ class AdaMTL(nn.Module):
 
         gates: per block, (B, cells) of 0 and 1, differentiable; None is the dense network.
         """
-        x, taps, index = self.encoder.stem(image), [], 0
-        for number, stage in enumerate(self.encoder.stages):
-            for block in stage.blocks:
-                x = block(x, None if gates is None else self._tokens(number, gates[index]))
+        x, index = self.encoder.stem(image), 0
+        taps: list[Tensor] = []
+        for number, blocks, policy in self.stages():
+            for block in blocks:
+                x = block(x, None if gates is None else policy.spread(gates[index], block.size))
                 index += 1
             x = self._downsample(number, x, taps)
         return self.decode(taps, tasks or self.config.tasks)
-
-    def _tokens(self, stage: int, cells: Tensor) -> Tensor:
-        return self.policy.stages[stage].spread(cells, self.config.resolution(stage))
 
     def forward_policy(
             self, image: Tensor, budgets: Tensor, tasks: Sequence[str], noise: float = 1.0
@@ -147,9 +156,9 @@ class AdaMTL(nn.Module):
             for budget in budgets]
         dense = self.cost.dense(enabled)
         wish = torch.full(budgets.shape, float(self.cost.minimum(enabled)), device=image.device)
-        x, taps, index = self.encoder.stem(image), [], 0
-        for number, stage in enumerate(self.encoder.stages):
-            policy = self.policy.stages[number]
+        x, index = self.encoder.stem(image), 0
+        taps: list[Tensor] = []
+        for number, blocks, policy in self.stages():
             logits = policy.blocks(policy.pool(x), budgets, chosen).float()
             opened, wanted = self._union(logits, noise)
             ranked = np.stack([
@@ -157,7 +166,7 @@ class AdaMTL(nn.Module):
                 for allowance, row in zip(allowances, opened.detach().cpu().numpy())])
             block_gates = _straight_through(opened, torch.from_numpy(ranked).to(opened))
             controller = allowances[0].controllers * self.cost.token_controller[number]
-            for position, block in enumerate(stage.blocks):
+            for position, block in enumerate(blocks):
                 geometry = self.geometry[index]
                 scores, token_wish = self._union(
                     policy.tokens(policy.pool(x), budgets, chosen).float(), noise)
@@ -172,7 +181,7 @@ class AdaMTL(nn.Module):
                     scores - torch.from_numpy(thresholds).to(scores),
                     torch.from_numpy(hard).to(scores))
                 cells = cells * block_gates[:, position, None]
-                x = block(x, self._tokens(number, cells))
+                x = block(x, policy.spread(cells, block.size))
                 wish = wish + wanted[:, position] * (
                     self._gate_cost(geometry, token_wish) + controller)
                 index += 1
@@ -214,9 +223,10 @@ class AdaMTL(nn.Module):
     def run_gates(
             self, image: Tensor, tasks: Sequence[str], gates: Gates | None) -> dict[str, Tensor]:
         """Run one image gathered, under given gates; None is all open."""
-        x, taps, index = self.encoder.stem(image).contiguous(), [], 0
-        for number, stage in enumerate(self.encoder.stages):
-            for block in stage.blocks:
+        x, index = self.encoder.stem(image).contiguous(), 0
+        taps: list[Tensor] = []
+        for number, blocks, _ in self.stages():
+            for block in blocks:
                 active = None
                 if gates is not None:
                     active = self.active_tokens(number, gates[index]).reshape(-1)
@@ -246,14 +256,14 @@ class AdaMTL(nn.Module):
         bonus = self._bonus(enabled, weights)
         budgets = torch.tensor([budget], dtype=image.dtype, device=image.device)
         allowance = Allowance(self.cost, enabled, budget, self.config.frame_spread)
-        x, taps, index = self.encoder.stem(image).contiguous(), [], 0
+        x, index = self.encoder.stem(image).contiguous(), 0
+        taps: list[Tensor] = []
         gates: Gates = []
         wishes = np.zeros(len(enabled))
-        for number, stage in enumerate(self.encoder.stages):
-            policy = self.policy.stages[number]
+        for number, blocks, policy in self.stages():
             logits = policy.blocks(policy.pool(x), budgets, chosen)[0].cpu().numpy()
             opened = allowance.open_stage(number, (logits + bonus).max(0))
-            for position, block in enumerate(stage.blocks):
+            for position, block in enumerate(blocks):
                 geometry = self.geometry[index]
                 cells = np.zeros(len(geometry.windows_of_cell), dtype=bool)
                 if opened[position]:

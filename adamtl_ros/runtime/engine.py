@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: one camera frame in, the results of every wanted task out, under a budget."""
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-import math
-import time
 
 import cv2
 import numpy as np
@@ -219,7 +219,7 @@ def resize(task: str, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return cv2.resize(array, size, interpolation=cv2.INTER_NEAREST)
     array = cv2.resize(array, size, interpolation=cv2.INTER_LINEAR)
     if TASKS[task].kind == 'normals':
-        array /= np.linalg.norm(array, axis=-1, keepdims=True)
+        return array / np.linalg.norm(array, axis=-1, keepdims=True)
     return array
 
 

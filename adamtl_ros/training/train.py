@@ -9,20 +9,21 @@ the budget and the mean cost, over the batch, of what the policy would choose by
 """
 
 import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
-import math
-import os
 from pathlib import Path
-import sys
-import time
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 import yaml
+from torch import Tensor
 
 from adamtl_ros.datasets.egorooms import EgoRooms
 from adamtl_ros.network import checkpoint
@@ -91,11 +92,12 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
         if not equals:
             raise ValueError(f'{pair!r}: settings are given as key=value')
         values[key] = yaml.safe_load(text)
-    known = {item.name: item for item in fields(TrainConfig)}
+    known: dict[str, Callable] = {
+        item.name: type(item.default) for item in fields(TrainConfig)}
     for key, value in values.items():
         if key not in known:
             raise ValueError(f'unknown setting {key!r}: the settings are {", ".join(known)}')
-        kind = type(known[key].default)
+        kind = known[key]
         try:
             values[key] = tuple(float(v) for v in value) if kind is tuple else kind(value)
         except (TypeError, ValueError):
