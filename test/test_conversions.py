@@ -13,16 +13,17 @@ import pytest
 
 pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
+from sensor_msgs.msg import CameraInfo  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
 from adamtl_ros.nodes.conversions import BadFrameError  # noqa: E402
 from adamtl_ros.nodes.conversions import ENCODINGS  # noqa: E402
 from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
 from adamtl_ros.nodes.conversions import rgb_from_compressed  # noqa: E402
 from adamtl_ros.nodes.conversions import rgb_from_image  # noqa: E402
 from adamtl_ros.nodes.conversions import scaled_camera_info  # noqa: E402
-from sensor_msgs.msg import CameraInfo  # noqa: E402
-from sensor_msgs.msg import CompressedImage  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
-from std_msgs.msg import Header  # noqa: E402
 
 COLOUR = (200, 100, 50)
 

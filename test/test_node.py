@@ -20,14 +20,6 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
-from adamtl_ros.msg import GatingStats  # noqa: E402
-from adamtl_ros.network import checkpoint  # noqa: E402
-from adamtl_ros.network.config import PRESETS  # noqa: E402
-from adamtl_ros.network.network import AdaMTL  # noqa: E402
-from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
-from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
-from adamtl_ros.runtime.engine import Engine  # noqa: E402
-from adamtl_ros.tasks import TASKS  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
@@ -46,6 +38,15 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 import torch  # noqa: E402
+
+from adamtl_ros.msg import GatingStats  # noqa: E402
+from adamtl_ros.network import checkpoint  # noqa: E402
+from adamtl_ros.network.config import PRESETS  # noqa: E402
+from adamtl_ros.network.network import AdaMTL  # noqa: E402
+from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
+from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
+from adamtl_ros.runtime.engine import Engine  # noqa: E402
+from adamtl_ros.tasks import TASKS  # noqa: E402
 
 WAIT = 30.0
 """Seconds after which a wait fails."""
@@ -352,11 +353,10 @@ def test_frames_are_processed_or_dropped_with_their_cause(bench, weights):
     stats = bench.got['gating_stats']
     first = bench.send()
     bench.until(SlowEngine.working.is_set)
-    waiting = None
-    for _ in range(4):  # while the first is in work: each replaces the one before
+    for number in range(4):  # while the first is in work: each replaces the one before
         waiting = bench.send()
-        bench.until(lambda: node._slot._item is not None and
-                    node._slot._item.message.header == waiting.header)
+        bench.until(lambda number=number: node._slot._item is not None
+                    and node._counter.counts().dropped == number)
     assert drops(bench, node) == {'replaced': 3}
     SlowEngine.working.clear()
     SlowEngine.go.set()

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rate limit and the latency controller, on clocks and networks that are only arithmetic."""
 
-from adamtl_ros.nodes.pacing import next_budget
-from adamtl_ros.nodes.pacing import RateLimiter
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
+
+from adamtl_ros.nodes.pacing import next_budget
+from adamtl_ros.nodes.pacing import RateLimiter
 
 
 @given(rate=st.floats(1.0, 100.0), camera=st.floats(1.0, 200.0),

@@ -5,12 +5,13 @@
 from collections import Counter
 from threading import Thread
 
-from adamtl_ros.nodes.slot import FrameCounter
-from adamtl_ros.nodes.slot import SequenceGaps
-from adamtl_ros.nodes.slot import Slot
 from hypothesis import given
 from hypothesis import strategies as st
 import pytest
+
+from adamtl_ros.nodes.slot import FrameCounter
+from adamtl_ros.nodes.slot import SequenceGaps
+from adamtl_ros.nodes.slot import Slot
 
 
 def test_only_the_newest_is_taken():
