@@ -81,7 +81,9 @@ class ResidualDecoder(nn.Module):
     def forward(self, taps: Sequence[Tensor]) -> Tensor:
         """Taps (B, C_i, H_i, W_i), finest first, to (B, channels, H_0, W_0)."""
         size = taps[0].shape[-2:]
-        maps = [functional.interpolate(fuse(tap), size) for fuse, tap in zip(self.fuse, taps)]
+        # The reference reads the memory of (H, W, C) maps as (C, H, W); its weights expect that.
+        read = [tap.permute(0, 2, 3, 1).reshape(tap.shape) for tap in taps]
+        maps = [functional.interpolate(fuse(tap), size) for fuse, tap in zip(self.fuse, read)]
         return self.segment(torch.cat(maps, 1))
 
 
