@@ -134,8 +134,10 @@ _SWIN = NetworkConfig('swin_tiny')
 
 PRESETS: dict[str, NetworkConfig] = {config.name: config for config in (
     _SWIN,
-    replace(_SWIN, name='swin_small', depths=(2, 2, 18, 2)),
-    replace(_SWIN, name='swin_base', embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32)),
+    replace(_SWIN, name='swin_small', depths=(2, 2, 18, 2), decoder_dim=128),
+    replace(
+        _SWIN, name='swin_base', embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32),
+        decoder_dim=128),
     NetworkConfig(
         name='glasses', input_size=(192, 256), embed_dim=48, heads=(2, 4, 8, 16), window=(6, 8),
         stem='conv', position=True, taps='stage', decoder='pyramid', decoder_dim=48,
