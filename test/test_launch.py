@@ -1,0 +1,166 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The launch file: what it asks for, and what it starts, with a played folder for a camera."""
+
+from collections.abc import Iterator
+import importlib.util
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('launch', reason='launch is not on PyPI; it comes with a ROS installation')
+pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI')
+rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+
+from adamtl_ros.msg import GatingStats  # noqa: E402
+from adamtl_ros.paths import share  # noqa: E402
+from adamtl_ros.tasks import TASKS  # noqa: E402
+
+FILE = share('launch', 'glasses.launch.py')
+PREFIX = FILE.parents[3]
+WAIT = 60.0
+
+# What `ros2 launch` does, which may not be installed.
+LAUNCH = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+service = LaunchService(noninteractive=True)
+service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
+    PythonLaunchDescriptionSource(sys.argv[1]),
+    launch_arguments=[argument.split(':=', 1) for argument in sys.argv[2:]])]))
+sys.exit(service.run())
+"""
+
+
+@pytest.fixture(scope='module')
+def file() -> ModuleType:
+    """Return the launch file as a module."""
+    spec = importlib.util.spec_from_file_location('glasses_launch', FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def values(file: ModuleType, **changes: str) -> dict[str, str]:
+    """Return the launch arguments with some changed."""
+    return {name: default for name, (default, _) in file.ARGUMENTS.items()} | changes
+
+
+def test_arguments_are_described(file):
+    names = {argument.name for argument in file.generate_launch_description().entities
+             if hasattr(argument, 'default_value')}
+    assert names == {'image', 'camera_info', 'params_file', 'budget', 'tasks', 'mode', 'namespace',
+                     'log_level', 'use_sim_time', 'source'}
+    assert Path(file.ARGUMENTS['params_file'][0]).is_file()
+
+
+def test_arguments_left_empty_change_no_parameter(file):
+    assert file.parameters(values(file)) == {'use_sim_time': False}
+
+
+def test_arguments_become_parameters(file):
+    chosen = file.parameters(values(
+        file, budget='1', mode='shadow', tasks='depth, semseg', use_sim_time='True'))
+    assert chosen == {'use_sim_time': True, 'budget': 1.0, 'mode': 'shadow'} | {
+        f'tasks.{task}.enable': task in ('semseg', 'depth') for task in TASKS}
+    assert isinstance(chosen['budget'], float)
+    every = file.parameters(values(file, tasks='all'))
+    assert [name for name in every if name.startswith('tasks.')] == [
+        f'tasks.{task}.enable' for task in TASKS]
+    assert all(every[f'tasks.{task}.enable'] for task in TASKS)
+
+
+@pytest.mark.parametrize(('name', 'value', 'word'), [
+    ('budget', '0', 'above 0'), ('budget', '1.5', 'above 0'), ('budget', 'nan', 'above 0'),
+    ('budget', 'half', 'above 0'), ('tasks', 'semseg,pose', 'human_parts'),
+    ('tasks', ',', 'human_parts'), ('mode', 'fast', 'adaptive'),
+    ('use_sim_time', 'maybe', 'true or false'),
+])
+def test_wrong_arguments_are_named(file, name, value, word):
+    with pytest.raises(RuntimeError, match=f'{name} is .*{word}'):
+        file.parameters(values(file, **{name: value}))
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    """Launch the file in a process group of its own."""
+    if not (PREFIX / 'lib' / 'adamtl_ros' / 'adamtl_node').exists():
+        pytest.skip(f'adamtl_ros is not installed in an ament prefix, but found in {FILE}')
+    prefixes = [str(PREFIX), *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
+    return subprocess.Popen(
+        [sys.executable, '-c', LAUNCH, str(FILE), *arguments], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        env=os.environ | {'AMENT_PREFIX_PATH': os.pathsep.join(filter(None, prefixes))})
+
+
+@pytest.fixture
+def ended() -> Iterator[list[subprocess.Popen]]:
+    """Take launches that must not outlive the test."""
+    launches: list[subprocess.Popen] = []
+    yield launches
+    for each in launches:
+        if each.poll() is None:
+            os.killpg(each.pid, signal.SIGKILL)
+        each.communicate(timeout=WAIT)
+
+
+@pytest.mark.parametrize(('argument', 'word'), [
+    ('budget:=1.5', '1.5'), ('tasks:=pose', 'pose'), ('mode:=fast', 'fast'),
+    ('params_file:=/nonexistent.yaml', '/nonexistent.yaml'),
+    ('source:=/nonexistent.mp4', '/nonexistent.mp4'),
+])
+def test_a_wrong_argument_starts_nothing(ended, argument, word):
+    launched = start(argument)
+    ended.append(launched)
+    output, _ = launched.communicate(timeout=WAIT)
+    assert launched.returncode != 0
+    assert f"launch argument {argument.split(':=')[0]} is '{word}'" in output
+    assert 'process started' not in output
+    assert 'Traceback' not in output
+
+
+def test_it_plays_a_folder_to_the_node(ended, tmp_path):
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((48, 64, 3), 50 * number, np.uint8))
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    client = Node('client')
+    executor.add_node(client)
+    got: list[GatingStats] = []
+    client.create_subscription(GatingStats, '/glasses/adamtl/gating_stats', got.append, 10)
+    try:
+        launched = start(f'source:={tmp_path}', 'namespace:=glasses', 'mode:=adaptive',
+                         'budget:=0.75', 'tasks:=semseg', 'image:=camera/image_raw')
+        ended.append(launched)
+        end = time.monotonic() + WAIT
+        while len(got) < 5:
+            assert launched.poll() is None, launched.communicate()[0]
+            assert time.monotonic() < end
+            executor.spin_once(0.05)
+        topics = dict(client.get_topic_names_and_types())
+        launched.send_signal(signal.SIGINT)
+        output, _ = launched.communicate(timeout=WAIT)
+    finally:
+        client.destroy_node()
+        executor.shutdown()
+        rclpy.shutdown()
+    assert '/glasses/camera/image_raw' in topics
+    assert (got[-1].mode, got[-1].budget_requested) == ('adaptive', 0.75)
+    assert got[-1].tasks == []  # nobody listens to a task here
+    assert launched.returncode == 0, output
+    assert output.count('process has finished cleanly') == 2, output
+    assert 'Traceback' not in output
