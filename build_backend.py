@@ -1,9 +1,9 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""PEP 517 backend: setuptools, with the ROS wheels as build requirements where no ROS is sourced."""
+"""PEP 517 backend: setuptools, and the ROS wheels to build with where no ROS is sourced."""
 
-import os
 from collections.abc import Mapping
+import os
 from pathlib import Path
 
 from setuptools.build_meta import build_editable

@@ -3,13 +3,14 @@
 """Pack the result of the CMake build, so that pip installs give the same messages as colcon."""
 
 import atexit
+from importlib import metadata
 import os
+from pathlib import Path
 import shutil
 import subprocess
 import sys
 import tempfile
-from importlib import metadata
-from pathlib import Path
+from typing import ClassVar
 from xml.etree import ElementTree
 
 from setuptools import Command
@@ -87,7 +88,7 @@ class Build(build):
 class BuildRos(Command):
     """Build the ament prefix with CMake and hand its files to setuptools."""
 
-    user_options: list[tuple[str, str | None, str]] = []
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = []
 
     def initialize_options(self) -> None:
         self.build_lib = ''
@@ -118,7 +119,7 @@ class BuildRos(Command):
         target = self.get_finalized_command('install').install_lib if self.editable_mode \
             else self.build_lib
         generated = next(prefix.rglob('adamtl_ros/msg/__init__.py')).parents[1]
-        package = Path(target, 'adamtl_ros')
+        package = Path(str(target), 'adamtl_ros')
         shutil.copytree(generated / 'msg', package / 'msg', dirs_exist_ok=True,
                         ignore=shutil.ignore_patterns('*.c', '__pycache__'))
         for library in generated.glob('*.so'):

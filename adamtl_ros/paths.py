@@ -3,8 +3,8 @@
 """Where the package's shared files (config, launch, msg, package.xml) are."""
 
 import os
-import sys
 from pathlib import Path
+import sys
 
 
 def share(*parts: str) -> Path:

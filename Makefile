@@ -1,0 +1,71 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+#
+#   make demo    plays the shipped sequence through the node into demo_out/
+#   make test    runs the tests against the installed package
+#   make lint    ruff and mypy
+#
+# Each sets up what it needs: in .venv with ROS 2 Kilted, or with ROS=jazzy in .venv-jazzy.
+
+ROS ?= kilted
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv$(if $(filter-out kilted,$(ROS)),-$(ROS))
+OUT ?= demo_out
+STAMP := $(VENV)/.installed
+LINT_STAMP := $(VENV)/.installed-lint
+
+# What the installed package is made from: a change here installs it again.
+SOURCES := CMakeLists.txt build_backend.py constraints.txt package.xml pyproject.toml setup.py \
+  $(wildcard README.md) \
+  $(shell find adamtl_ros config launch msg -type f ! -path '*/__pycache__/*' 2>/dev/null)
+
+# The commands come from the environment, never from the folder we are in.
+export PYTHONSAFEPATH := 1
+# Those of another environment that this shell may have started in.
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+unexport PYTHONPATH
+unexport AMENT_PREFIX_PATH
+unexport LD_LIBRARY_PATH
+
+.PHONY: all demo test lint clean check
+
+all: test
+
+demo: $(STAMP)
+	$(VENV)/bin/adamtl demo --out $(OUT) $(ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/pytest test $(ARGS)
+
+lint: $(LINT_STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf .venv .venv-jazzy
+
+check:
+	@case '$(ROS)' in kilted|jazzy) ;; *) \
+	  echo "ROS=$(ROS) is not known: use ROS=kilted (default) or ROS=jazzy" >&2; exit 1;; esac
+	@test -n '$(PYTHON)' || { \
+	  echo 'Python is missing: sudo apt-get install python3 python3-venv' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo '$(PYTHON) is older than Python 3.10: install a newer one and name it,' \
+	    'make PYTHON=/usr/bin/python3.11' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo '$(PYTHON) cannot make virtual environments: sudo apt-get install python3-venv' >&2; \
+	  exit 1; }
+	@command -v $(firstword $(if $(filter default,$(origin CXX)),g++,$(CXX))) >/dev/null || { \
+	  echo 'The C++ compiler for the ROS messages is missing: sudo apt-get install g++' >&2; \
+	  exit 1; }
+
+$(STAMP): $(SOURCES) | check
+	test -x $(VENV)/bin/pip || '$(PYTHON)' -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  '.[$(ROS),test]'
+	touch $@
+
+$(LINT_STAMP): $(STAMP)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  mypy ruff types-PyYAML types-setuptools
+	touch $@

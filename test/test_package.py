@@ -1,0 +1,115 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What an installation must hold, whichever way it was made."""
+
+from importlib import metadata
+import os
+from pathlib import Path
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+import adamtl_ros
+from adamtl_ros.paths import share
+
+FIELDS = {
+    'header': 'std_msgs/Header',
+    'mode': 'string',
+    'budget_requested': 'float',
+    'budget_achieved': 'float',
+    'gmacs': 'float',
+    'gmacs_dense': 'float',
+    'latency_ms': 'float',
+    'preprocess_ms': 'float',
+    'network_ms': 'float',
+    'postprocess_ms': 'float',
+    'tasks': 'sequence<string>',
+    'task_token_fraction': 'sequence<float>',
+    'block_active': 'sequence<float>',
+    'token_fraction': 'sequence<float>',
+    'agreement': 'float',
+    'frames_received': 'uint64',
+    'frames_processed': 'uint64',
+    'frames_dropped': 'uint64',
+}
+COMMANDS = ['adamtl', 'adamtl_node', 'adamtl_player']
+
+
+def prefix() -> Path:
+    """Where the executables and the ament index are: that of the environment, or a workspace's."""
+    prefixes = [sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
+    return next(Path(p) for p in prefixes if Path(p, 'lib', 'adamtl_ros').is_dir())
+
+
+def test_message_has_the_fields_of_the_design() -> None:
+    pytest.importorskip('rclpy')
+    from adamtl_ros.msg import GatingStats
+    assert GatingStats.get_fields_and_field_types() == FIELDS
+
+
+def test_message_crosses_the_middleware() -> None:
+    pytest.importorskip('rclpy')
+    from adamtl_ros.msg import GatingStats
+    from rclpy.serialization import deserialize_message
+    from rclpy.serialization import serialize_message
+    sent = GatingStats(mode='adaptive', tasks=['semseg', 'depth'], block_active=[1.0, 0.0],
+                       frames_received=2**63)
+    assert deserialize_message(serialize_message(sent), GatingStats) == sent
+
+
+def test_ament_index_lists_the_package() -> None:
+    index = prefix() / 'share' / 'ament_index' / 'resource_index'
+    assert (index / 'packages' / 'adamtl_ros').is_file()
+    assert 'msg/GatingStats.msg' in (index / 'rosidl_interfaces' / 'adamtl_ros').read_text()
+
+
+@pytest.mark.parametrize('path', [
+    'package.xml', 'config/glasses.yaml', 'config/fastdds.xml', 'launch/glasses.launch.py',
+    'msg/GatingStats.msg'])
+def test_share_holds(path: str) -> None:
+    assert share(*path.split('/')).is_file()
+
+
+def test_missing_file_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r'config/absent\.yaml of adamtl_ros'):
+        share('config', 'absent.yaml')
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_executable_where_ros_looks(command: str) -> None:
+    assert os.access(prefix() / 'lib' / 'adamtl_ros' / command, os.X_OK)
+    assert os.access(prefix() / 'bin' / command, os.X_OK)
+
+
+def test_executable_runs() -> None:
+    pytest.importorskip('rclpy')
+    answer = subprocess.run(
+        [prefix() / 'lib' / 'adamtl_ros' / 'adamtl', '--help'],
+        capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    assert 'demo' in answer.stdout
+
+
+def test_versions_agree() -> None:
+    assert ElementTree.parse(share('package.xml')).findtext('version') \
+        == metadata.version('adamtl_ros')
+
+
+def test_typed() -> None:
+    assert Path(adamtl_ros.__file__).with_name('py.typed').is_file()
+
+
+def test_fastdds_profile_has_a_segment_for_large_images() -> None:
+    space = {'d': 'http://www.eprosima.com'}
+    root = ElementTree.parse(share('config', 'fastdds.xml')).getroot()
+    known = {t.findtext('d:transport_id', '', space): t
+             for t in root.iterfind('.//d:transport_descriptor', space)}
+    participant = root.find('.//d:participant[@is_default_profile="true"]', space)
+    assert participant is not None
+    used = [t.text or '' for t in participant.iterfind('.//d:transport_id', space)]
+    assert sorted(known) == sorted(used)
+    kinds = {known[name].findtext('d:type', '', space): known[name] for name in used}
+    assert set(kinds) == {'SHM', 'UDPv4'}
+    assert int(kinds['SHM'].findtext('d:segment_size', '0', space)) >= 64 * 2**20
