@@ -37,7 +37,8 @@ def version() -> str:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.exit(0, f'adamtl {version()}\n')
+        print(f'adamtl {version()}')
+        parser.exit()
 
 
 def _folder(value: str) -> Path:

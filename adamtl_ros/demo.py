@@ -150,7 +150,7 @@ class Video:
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._first = 0
-        self._last: np.ndarray | None = None
+        self._last: np.ndarray = np.empty(0, np.uint8)
 
     def add(self, stamp: int, picture: np.ndarray) -> None:
         """Append uint8 (h, w, 3) RGB; the picture before stands for frames that were dropped."""
@@ -323,16 +323,17 @@ class Demo:
     def ask(self, frame: Frame, limit: float = ANSWER_LIMIT) -> int:
         """Send one frame to the idle node until it is answered in full; return its stamp."""
         asked: list[int] = []
+        ask_again = 0.0
 
         def answered() -> bool:
+            nonlocal ask_again
             # The camera's way may lose a frame; ask again after a while.
-            if not asked or time.monotonic() > self._ask_again:
+            if time.monotonic() > ask_again:
                 asked.append(self.camera.send(frame.image, self.source.camera))
                 self.account.asked.append(asked[-1])
-                self._ask_again = time.monotonic() + 5.0
+                ask_again = time.monotonic() + 5.0
             return self.recorder.complete(asked[-1])
 
-        self._ask_again = 0.0
         self.wait(answered, limit, 'the answer to a frame')
         return asked[-1]
 
@@ -372,11 +373,10 @@ class Demo:
         names = [f'tasks.{task}.class_names' for task in TASKS if TASKS[task].classes]
         answer = self.client.get_parameters(names)
         self.wait(answer.done, ANSWER_LIMIT, "reading the node's parameters")
-        if answer.done():
+        if (response := answer.result()) is not None:
             self.class_names = {
                 name.split('.')[1]: tuple(value.string_array_value)
-                for name, value in zip(names, answer.result().values)
-                if value.string_array_value}
+                for name, value in zip(names, response.values) if value.string_array_value}
 
     def play(self, progress: Progress) -> None:
         """Let the player play the source, and fetch the answers to the last frame."""
@@ -407,7 +407,7 @@ class Demo:
                 code = end(player)
             if report.exists():
                 account.played = json.loads(report.read_text())['stamps']
-            if code:
+            if code and not self.stop.set:
                 raise DemoError(f'the player ended with code {code}: {last_lines(log)}')
         if not account.played and not self.stop.set:
             raise DemoError('the player played no frame')
@@ -470,9 +470,10 @@ class Demo:
         """Change the parameter of the running node; DemoError if it refuses."""
         answer = self.client.set_parameters([Parameter('budget', value=float(budget))])
         self.wait(answer.done, ANSWER_LIMIT, 'changing the budget')
-        if answer.done() and not answer.result().results[0].successful:
+        response = answer.result()
+        if response is not None and not response.results[0].successful:
             raise DemoError(
-                f'the node refused the budget {budget}: {answer.result().results[0].reason}')
+                f'the node refused the budget {budget}: {response.results[0].reason}')
 
     def run(self, progress: Progress) -> None:
         """Run the whole demo."""

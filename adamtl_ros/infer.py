@@ -65,7 +65,8 @@ def picture(image: np.ndarray, result: Result, class_names: dict[str, tuple[str,
         columns['gating map'] = drawing.gating_picture(result.gating_map, image)
     label = (
         f'{stats.mode}: budget {stats.budget_requested:.2f} requested, '
-        f'{stats.budget_achieved:.2f} achieved, {stats.gmacs:.2f} of {stats.gmacs_dense:.2f} GMACs')
+        f'{stats.budget_achieved:.2f} achieved, {stats.gmacs:.2f} of {stats.gmacs_dense:.2f} '
+        'GMACs')
     # All cells have the frame's shape; the network's own may differ from it.
     size = image.shape[1::-1]
     cells = [

@@ -32,6 +32,9 @@ from adamtl_ros.sources import Source
 
 FRAME_ID = 'camera_optical_frame'
 
+LINGER = 0.5
+"""Seconds between the last frame and the end of the process."""
+
 
 def camera_info_message(camera: Camera, header: Header) -> CameraInfo:
     """Return the message of an unrectified monocular camera."""
@@ -165,8 +168,10 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f'adamtl_player: {error}', file=sys.stderr)
         code = 2
     finally:
-        # What a reliable subscriber has not fetched yet is lost with the publisher.
+        # What a subscriber has not fetched yet is lost with the publisher: its shared memory goes
+        # with it. Reliable subscribers tell, others can only be given time.
         player.images.wait_for_all_acked(Duration(seconds=1.0))
+        time.sleep(LINGER)
         if options.report:
             options.report.write_text(json.dumps({'stamps': player.stamps}))
         player.destroy_node()

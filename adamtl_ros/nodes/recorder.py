@@ -24,7 +24,9 @@ PICTURES = ('gating_map', 'overlay')
 """Topics that are not tasks and carry an Image."""
 
 _KEPT = 4
-_ELEMENTS = {'mono8': np.uint8, 'rgb8': np.uint8, 'mono16': np.uint16}
+_ELEMENTS: dict[str, type] = {
+    'mono8': np.uint8, 'rgb8': np.uint8, 'bgr8': np.uint8, 'mono16': np.uint16,
+    '32FC1': np.float32, '32FC3': np.float32}
 
 
 def nanoseconds(header: Header) -> int:
@@ -34,8 +36,8 @@ def nanoseconds(header: Header) -> int:
 
 def image_array(message: Image) -> np.ndarray:
     """Return the array, (h, w) or (h, w, channels), of an Image as the node publishes them."""
-    values = np.frombuffer(message.data, _ELEMENTS.get(message.encoding, np.float32))
-    values = values.reshape(message.height, message.width, -1)
+    flat: np.ndarray = np.frombuffer(message.data, _ELEMENTS[message.encoding])
+    values = flat.reshape(message.height, message.width, -1)
     return values[..., 0] if values.shape[2] == 1 else values
 
 
@@ -74,7 +76,7 @@ class Recorder(Node):
         # Deep enough for this process to be late by some seconds without losing a message.
         qos = QoSProfile(depth=100)
         kinds: dict[str, type] = {'gating_stats': GatingStats, 'camera_info': CameraInfo}
-        kinds |= {name: Image for name in (*TASKS, *PICTURES)}
+        kinds |= dict.fromkeys((*TASKS, *PICTURES), Image)
         for name, kind in kinds.items():
             self.create_subscription(kind, f'{node}/{name}', self._receiver(name), qos)
         self._spinner = SingleThreadedExecutor()

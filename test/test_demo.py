@@ -1,0 +1,371 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo, its player and its recorder, over real ROS 2 topics and in real processes."""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+
+from adamtl_ros.msg import GatingStats  # noqa: E402
+import rclpy  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import QoSProfile  # noqa: E402
+from sensor_msgs.msg import CameraInfo  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from adamtl_ros import demo  # noqa: E402
+from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
+from adamtl_ros.nodes.player import Player  # noqa: E402
+from adamtl_ros.nodes.recorder import image_array  # noqa: E402
+from adamtl_ros.nodes.recorder import Recorder  # noqa: E402
+from adamtl_ros.nodes.recorder import scalar_fields  # noqa: E402
+from adamtl_ros.sources import DEMO  # noqa: E402
+from adamtl_ros.sources import open_source  # noqa: E402
+
+LIMIT = 120.0
+
+
+@pytest.fixture
+def ros() -> Any:
+    """Give the test a ROS context."""
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+def start(*command: str, cwd: Path) -> subprocess.Popen[str]:
+    """Start a module of the package as a process."""
+    return subprocess.Popen(
+        [sys.executable, '-m', *command], cwd=cwd, text=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return code and output of a process; it is killed where it does not end."""
+    try:
+        output, errors = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    return process.returncode, output + errors
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process started."""
+    return [int(child) for task in Path(f'/proc/{pid}/task').glob('*/children')
+            for child in task.read_text().split()]
+
+
+# End to end
+
+
+def test_demo_accounts_for_every_frame(tmp_path: Path) -> None:
+    """All four results, of a camera at its rate, with three budgets in one running node."""
+    out = tmp_path / 'out'
+    code, written = finish(start(
+        'adamtl_ros.cli', 'demo', '--frames', '12', '--rate', '5', '--out', str(out),
+        cwd=tmp_path))
+    assert code == 0, written
+    summary = json.loads((out / 'summary.json').read_text())
+    frames = summary['frames']
+    assert frames['played'] == 12
+    assert frames['received'] == frames['processed'] + frames['dropped'] == 12
+    assert frames['answered'] == frames['processed'] > 0
+    assert summary['violations'] == []
+    assert all(summary['checks'].values())
+    assert not summary['interrupted']
+    assert {'semseg', 'human_parts', 'saliency', 'normals', 'edges', 'depth', 'gating_stats',
+            'gating_map', 'overlay', 'camera_info'} == set(summary['topics'])
+    assert set(summary['topics'].values()) == {frames['answered']}
+    assert [row['requested'] for row in summary['budgets']] == [1.0, 0.6, 0.4]
+    achieved = [row['achieved'] for row in summary['budgets']]
+    assert achieved == sorted(achieved, reverse=True)
+    assert summary['latency_ms']['p50'] > 0
+    assert summary['node_memory_peak_mb'] > 50
+
+    with (out / 'stats.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ['stamp', 'frame_id', *scalar_fields()]
+    assert len(rows) >= frames['processed'] + sum(
+        row['frames'] for row in summary['budgets'] if row['requested'] != 0.6)
+    assert {row['frame_id'] for row in rows} == {'camera_optical_frame'}
+    assert {row['mode'] for row in rows} == {'adaptive'}
+
+    video = cv2.VideoCapture(str(out / 'overlay.mp4'))
+    there, picture = video.read()
+    assert there
+    assert picture.shape == (192, 256, 3)
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5.0)
+    sheet = cv2.imread(str(out / 'sheet.png'))
+    assert sheet.shape[1] == 256 * 8
+    assert sheet.shape[0] > 9 * 192
+
+
+def test_interrupted_demo_keeps_what_it_has_and_ends_its_children(tmp_path: Path) -> None:
+    """SIGINT while the player plays: results are written, and no process stays."""
+    out = tmp_path / 'out'
+    process = start('adamtl_ros.cli', 'demo', '--rate', '3', '--out', str(out), cwd=tmp_path)
+    end = time.monotonic() + LIMIT
+    # The video begins with the first frame that the player plays.
+    while not (out / 'overlay.mp4').exists() and time.monotonic() < end:
+        assert process.poll() is None, finish(process)
+        time.sleep(0.1)
+    started = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    code, written = finish(process)
+    assert code == 130, written
+    assert 'Traceback' not in written
+    assert len(started) == 2
+    assert not any(Path(f'/proc/{pid}').exists() for pid in started)
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['interrupted']
+    assert 0 < summary['frames']['answered'] <= summary['frames']['played'] < 90
+    assert cv2.VideoCapture(str(out / 'overlay.mp4')).read()[0]
+    assert cv2.imread(str(out / 'sheet.png')) is not None
+    assert len((out / 'stats.csv').read_text().splitlines()) > summary['frames']['answered']
+
+
+def test_demo_says_why_the_node_did_not_start(tmp_path: Path) -> None:
+    """The node's own reason, and exit code 1."""
+    code, written = finish(start(
+        'adamtl_ros.cli', 'demo', '--model', 'huge', '--out', str(tmp_path / 'out'),
+        cwd=tmp_path))
+    assert code == 1
+    assert "'huge'" in written
+    assert 'Traceback' not in written
+    assert json.loads((tmp_path / 'out' / 'summary.json').read_text())['violations']
+
+
+# Player
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_player_ends_in_good_order(ros: None, tmp_path: Path, number: int) -> None:
+    """Exit code 0, no traceback, and a report of what it sent."""
+    report = tmp_path / 'report.json'
+    process = start(
+        'adamtl_ros.nodes.player', '--loop', '--rate', '50', '--report', str(report),
+        '--ros-args', '-r', 'image:=/cam/image', '-r', 'camera_info:=/cam/info', cwd=tmp_path)
+    node = rclpy.create_node('listener')
+    images: list[Image] = []
+    infos: list[CameraInfo] = []
+    node.create_subscription(Image, '/cam/image', images.append, QoSProfile(depth=50))
+    node.create_subscription(CameraInfo, '/cam/info', infos.append, QoSProfile(depth=50))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    end = time.monotonic() + LIMIT
+    while (len(images) < 3 or not infos) and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+    process.send_signal(number)
+    code, written = finish(process)
+    node.destroy_node()
+    assert code == 0, written
+    assert 'Traceback' not in written
+    stamps = json.loads(report.read_text())['stamps']
+    first = images[0]
+    assert (first.encoding, first.width, first.height) == ('rgb8', 256, 192)
+    assert first.header.frame_id == infos[0].header.frame_id == 'camera_optical_frame'
+    assert first.header.stamp.sec * 10**9 + first.header.stamp.nanosec in stamps
+    assert infos[0].k[0] == pytest.approx(158.0668, abs=1e-3)
+    assert infos[0].p[0] == infos[0].k[0]
+
+
+def test_player_names_a_source_it_cannot_play(tmp_path: Path) -> None:
+    """One line, exit code 2."""
+    code, written = finish(start('adamtl_ros.nodes.player', '/nowhere', cwd=tmp_path))
+    assert code == 2
+    assert 'adamtl_player: /nowhere: there is no such source' in written
+    assert 'Traceback' not in written
+
+
+def test_player_sends_the_pixels_in_either_order(ros: None) -> None:
+    """rgb8 and bgr8 are the same picture; every frame has a stamp of its own."""
+    sent: list[Image] = []
+    for encoding in ('rgb8', 'bgr8'):
+        player = Player(encoding)
+        player.images = SimpleNamespace(publish=sent.append)
+        player.play(open_source(DEMO, rate=500.0), frames=2)
+        assert len(set(player.stamps)) == 2
+        player.destroy_node()
+    pixels = [image_array(message) for message in sent]
+    assert np.array_equal(pixels[0], next(iter(open_source(DEMO))).image)
+    assert np.array_equal(pixels[2], pixels[0][..., ::-1])
+    assert [message.encoding for message in sent] == ['rgb8', 'rgb8', 'bgr8', 'bgr8']
+
+
+# Recorder
+
+
+def header(stamp: int, frame_id: str = 'camera_optical_frame') -> Header:
+    """Return a header of a stamp in ns."""
+    made = Header(frame_id=frame_id)
+    made.stamp.sec, made.stamp.nanosec = divmod(stamp, 10**9)
+    return made
+
+
+def stats(stamp: int, received: int = 1, dropped: int = 0) -> GatingStats:
+    """Return statistics of a frame."""
+    return GatingStats(
+        header=header(stamp), mode='adaptive', budget_requested=0.6, agreement=math.nan,
+        block_active=[1.0], frames_received=received, frames_processed=received - dropped,
+        frames_dropped=dropped)
+
+
+@pytest.fixture
+def recorder(ros: None, tmp_path: Path) -> Any:
+    """Give a recorder that expects depth and the statistics."""
+    made = Recorder(tmp_path / 'stats.csv')
+    made.expected = frozenset({'depth', 'gating_stats'})
+    yield made
+    made.close()
+
+
+def give(recorder: Recorder, topic: str, message: Any) -> None:
+    """Let the recorder receive a message."""
+    recorder._receiver(topic)(message)
+
+
+def answer(recorder: Recorder, stamp: int, **kwargs: int) -> None:
+    """Let the recorder receive all that it expects."""
+    depth = np.zeros((2, 3), np.float32)
+    give(recorder, 'depth', image_from_array(depth, '32FC1', header(stamp)))
+    give(recorder, 'gating_stats', stats(stamp, **kwargs))
+
+
+@pytest.mark.parametrize('encoding, array', [
+    ('mono8', np.arange(6, dtype=np.uint8).reshape(2, 3)),
+    ('32FC1', np.arange(6, dtype=np.float32).reshape(2, 3)),
+    ('32FC3', np.arange(18, dtype=np.float32).reshape(2, 3, 3)),
+    ('rgb8', np.arange(18, dtype=np.uint8).reshape(2, 3, 3)),
+    ('mono8', np.zeros((1, 1), np.uint8)),
+])
+def test_published_arrays_come_back(encoding: str, array: np.ndarray) -> None:
+    """The inverse of what the node does."""
+    back = image_array(image_from_array(array, encoding, Header()))
+    assert back.dtype == array.dtype
+    np.testing.assert_array_equal(back, array)
+
+
+def test_stats_file_has_the_scalar_fields(recorder: Recorder, tmp_path: Path) -> None:
+    """A row a message, written as it comes; arrays and the header are no columns."""
+    give(recorder, 'gating_stats', stats(1_500_000_000, received=7))
+    with (tmp_path / 'stats.csv').open() as file:
+        (row,) = csv.DictReader(file)
+    assert row['stamp'] == '1.500000000'
+    assert row['budget_requested'] == '0.6'
+    assert row['frames_received'] == '7'
+    assert row['agreement'] == 'nan'
+    assert not {'header', 'tasks', 'block_active', 'token_fraction'} & set(row)
+
+
+def test_answers_are_complete_with_all_topics_and_few_are_kept(recorder: Recorder) -> None:
+    """Memory does not grow with the pictures."""
+    give(recorder, 'gating_stats', stats(1))
+    assert not recorder.complete(1)
+    for stamp in range(1, 20):
+        answer(recorder, stamp)
+        assert recorder.complete(stamp)
+    assert len(recorder.answers) == 19
+    assert len(recorder.messages) < 5
+    assert 19 in recorder.messages
+
+
+# Account
+
+
+def test_a_full_account_has_no_violations(recorder: Recorder) -> None:
+    """Two frames answered, one dropped."""
+    answer(recorder, 10)
+    answer(recorder, 30)
+    account = demo.Account(played=[10, 20, 30], received=3, processed=2, dropped=1)
+    account.check(recorder)
+    assert account.violations == []
+
+
+@pytest.mark.parametrize('account, said', [
+    (demo.Account(played=[10, 20], received=3, processed=2, dropped=0), 'received 3 frames, but'),
+    (demo.Account(played=[10, 20, 30], received=2, processed=2), 'the node received 2'),
+    (demo.Account(played=[10, 20, 30], received=3, processed=2, dropped=0), '2 answered'),
+    (demo.Account(played=[10], received=1, processed=1), 'a stamp that no frame had'),
+])
+def test_a_frame_that_is_missing_is_said(
+        recorder: Recorder, account: demo.Account, said: str) -> None:
+    """Lost on the way, not accounted for, or an answer to nothing."""
+    answer(recorder, 10)
+    answer(recorder, 20)
+    account.check(recorder)
+    assert any(said in violation for violation in account.violations), account.violations
+
+
+def test_partial_repeated_and_renamed_answers_are_said(recorder: Recorder) -> None:
+    """Each task must answer, once, with the frame's own header."""
+    answer(recorder, 10)
+    give(recorder, 'gating_stats', stats(20))
+    give(recorder, 'gating_stats', stats(10))
+    depth = image_from_array(np.zeros((2, 3), np.float32), '32FC1', header(10, 'other'))
+    give(recorder, 'depth', depth)
+    account = demo.Account(played=[10, 20], received=2, processed=2)
+    account.check(recorder)
+    said = ' '.join(account.violations)
+    assert '1 frames were not answered by all tasks; missing: depth' in said
+    assert 'a second time' in said
+    assert 'another frame_id' in said
+
+
+# Pieces
+
+
+@pytest.mark.parametrize('budget', [1.0, 0.95, 0.6, 0.41, 0.4, 0.3, 0.05])
+def test_sheet_budgets(budget: float) -> None:
+    """Three, falling, with the requested one and dense among them."""
+    budgets = demo.sheet_budgets(budget)
+    assert budgets[0] == 1.0 > budgets[1] > budgets[2] > 0
+    assert budget in budgets
+
+
+def test_video_keeps_time(tmp_path: Path) -> None:
+    """A dropped frame is filled with the one before; odd sizes and other sizes are taken."""
+    video = demo.Video(tmp_path / 'v.mp4', 10.0)
+    assert video.readable_frames() == 0
+    grey = np.full((47, 63, 3), 50, np.uint8)
+    for place in (0, 1, 4):  # two are missing
+        video.add(1_000_000_000 + place * 100_000_000, grey + 40 * place)
+    video.add(1_500_000_000, np.zeros((10, 10, 3), np.uint8))
+    video.close()
+    assert video.frames == video.readable_frames() == 6
+    film = cv2.VideoCapture(str(tmp_path / 'v.mp4'))
+    means = [film.read()[1].mean() for _ in range(6)]
+    assert means == pytest.approx([50, 90, 90, 90, 210, 0], abs=12)
+
+
+def test_environment_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not set gets a domain of its own and the shared-memory profile."""
+    monkeypatch.setenv('ROS_DOMAIN_ID', '7')
+    for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'FASTDDS_DEFAULT_PROFILES_FILE',
+                 'FASTRTPS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.setenv(name, 'x')  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    demo.prepare_environment()
+    assert os.environ['ROS_DOMAIN_ID'] == '7'
+    assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+    profiles = [os.environ[name] for name in os.environ if name.endswith('_PROFILES_FILE')]
+    assert len(profiles) == 1
+    assert Path(profiles[0]).exists()
+    monkeypatch.delenv('ROS_DOMAIN_ID')
+    demo.prepare_environment()
+    assert 1 <= int(os.environ['ROS_DOMAIN_ID']) <= 101
+    monkeypatch.setenv('ROS_DOMAIN_ID', '7')  # registered for restoring
