@@ -26,6 +26,7 @@ from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 from rcl_interfaces.msg import ParameterType  # noqa: E402
+from rcl_interfaces.srv import SetParametersAtomically  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -38,6 +39,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 import torch  # noqa: E402
+import yaml  # noqa: E402
 
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.network import checkpoint  # noqa: E402
@@ -45,6 +47,7 @@ from adamtl_ros.network.config import PRESETS  # noqa: E402
 from adamtl_ros.network.network import AdaMTL  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
+from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 
@@ -149,9 +152,12 @@ class Bench:
         return future.result()
 
     def set(self, node: AdamtlNode, **values: Any) -> Any:
-        """Set parameters together, as a service would; return the result."""
-        return node.set_parameters_atomically([
-            Parameter(name.replace('__', '.'), value=value) for name, value in values.items()])
+        """Set parameters together over the service; return the result."""
+        return self.call(
+            SetParametersAtomically, 'set_parameters_atomically',
+            SetParametersAtomically.Request(parameters=[
+                Parameter(name.replace('__', '.'), value=value).to_parameter_msg()
+                for name, value in values.items()])).result
 
     def close(self) -> None:
         """End everything."""
@@ -508,13 +514,14 @@ def test_parameters_take_effect_on_the_next_frame(bench, weights):
     ({'budget': 0.0}, ('budget',)),
     ({'budget': 1.5}, ('budget', '1.5')),
     ({'budget': float('nan')}, ('budget', 'nan')),
-    ({'budget': 'half'}, ('type',)),
+    ({'budget': 'half'}, ('budget', 'half', 'a number')),
+    ({'budget': True}, ('budget', 'True', 'a number')),
     ({'mode': 'fast'}, ('mode', 'fast', 'adaptive')),
-    ({'mode': 3}, ('type',)),
+    ({'mode': 3}, ('mode', '3', 'a string')),
     ({'output_size': 'huge'}, ('output_size', 'huge', 'camera')),
     ({'overlay__tasks': ['semseg', 'pose']}, ('overlay.tasks', 'pose', 'depth')),
-    ({'overlay__tasks': 'semseg'}, ('type',)),
-    ({'tasks__depth__enable': 1}, ('type',)),
+    ({'overlay__tasks': 'semseg'}, ('overlay.tasks', 'a list of strings')),
+    ({'tasks__depth__enable': 1}, ('tasks.depth.enable', 'true or false')),
     ({'tasks__depth__weight': -1.0}, ('tasks.depth.weight', '-1.0')),
     ({'tasks__depth__weight': float('nan')}, ('tasks.depth.weight', 'nan')),
     ({'target_latency_ms': float('inf')}, ('target_latency_ms', 'inf')),
@@ -597,6 +604,20 @@ def test_whole_numbers_and_empty_lists_are_taken_as_meant(bench, weights):
     node = bench.node(weights, budget=1, overlay__tasks=[''])
     assert node.trigger_configure() == SUCCESS
     assert node._options.overlay_tasks == ()
+    assert bench.set(node, overlay__tasks=['depth']).successful
+    assert node._options.overlay_tasks == ('depth',)
+    assert bench.set(node, overlay__tasks=[]).successful
+    assert node._options.overlay_tasks == ()
+
+
+def test_the_shipped_parameters_are_the_defaults(bench, weights):
+    file = share('config', 'glasses.yaml')
+    text = file.read_text()
+    given = yaml.safe_load(file.read_text())['/**']['ros__parameters']
+    tasks = given.pop('tasks')
+    flat = given | {f'tasks.{task}.{name}': value
+                    for task, values in tasks.items() for name, value in values.items()}
+    assert flat == {name: spec.default for name, spec in PARAMETERS.items()}
 
 
 def test_the_controller_lowers_the_budget_when_frames_take_too_long(bench, weights):

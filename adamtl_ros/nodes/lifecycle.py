@@ -121,7 +121,6 @@ class AdamtlNode(LifecycleNode):
         self._wrong = parameters.declare(self)
         self.autostart = bool(self.get_parameter('autostart').value)
         self._options: parameters.Options | None = None
-        self.add_pre_set_parameters_callback(parameters.integers_to_numbers)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
 
@@ -136,6 +135,14 @@ class AdamtlNode(LifecycleNode):
     def _values(self, changed: Sequence[Parameter] = ()) -> dict[str, Any]:
         values = {name: self.get_parameter(name).value for name in parameters.PARAMETERS}
         return values | {parameter.name: parameter.value for parameter in changed}
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Set the parameters all or none, as the services do too; see rclpy.node.Node."""
+        try:
+            parameter_list = parameters.checked(parameter_list)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return super().set_parameters_atomically(parameter_list)
 
     def _check_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
         model_tasks = TASKS if self._engine is None else self._engine.tasks

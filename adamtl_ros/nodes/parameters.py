@@ -59,8 +59,8 @@ class Spec:
         # YAML and the command line make an integer of `budget:=1`; people mean 1.0.
         if isinstance(self.default, float) and type(given) is int:
             given = float(given)
-        # An empty list in YAML arrives as no value at all, and rclpy cannot hold one either.
-        if isinstance(self.default, list) and given is None:
+        # An empty list in YAML arrives as no value at all, and rclpy takes it for one of bytes.
+        if isinstance(self.default, list) and (given is None or given == []):
             given = ['']
         right = type(given) is type(self.default)
         if right and isinstance(given, list):
@@ -188,11 +188,19 @@ def declare(node: Node) -> dict[str, str]:
     return errors
 
 
-def integers_to_numbers(parameters: Iterable[Parameter]) -> list[Parameter]:
-    """Return the parameters with integers made floats where the node wants a float."""
-    return [
-        Parameter(parameter.name, Parameter.Type.DOUBLE, float(parameter.value))
-        if parameter.type_ == Parameter.Type.INTEGER
-        and parameter.name in PARAMETERS and isinstance(PARAMETERS[parameter.name].default, float)
-        else parameter
-        for parameter in parameters]
+def checked(parameters: Iterable[Parameter]) -> list[Parameter]:
+    """
+    Return the parameters, their values checked and brought to their types.
+
+    rclpy checks as well, but its reason for a wrong type names neither parameter nor type. What
+    may not be changed or is not ours is left to it. ValueError with the reason.
+    """
+    result = []
+    for parameter in parameters:
+        spec = PARAMETERS.get(parameter.name)
+        if spec is not None and not spec.fixed and parameter.type_ != Parameter.Type.NOT_SET:
+            parameter = Parameter(
+                parameter.name, Parameter.Type.from_parameter_value(spec.default),
+                spec.checked(parameter.name, parameter.value))
+        result.append(parameter)
+    return result
