@@ -67,6 +67,14 @@ def colourise(task: str, array: np.ndarray) -> np.ndarray:
     return _heat(_bytes(array))
 
 
+def _ridges(edges: np.ndarray) -> np.ndarray:
+    """Thin edges (h, w) in [0, 1] to lines: uint8 (h, w), 255 on the ridge of a likely edge."""
+    smooth = cv2.GaussianBlur(np.nan_to_num(edges.astype(np.float32)), (3, 3), 0)
+    across = smooth >= cv2.dilate(smooth, np.ones((1, 5), np.uint8))
+    down = smooth >= cv2.dilate(smooth, np.ones((5, 1), np.uint8))
+    return ((across | down) & (edges > 0.5)).astype(np.uint8) * 255
+
+
 def overlay(
         image: np.ndarray, outputs: Mapping[str, np.ndarray],
         tasks: Sequence[str] = tuple(TASKS)) -> np.ndarray:
@@ -93,7 +101,7 @@ def overlay(
         cv2.copyTo(cv2.addWeighted(picture, 0.5, tint, 0.5, 0), on, picture)
     if 'edges' in drawn:
         line = cv2.resize(
-            _bytes(outputs['edges']), (width, height), interpolation=cv2.INTER_LINEAR)
+            _ridges(outputs['edges']), (width, height), interpolation=cv2.INTER_LINEAR)
         cv2.copyTo(np.full_like(picture, 255), (line > 127).astype(np.uint8), picture)
     insets = [task for task in ('normals', 'depth') if task in drawn]
     size = (width // 4, height // 4)

@@ -102,6 +102,18 @@ def test_overlay_tints_people_by_part_and_leaves_the_background() -> None:
     assert picture[0, 1, 0] > 150 > picture[0, 1, 1]
 
 
+def test_overlay_thins_edges_to_lines() -> None:
+    """A broad soft edge is a line along its ridge; an unlikely one is none."""
+    image = np.full((20, 20, 3), 100, np.uint8)
+    columns = np.arange(20, dtype=np.float32)
+    edges = np.tile(np.maximum(
+        0.95 - 0.05 * np.abs(columns - 6), 0.4 - 0.05 * np.abs(columns - 15)), (20, 1))
+    picture = drawing.overlay(image, {'edges': edges.astype(np.float32)})
+    white = (picture == 255).all(-1)
+    assert white[:, 6].all()
+    assert white.sum() == 20
+
+
 def test_gating_picture_is_bright_where_the_encoder_ran() -> None:
     """Bright where everything ran, dark where nothing did."""
     image = np.full((8, 8, 3), 60, np.uint8)
