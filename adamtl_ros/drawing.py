@@ -70,9 +70,12 @@ def colourise(task: str, array: np.ndarray) -> np.ndarray:
 def _ridges(edges: np.ndarray) -> np.ndarray:
     """Thin edges (h, w) in [0, 1] to lines: uint8 (h, w), 255 on the ridge of a likely edge."""
     smooth = cv2.GaussianBlur(np.nan_to_num(edges.astype(np.float32)), (3, 3), 0)
-    across = smooth >= cv2.dilate(smooth, np.ones((1, 5), np.uint8))
-    down = smooth >= cv2.dilate(smooth, np.ones((5, 1), np.uint8))
-    return ((across | down) & (edges > 0.5)).astype(np.uint8) * 255
+    ridge = np.zeros(edges.shape, bool)
+    for window in (np.ones((1, 5), np.uint8), np.ones((5, 1), np.uint8)):
+        # Highest in the window, and the window is not merely level, as it is along a line.
+        ridge |= (smooth >= cv2.dilate(smooth, window)) & (
+            smooth - cv2.erode(smooth, window) > 0.02)
+    return (ridge & (edges > 0.5)).astype(np.uint8) * 255
 
 
 def overlay(
