@@ -400,25 +400,29 @@ def test_frames_that_were_overwritten_on_the_way_are_counted(bench, weights):
     assert drops(bench, bench.nodes[0]) == {'missed': 3}
 
 
-@pytest.mark.parametrize(('frame', 'cause'), [
-    ({'encoding': 'hsv8'}, 'encoding'),
-    ({'encoding': '16UC1'}, 'encoding'),
-    ({'step': 191}, 'step'),
-    ({'data': array('B', bytes(48 * 192 - 1))}, 'data'),
-    ({'data': array('B')}, 'data'),
-    ({'width': 0}, 'size'),
-    ({'height': 0}, 'size'),
-])
-def test_a_bad_frame_is_dropped_and_the_next_one_answered(bench, weights, frame, cause, capfd):
+def test_bad_frames_are_dropped_and_the_next_ones_answered(bench, weights, capfd):
     node = bench.running(weights)
     bench.listen('semseg', '/diagnostics')
-    bench.send(picture(**frame))
-    bench.until(lambda: node._counter.counts().dropped == 1)
-    good = bench.send()
-    bench.until(lambda: bench.got['semseg'])
-    assert [each.header for each in bench.got['semseg']] == [good.header]
-    assert drops(bench, node) == {cause: 1}
-    assert f'frame dropped ({cause})' in capfd.readouterr().err
+    good = []
+    for number, (cause, frame) in enumerate([
+            ('encoding', {'encoding': 'hsv8'}),
+            ('encoding', {'encoding': '16UC1'}),
+            ('step', {'step': 191}),
+            ('data', {'data': array('B', bytes(48 * 192 - 1))}),
+            ('data', {'data': array('B')}),
+            ('size', {'width': 0}),
+            ('size', {'height': 0})], 1):
+        before = node._counter.counts().dropped_by_cause.get(cause, 0)
+        bench.send(picture(**frame))
+        bench.until(lambda number=number: node._counter.counts().dropped == number)
+        assert node._counter.counts().dropped_by_cause[cause] == before + 1
+        good.append(bench.send())
+        bench.until(lambda number=number: len(bench.got['semseg']) == number)
+    assert [each.header for each in bench.got['semseg']] == [each.header for each in good]
+    assert drops(bench, node) == {'encoding': 2, 'step': 1, 'data': 2, 'size': 2}
+    log = capfd.readouterr().err
+    assert [log.count(f'frame dropped ({cause})')
+            for cause in ('encoding', 'step', 'data', 'size')] == [1, 1, 1, 1]
 
 
 def test_many_bad_frames_do_not_flood_the_log(bench, weights, capfd):
@@ -510,7 +514,7 @@ def test_parameters_take_effect_on_the_next_frame(bench, weights):
     assert next_stats().budget_requested == 1.0
 
 
-@pytest.mark.parametrize(('values', 'words'), [
+REFUSED = [
     ({'budget': 0.0}, ('budget',)),
     ({'budget': 1.5}, ('budget', '1.5')),
     ({'budget': float('nan')}, ('budget', 'nan')),
@@ -532,14 +536,20 @@ def test_parameters_take_effect_on_the_next_frame(bench, weights):
     ({'image_transport': 'compressed'}, ('image_transport', 'read-only')),
     ({'tasks__semseg__class_names': ['a']}, ('class_names', 'read-only')),
     ({'min_budget': 0.5, 'budget': 0.0}, ('budget',)),
-])
-def test_a_bad_value_is_refused_and_nothing_changes(bench, weights, values, words):
+]
+
+
+def test_bad_values_are_refused_and_nothing_changes(bench, weights):
     node = bench.running(weights)
     before = node._options, node._values()
-    result = bench.set(node, **values)
-    assert not result.successful
-    assert all(word in result.reason for word in words), result.reason
-    assert (node._options, node._values()) == before
+    for values, words in REFUSED:
+        result = bench.set(node, **values)
+        assert not result.successful, values
+        assert all(word in result.reason for word in words), result.reason
+        assert (node._options, node._values()) == before
+        name = next(iter(values)).replace('__', '.')
+        assert node.describe_parameter(name).type == Parameter.Type.from_parameter_value(
+            node.get_parameter(name).value).value
 
 
 def test_a_task_that_the_model_lacks_cannot_be_enabled(bench, tmp_path):
@@ -574,22 +584,32 @@ def test_parameters_are_described(bench, weights):
         assert node.describe_parameter(f'tasks.{task}.class_names').read_only
 
 
-@pytest.mark.parametrize('values', [
-    {'budget': 0.0}, {'budget': 1.5}, {'budget': float('nan')}, {'budget': 'half'},
-    {'mode': 'fast'}, {'backend': 'openvino'}, {'device': 'tpu'}, {'num_threads': -1},
-    {'num_threads': 'all'}, {'image_transport': 'theora'}, {'overlay__tasks': ['pose']},
-    {'tasks__depth__enable': 'yes'}, {'model': 'nothing'}, {'model': '/dev/null'},
-    {'output_size': 'huge'}, {'tasks__depth__weight': 11.0},
-])
-def test_a_node_with_a_bad_value_cannot_be_configured(bench, weights, values, capfd):
-    node = bench.node(weights, **values)
-    assert node.trigger_configure() == FAILURE
-    log = capfd.readouterr().err
-    assert log.count('cannot configure') == 1
-    assert 'Traceback' not in log
-    name, value = next(iter(values.items()))
-    said = value[0] if isinstance(value, list) else str(value)
-    assert said in log or name in log
+def test_a_node_with_a_bad_value_cannot_be_configured(bench, weights, capfd):
+    for name, value, words in [
+            ('budget', 0.0, ('budget', '0.0')),
+            ('budget', 1.5, ('budget', '1.5')),
+            ('budget', float('nan'), ('budget', 'nan')),
+            ('budget', 'half', ('budget', 'half', 'a number')),
+            ('mode', 'fast', ('mode', 'fast', 'adaptive')),
+            ('backend', 'tvm', ('backend', 'tvm', 'torch')),
+            ('device', 'tpu', ('device', 'tpu', 'cpu')),
+            ('num_threads', -1, ('num_threads', '-1')),
+            ('num_threads', 'all', ('num_threads', 'all', 'an integer')),
+            ('image_transport', 'theora', ('image_transport', 'theora', 'compressed')),
+            ('output_size', 'huge', ('output_size', 'huge', 'camera')),
+            ('overlay.tasks', ['pose'], ('overlay.tasks', 'pose', 'human_parts')),
+            ('tasks.depth.enable', 'yes', ('tasks.depth.enable', 'yes', 'true or false')),
+            ('tasks.depth.weight', 11.0, ('tasks.depth.weight', '11.0')),
+            ('model', 'nothing', ('nothing', 'glasses')),
+            ('model', '/dev/null', ('/dev/null',))]:
+        node = bench.node(weights, **{name: value})
+        assert node.trigger_configure() == FAILURE
+        log = capfd.readouterr().err
+        assert log.count('cannot configure') == 1
+        assert all(word in log for word in words), log
+        assert 'Traceback' not in log
+        bench.nodes.remove(node)
+        node.destroy_node()
 
 
 def test_a_bad_value_from_the_start_can_be_corrected(bench, weights):
@@ -743,7 +763,7 @@ def signals_blocked(process: subprocess.Popen) -> bool:
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='needs /proc')
 @pytest.mark.parametrize('number', SIGNALS)
-@pytest.mark.parametrize('delay', [0.0, 0.7, 1.5])
+@pytest.mark.parametrize('delay', [0.0, 1.5])
 def test_signals_while_starting_end_the_node_in_good_order(weights, ended, number, delay):
     process = start(model=weights)
     ended.append(process)
@@ -772,11 +792,7 @@ def test_signals_end_a_node_that_was_not_started(weights, ended):
 
 
 @pytest.mark.parametrize(('arguments', 'word'), [
-    (('-p', 'budget:=0.0'), 'budget'),
     (('-p', 'budget:=.nan'), 'nan'),
-    (('-p', 'budget:=lots'), 'lots'),
-    (('-p', 'model:=nothing'), 'nothing'),
-    (('-p', 'overlay.tasks:=[pose]'), 'pose'),
     (('-p', 'budget:=['), 'budget:=['),
     (('--params-file', '/nonexistent.yaml'), 'nonexistent'),
 ])
