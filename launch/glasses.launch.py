@@ -10,9 +10,6 @@ ros2 launch adamtl_ros glasses.launch.py source:=walk.mp4 tasks:=semseg,depth
 import os
 from pathlib import Path
 
-from launch import LaunchContext
-from launch import LaunchDescription
-from launch import LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument
 from launch.actions import OpaqueFunction
 from launch.actions import SetEnvironmentVariable
@@ -20,6 +17,10 @@ from launch.actions import Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 import yaml
+
+from launch import LaunchContext
+from launch import LaunchDescription
+from launch import LaunchDescriptionEntity
 
 # Beside this file in the source tree as well as where it is installed.
 CONFIG = Path(__file__).resolve().parent.parent / 'config'

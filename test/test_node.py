@@ -20,6 +20,7 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
+from adamtl_ros.msg import GatingStats  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
@@ -41,7 +42,6 @@ from std_srvs.srv import Trigger  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
-from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.network.config import PRESETS  # noqa: E402
 from adamtl_ros.network.network import AdaMTL  # noqa: E402
@@ -630,10 +630,8 @@ def test_whole_numbers_and_empty_lists_are_taken_as_meant(bench, weights):
     assert node._options.overlay_tasks == ()
 
 
-def test_the_shipped_parameters_are_the_defaults(bench, weights):
-    file = share('config', 'glasses.yaml')
-    text = file.read_text()
-    given = yaml.safe_load(file.read_text())['/**']['ros__parameters']
+def test_the_shipped_parameters_are_the_defaults():
+    given = yaml.safe_load(share('config', 'glasses.yaml').read_text())['/**']['ros__parameters']
     tasks = given.pop('tasks')
     flat = given | {f'tasks.{task}.{name}': value
                     for task, values in tasks.items() for name, value in values.items()}
