@@ -46,6 +46,8 @@ from adamtl_ros import drawing
 from adamtl_ros.infer import plain
 from adamtl_ros.infer import write_rgb
 from adamtl_ros.msg import GatingStats
+from adamtl_ros.network.checkpoint import find
+from adamtl_ros.network.config import PRESETS
 from adamtl_ros.nodes.player import FRAME_ID
 from adamtl_ros.nodes.player import Player
 from adamtl_ros.nodes.recorder import image_array
@@ -313,7 +315,7 @@ class Demo:
         assert self.node is not None
         node = self.node
         if not self.recorder.spin_until(
-                lambda: done() or self.stop.set or node.poll() is not None, limit):
+                lambda: done() or self.stop.set or not self._alive(), limit):
             raise DemoError(f'{what} took more than {limit:g} s; see {self.out / "node.log"}')
         if node.poll() is not None:
             raise DemoError(
@@ -388,42 +390,48 @@ class Demo:
         if options.frames:
             total = min(total or options.frames, options.frames)
         bar = progress.add_task(f'playing at {self.source.rate:g} Hz', total=total)
+        log = self.out / 'player.log'
         with TemporaryDirectory() as scratch:
             report = Path(scratch) / 'player.json'
-            log = self.out / 'player.log'
             arguments = [
                 str(self.source.path.resolve()), '--wait', '30', '--report', str(report)]
             for name in ('rate', 'topic', 'frames'):
                 if getattr(options, name) is not None:
                     arguments += [f'--{name}', str(getattr(options, name))]
-            with child('adamtl_ros.nodes.player', arguments, log) as player:
 
-                def played() -> bool:
-                    progress.update(bar, completed=self._counters()[0] - base[0])
-                    return player.poll() is not None
+            try:
+                with child('adamtl_ros.nodes.player', arguments, log) as player:
 
-                # It ends by itself at the end of the source, however long that is.
-                self.wait(played, float('inf'), 'playing')
-                code = end(player)
-            if report.exists():
-                account.played = json.loads(report.read_text())['stamps']
-            if code and not self.stop.set:
-                raise DemoError(f'the player ended with code {code}: {last_lines(log)}')
-        if not account.played and not self.stop.set:
-            raise DemoError('the player played no frame')
-        # The newest frame is never replaced by another: its answer is the last that comes.
-        if account.played:
-            recorder.spin_until(lambda: recorder.complete(account.played[-1]), ANSWER_LIMIT)
-        recorder.on_overlay = None
-        received, processed, dropped = self._counters()
-        account.received = received - base[0]
-        account.processed = processed - base[1]
-        account.dropped = dropped - base[2]
-        progress.update(bar, completed=account.received)
-        if not self.stop.set:
-            log.unlink()
-        elif account.played:
+                    def played() -> bool:
+                        progress.update(bar, completed=self._counters()[0] - base[0])
+                        return player.poll() is not None
+
+                    # It ends by itself at the end of the source, however long that is.
+                    self.wait(played, float('inf'), 'playing')
+                    code = end(player)
+            finally:  # what was played counts also when the node has ended
+                if report.exists():
+                    account.played = json.loads(report.read_text())['stamps']
+                # The newest frame is never replaced: its answer is the last that comes.
+                if account.played:
+                    recorder.spin_until(
+                        lambda: recorder.complete(account.played[-1]) or not self._alive(),
+                        ANSWER_LIMIT)
+                recorder.on_overlay = None
+                account.received, account.processed, account.dropped = (
+                    now - before for now, before in zip(self._counters(), base))
+                progress.update(bar, completed=account.received)
+        if code and not self.stop.set:
+            raise DemoError(f'the player ended with code {code}: {last_lines(log)}')
+        if self.stop.set:
             self._keep_last()
+        elif not account.played:
+            raise DemoError('the player played no frame')
+        else:
+            log.unlink()
+
+    def _alive(self) -> bool:
+        return self.node is not None and self.node.poll() is None
 
     def _counters(self) -> tuple[int, int, int]:
         """Return the node's frames received, processed and dropped, by its last message."""
@@ -605,9 +613,10 @@ def report(summary: dict[str, Any], out: Path, console: Console) -> None:
         table.add_row('latency', f'{latency["p50"]:.1f} ms median, {latency["p95"]:.1f} ms p95')
     if summary['node_memory_peak_mb'] is not None:
         table.add_row('node memory', f'{summary["node_memory_peak_mb"]:.0f} MB peak')
-    table.add_row('results', ', '.join(
-        str(out / name) for name in ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json')
-        if (out / name).exists()))
+    names = [
+        name for name in ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json')
+        if (out / name).exists()]
+    table.add_row('results', f'{", ".join(names)} in {out}')
     console.print(table, highlight=False, soft_wrap=True)
 
 
@@ -620,12 +629,13 @@ def run(options: argparse.Namespace) -> int:
     Settings(mode=options.mode, budget=options.budget)
     source = open_source(
         options.source or DEMO, rate=options.rate, topic=options.topic)
+    model = find(options.model)
+    if options.model not in PRESETS:  # the node runs in another folder
+        options.model = str(model.resolve())
     options.out.mkdir(parents=True, exist_ok=True)
     options.out = options.out.resolve()
     for name in ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json', 'player.log'):
         (options.out / name).unlink(missing_ok=True)  # of an earlier run
-    if Path(options.model).exists():
-        options.model = str(Path(options.model).resolve())
     prepare_environment()
     console = Console()
     failure = ''

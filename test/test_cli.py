@@ -132,6 +132,7 @@ def test_out_must_not_be_a_file(
     (['--source', '/nowhere'], '/nowhere'),
     (['--rate', '0'], 'rate'),
     (['--frames', '0'], '--frames'),
+    (['--model', 'huge'], "'huge'"),
     (['--budget', '2'], 'budget 2'),
     (['--mode', 'fast'], "'fast'"),
 ])

@@ -141,11 +141,13 @@ def test_interrupted_demo_keeps_what_it_has_and_ends_its_children(tmp_path: Path
 
 def test_demo_says_why_the_node_did_not_start(tmp_path: Path) -> None:
     """The node's own reason, and exit code 1."""
+    (tmp_path / 'broken.safetensors').write_bytes(b'x' * 100)
     code, written = finish(start(
-        'adamtl_ros.cli', 'demo', '--model', 'huge', '--out', str(tmp_path / 'out'),
+        'adamtl_ros.cli', 'demo', '--model', 'broken.safetensors', '--out', 'out',
         cwd=tmp_path))
     assert code == 1
-    assert "'huge'" in written
+    assert 'cannot load the weights' in written
+    assert 'broken.safetensors' in written
     assert 'Traceback' not in written
     assert json.loads((tmp_path / 'out' / 'summary.json').read_text())['violations']
 
@@ -368,4 +370,3 @@ def test_environment_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv('ROS_DOMAIN_ID')
     demo.prepare_environment()
     assert 1 <= int(os.environ['ROS_DOMAIN_ID']) <= 101
-    monkeypatch.setenv('ROS_DOMAIN_ID', '7')  # registered for restoring

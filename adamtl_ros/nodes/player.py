@@ -32,8 +32,8 @@ from adamtl_ros.sources import Source
 
 FRAME_ID = 'camera_optical_frame'
 
-LINGER = 0.5
-"""Seconds between the last frame and the end of the process."""
+GRACE = 0.5
+"""Seconds from meeting a subscriber to the first frame, and from the last frame to the end."""
 
 
 def camera_info_message(camera: Camera, header: Header) -> CameraInfo:
@@ -88,7 +88,8 @@ class Player(Node):
         while not self.images.get_subscription_count():
             if time.monotonic() > end or not self.pause(time.monotonic() + 0.02):
                 return False
-        return True
+        # Discovery is mutual, and the subscriber may learn of this publisher a little later.
+        return self.pause(time.monotonic() + GRACE)
 
     def play(
             self, source: Source, *, loop: bool = False, frames: int | None = None,
@@ -171,7 +172,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # What a subscriber has not fetched yet is lost with the publisher: its shared memory goes
         # with it. Reliable subscribers tell, others can only be given time.
         player.images.wait_for_all_acked(Duration(seconds=1.0))
-        time.sleep(LINGER)
+        time.sleep(GRACE)
         if options.report:
             options.report.write_text(json.dumps({'stamps': player.stamps}))
         player.destroy_node()
