@@ -48,8 +48,8 @@ from adamtl_ros.infer import write_rgb
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.network.checkpoint import find
 from adamtl_ros.network.config import PRESETS
-from adamtl_ros.nodes.player import FRAME_ID
-from adamtl_ros.nodes.player import Player
+from adamtl_ros.nodes.playback import FRAME_ID
+from adamtl_ros.nodes.playback import Player
 from adamtl_ros.nodes.recorder import image_array
 from adamtl_ros.nodes.recorder import PICTURES
 from adamtl_ros.nodes.recorder import Recorder

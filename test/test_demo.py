@@ -30,7 +30,7 @@ from std_msgs.msg import Header  # noqa: E402
 
 from adamtl_ros import demo  # noqa: E402
 from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
-from adamtl_ros.nodes.player import Player  # noqa: E402
+from adamtl_ros.nodes.playback import Player  # noqa: E402
 from adamtl_ros.nodes.recorder import image_array  # noqa: E402
 from adamtl_ros.nodes.recorder import Recorder  # noqa: E402
 from adamtl_ros.nodes.recorder import scalar_fields  # noqa: E402
@@ -184,6 +184,27 @@ def test_player_ends_in_good_order(ros: None, tmp_path: Path, number: int) -> No
     assert first.header.stamp.sec * 10**9 + first.header.stamp.nanosec in stamps
     assert infos[0].k[0] == pytest.approx(158.0668, abs=1e-3)
     assert infos[0].p[0] == infos[0].k[0]
+
+
+def test_player_told_to_end_while_it_starts(tmp_path: Path) -> None:
+    """A signal during the imports is heard after them."""
+    report = tmp_path / 'report.json'
+    process = start(
+        'adamtl_ros.nodes.player', '--loop', '--report', str(report), cwd=tmp_path)
+    end = time.monotonic() + LIMIT
+    while not _blocks(process.pid, signal.SIGINT) and time.monotonic() < end:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    code, written = finish(process)
+    assert code == 0, written
+    assert 'Traceback' not in written
+    assert report.exists()
+
+
+def _blocks(pid: int, number: int) -> bool:
+    status = Path(f'/proc/{pid}/status').read_text()
+    mask = next(line for line in status.splitlines() if line.startswith('SigBlk:'))
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
 
 
 def test_player_names_a_source_it_cannot_play(tmp_path: Path) -> None:
