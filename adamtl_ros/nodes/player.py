@@ -60,8 +60,8 @@ def main(args: Sequence[str] | None = None) -> int:
     from adamtl_ros.sources import open_source
 
     argv = sys.argv if args is None else ['adamtl_player', *args]
-    options = parse(remove_ros_args(argv)[1:])
     try:
+        options = parse(remove_ros_args(argv)[1:])
         rclpy.init(args=list(argv), signal_handler_options=SignalHandlerOptions.NO)
         player = Player(options.encoding)
     except Exception as error:  # malformed ROS arguments
