@@ -60,6 +60,7 @@ check:
 	  exit 1; }
 
 $(STAMP): $(SOURCES) | check
+	@echo 'Installing into $(VENV); the first time takes some minutes.'
 	test -x $(VENV)/bin/pip || '$(PYTHON)' -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	  '.[$(ROS),test]'
