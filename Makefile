@@ -55,6 +55,10 @@ check:
 	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo '$(PYTHON) cannot make virtual environments: sudo apt-get install python3-venv' >&2; \
 	  exit 1; }
+	@'$(PYTHON)' -c 'import os, sys, sysconfig as s; sys.exit( \
+	  not os.path.exists(os.path.join(s.get_path("include"), "Python.h")))' || { \
+	  echo "The headers of $(PYTHON) for the ROS messages are missing:" \
+	    'sudo apt-get install python3-dev' >&2; exit 1; }
 	@command -v $(firstword $(if $(filter default,$(origin CXX)),g++,$(CXX))) >/dev/null || { \
 	  echo 'The C++ compiler for the ROS messages is missing: sudo apt-get install g++' >&2; \
 	  exit 1; }

@@ -9,6 +9,7 @@ from pathlib import Path
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from typing import ClassVar
 from xml.etree import ElementTree
@@ -70,6 +71,10 @@ def check_tools() -> None:
         raise SystemExit(
             'adamtl_ros: g++ was not found, and the ROS messages need a C++ compiler. '
             'Install it (sudo apt-get install g++) or name another one in CXX.')
+    if not Path(sysconfig.get_path('include'), 'Python.h').is_file():
+        raise SystemExit(
+            f'adamtl_ros: the headers of {sys.executable} were not found, and the ROS messages '
+            'need them. Install them (sudo apt-get install python3-dev).')
     if not shutil.which('cmake'):
         raise SystemExit('adamtl_ros: cmake was not found (sudo apt-get install cmake).')
 
