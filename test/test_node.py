@@ -696,7 +696,9 @@ def start(*arguments: str, model: str) -> subprocess.Popen:
         [sys.executable, '-c',
          'import sys; from adamtl_ros.nodes.node import main; sys.exit(main())',
          '--ros-args', '-p', f'model:={model}', *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {
+            f'{name}_DEFAULT_PROFILES_FILE': str(share('config', 'fastdds.xml'))
+            for name in ('FASTDDS', 'FASTRTPS')})  # as the launch file does
 
 
 def wait_for_line(process: subprocess.Popen, word: str) -> None:
