@@ -32,6 +32,7 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import DurabilityPolicy  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
 from rclpy.qos import ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
@@ -348,6 +349,19 @@ def test_qos_overrides(bench, weights):
     camera = bench.client.get_subscriptions_info_by_topic('image')[0].qos_profile
     assert results.reliability == ReliabilityPolicy.BEST_EFFORT
     assert camera.reliability == ReliabilityPolicy.RELIABLE
+
+
+def test_class_names_are_latched(bench, weights):
+    messages = pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not on PyPI')
+    bench.running(weights)
+    for task in ('semseg', 'human_parts'):
+        got: list[Any] = []
+        bench.client.create_subscription(
+            messages.LabelInfo, f'adamtl/{task}/label_info', got.append,
+            QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+        bench.until(lambda got=got: got)
+        assert [(each.class_id, each.class_name) for each in got[0].class_map] == list(
+            enumerate(TASKS[task].classes))
 
 
 # Frames that are not answered
