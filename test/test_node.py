@@ -80,6 +80,7 @@ class Bench:
         self.nodes: list[AdamtlNode] = []
         self.stamp = 0
         self.got: dict[str, list[Any]] = {}
+        self.clients: dict[str, Any] = {}
         self.camera = self.client.create_publisher(Image, 'image', QoSProfile(depth=10))
 
     def node(self, weights: str, engine: type[Engine] = Engine, **values: Any) -> AdamtlNode:
@@ -146,7 +147,9 @@ class Bench:
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service of the node; return the response."""
-        client = self.client.create_client(kind, f'adamtl/{name}')
+        if name not in self.clients:
+            self.clients[name] = self.client.create_client(kind, f'adamtl/{name}')
+        client = self.clients[name]
         self.until(client.service_is_ready)
         future = client.call_async(request)
         self.until(future.done)
@@ -465,6 +468,27 @@ def test_an_engine_that_fails_costs_one_frame(bench, weights):
     bench.until(lambda: drops(bench, bench.nodes[0]) == {'error': 1})
     bench.send()
     bench.until(lambda: bench.got['semseg'])
+
+
+def test_diagnostics_once_a_second(bench, weights):
+    bench.running(weights, mode='adaptive', budget=0.5)
+    bench.listen('gating_stats', 'depth', '/diagnostics')
+    bench.until(lambda: any(each.status[0].level == DiagnosticStatus.WARN
+                            for each in bench.got['/diagnostics']))
+    assert 'no frames on /image' in bench.got['/diagnostics'][-1].status[0].message
+    bench.send()
+    bench.until(lambda: bench.got['gating_stats'])
+    before = len(bench.got['/diagnostics'])
+    bench.until(lambda: len(bench.got['/diagnostics']) >= before + 1)
+    status = bench.got['/diagnostics'][before].status[0]
+    assert (status.level, status.name) == (DiagnosticStatus.OK, 'adamtl: inference')
+    values = {each.key: each.value for each in status.values}
+    assert values['frames processed'] == '1'
+    assert values['budget requested'] == '0.5'
+    assert values['device'] == status.hardware_id == 'cpu'
+    assert values['mode'] == 'adaptive'
+    assert float(values['latency max (ms)']) >= float(values['latency median (ms)']) > 0
+    assert float(values['received to published without network, median (ms)']) > 0
 
 
 def test_enabling_and_resetting_by_service(bench, weights):

@@ -117,7 +117,7 @@ class AdamtlNode(LifecycleNode):
         self._enabled = True
         self._held_budget: float | None = None
         self._achieved_budget = float('nan')
-        self._latencies: deque[float] = deque(maxlen=10000)
+        self._times: deque[tuple[float, float]] = deque(maxlen=10000)
         self._last_error = ''
         self._last_logged: dict[str, float] = {}
         self._seen = self._counter.counts()
@@ -346,7 +346,7 @@ class AdamtlNode(LifecycleNode):
             self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._counter.reset()
         self._seen = self._counter.counts()
-        self._latencies.clear()
+        self._times.clear()
         self._last_error = ''
         response.success = True
         response.message = 'counts are zero'
@@ -403,11 +403,12 @@ class AdamtlNode(LifecycleNode):
             self._results['camera_info'].publish(scaled_camera_info(
                 info, camera_size,
                 camera_size if settings.output_size == 'camera' else engine.input_size, header))
-        self._latencies.append(latency_ms)
         self._achieved_budget = result.stats.budget_achieved
         # Last, so that who has a frame's statistics knows that all of it was sent.
         self._results['gating_stats'].publish(
             _stats_message(result.stats, header, latency_ms, self._counter.process()))
+        all_ms = 1000.0 * (monotonic() - frame.received)
+        self._times.append((latency_ms, all_ms - result.stats.network_ms))
 
     def _drop(self, cause: str, reason: str) -> None:
         self._counter.drop(cause)
@@ -430,7 +431,7 @@ class AdamtlNode(LifecycleNode):
     def _diagnose(self) -> None:
         counts, before = self._counter.counts(), self._seen
         self._seen = counts
-        latencies = [self._latencies.popleft() for _ in range(len(self._latencies))]
+        times = [self._times.popleft() for _ in range(len(self._times))]
         received = counts.received - before.received
         faulty = sum(
             number - before.dropped_by_cause.get(cause, 0)
@@ -445,16 +446,21 @@ class AdamtlNode(LifecycleNode):
         elif not received:
             level = DiagnosticStatus.WARN
             text = 'no frames on ' + ', '.join(each.topic_name for each in self._subscribed[:1])
-        values = {
+        values: dict[str, Any] = {
             'frames received': counts.received, 'frames processed': counts.processed,
             'frames dropped': counts.dropped,
         } | {
             f'dropped: {cause}': number for cause, number in counts.dropped_by_cause.items()
         } | {
             'input rate (Hz)': received, 'output rate (Hz)': counts.processed - before.processed,
-            'latency median (ms)': _figure(np.median(latencies)) if latencies else '',
-            'latency max (ms)': _figure(max(latencies)) if latencies else '',
         }
+        if times:
+            latencies, others = zip(*times)
+            values |= {
+                'latency median (ms)': _figure(np.median(latencies)),
+                'latency max (ms)': _figure(max(latencies)),
+                'received to published without network, median (ms)': _figure(np.median(others)),
+            }
         engine, options = self._engine, self._options
         if engine is not None and options is not None:
             values |= {
