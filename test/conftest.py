@@ -5,12 +5,29 @@
 from collections.abc import Iterator
 import faulthandler
 import os
+import socket
 
 import pytest
 
-# Before any test imports rclpy. Domains up to 101 do not collide with ephemeral ports.
+
+def free_domain() -> int:
+    """Return a ROS domain in which nothing runs on this machine."""
+    for offset in range(101):
+        # Domains up to 101 do not collide with ephemeral ports.
+        domain = 1 + (os.getpid() + offset) % 101
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                # Where the first participant of the domain is discovered (RTPS 2.5, 9.6.1.1).
+                probe.bind(('', 7400 + 250 * domain + 10))
+            except OSError:
+                continue
+            return domain
+    raise RuntimeError('all ROS domains from 1 to 101 are in use: end some ROS processes')
+
+
+# Before any test imports rclpy.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
+os.environ['ROS_DOMAIN_ID'] = str(free_domain())
 
 HANG = 300.0
 """Seconds after which a test is taken to hang; it then ends the run with all stacks printed."""
