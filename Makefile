@@ -11,6 +11,7 @@ ROS ?= kilted
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv$(if $(filter-out kilted,$(ROS)),-$(ROS))
 OUT ?= demo_out
+TESTS ?= test
 STAMP := $(VENV)/.installed
 LINT_STAMP := $(VENV)/.installed-lint
 
@@ -35,7 +36,7 @@ demo: $(STAMP)
 	$(VENV)/bin/adamtl demo --out $(OUT) $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/pytest test $(ARGS)
+	$(VENV)/bin/pytest $(TESTS) $(ARGS)
 
 lint: $(LINT_STAMP)
 	$(VENV)/bin/ruff check .
