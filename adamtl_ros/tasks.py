@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dense tasks: what each one outputs, and how it is published and drawn."""
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+import functools
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
+import torch.nn.functional as functional
 
 IGNORE = 255
 """Label of a pixel without annotation, in label images and in published class images."""

@@ -5,17 +5,17 @@
 from dataclasses import replace
 
 import pytest
-import torch
-from networks import CONFIGS
-from networks import random_image
-from networks import random_network
 from safetensors import safe_open
 from safetensors.torch import save_file
+import torch
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.tasks import TASKS
+from networks import CONFIGS
+from networks import random_image
+from networks import random_network
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -8,7 +8,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from networks import random_network
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.agreement import agreement
@@ -17,6 +16,7 @@ from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import nominal_rays
 from adamtl_ros.tasks import publishable
 from adamtl_ros.tasks import TASKS
+from networks import random_network
 
 
 @pytest.fixture(scope='module')

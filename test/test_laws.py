@@ -7,14 +7,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from networks import CONFIGS
-from networks import random_image
-from networks import random_network
 from torch.utils.flop_counter import FlopCounterMode
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from networks import CONFIGS
+from networks import random_image
+from networks import random_network
 
 every_network = pytest.mark.parametrize('name', CONFIGS)
 
