@@ -3,10 +3,10 @@
 """Accuracy of a model on annotated frames: dense, and adaptive at several budgets."""
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
+import json
 from pathlib import Path
+import sys
 
 import numpy as np
 from rich.console import Console

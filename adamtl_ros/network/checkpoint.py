@@ -5,10 +5,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+import torch
 
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS

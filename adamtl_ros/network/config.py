@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Network configurations: the presets, and what a checkpoint carries as metadata."""
 
-import json
 from dataclasses import asdict
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import fields
 from dataclasses import replace
+import json
 
 from adamtl_ros.tasks import TASKS
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from torch import nn
 from torch import Tensor
+import torch.nn.functional as functional
 
 from adamtl_ros.network.config import NetworkConfig
 

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The assembled network: encoder, policy and decoders, dense, masked and gathered."""
 
-import math
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+import math
 from typing import cast
 
 import numpy as np

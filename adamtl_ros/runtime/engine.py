@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: one camera frame in, the results of every wanted task out, under a budget."""
 
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+import math
+import time
 
 import cv2
 import numpy as np

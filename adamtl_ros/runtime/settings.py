@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user may change from frame to frame, as one immutable value."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field
+import math
 
 from adamtl_ros.tasks import ordered
 

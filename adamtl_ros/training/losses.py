@@ -5,8 +5,8 @@
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
+import torch.nn.functional as functional
 
 from adamtl_ros.network.encoder import upsample
 from adamtl_ros.tasks import IGNORE

@@ -9,21 +9,21 @@ the budget and the mean cost, over the batch, of what the policy would choose by
 """
 
 import argparse
-import math
-import os
-import sys
-import time
 from collections.abc import Callable
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import fields
+import math
+import os
 from pathlib import Path
+import sys
+import time
 
 import cv2
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
+import yaml
 
 from adamtl_ros.datasets.egorooms import EgoRooms
 from adamtl_ros.network import checkpoint
