@@ -5,6 +5,7 @@
 from array import array
 from collections.abc import Callable
 from collections.abc import Iterator
+import gc
 import os
 from pathlib import Path
 import signal
@@ -149,8 +150,8 @@ class Bench:
         """Call a service of the node; return the response."""
         if name not in self.clients:
             self.clients[name] = self.client.create_client(kind, f'adamtl/{name}')
+            self.until(self.clients[name].service_is_ready)
         client = self.clients[name]
-        self.until(client.service_is_ready)
         future = client.call_async(request)
         self.until(future.done)
         return future.result()
@@ -165,9 +166,14 @@ class Bench:
 
     def close(self) -> None:
         """End everything."""
-        for node in self.nodes:
+        while self.nodes:
+            node = self.nodes.pop()
             node.end()
             node.destroy_node()
+        node = None
+        # rclpy leaves a lifecycle node's services to be collected; until then other nodes of this
+        # process see them, and find the services of that name not ready.
+        gc.collect()
         self.client.destroy_node()
         self.executor.shutdown()
         rclpy.shutdown()
