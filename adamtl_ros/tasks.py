@@ -85,13 +85,13 @@ def depth_of(logits: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=4)
-def nominal_rays(height: int, width: int) -> Tensor:
-    """Return viewing rays (height, width, 3), z = 1, of a camera with the nominal focal length."""
+def nominal_rays(height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return x and y, each (height, width), of viewing rays with z = 1, at the nominal focal."""
     focal = NOMINAL_FOCAL * width
     y, x = torch.meshgrid(
         (torch.arange(height) - (height - 1) / 2) / focal,
         (torch.arange(width) - (width - 1) / 2) / focal, indexing='ij')
-    return torch.stack((x, y, torch.ones_like(x)), -1)
+    return x, y
 
 
 def publishable(task: str, logits: Tensor) -> np.ndarray:
@@ -111,9 +111,11 @@ def publishable(task: str, logits: Tensor) -> np.ndarray:
         return depth_of(logits[..., 0]).numpy()
     vectors = logits.float()
     # A zero vector becomes 0 * inf, which is the NaN that marks it.
-    scale = (vectors * vectors).sum(-1, keepdim=True).rsqrt()
-    along = (vectors * nominal_rays(*logits.shape[:2])).sum(-1, keepdim=True)
-    return (vectors * torch.copysign(scale, -along)).numpy()
+    x, y, z = vectors.unbind(-1)
+    scale = (x * x + y * y + z * z).rsqrt()
+    ray_x, ray_y = nominal_rays(*logits.shape[:2])
+    scale = torch.copysign(scale, -(x * ray_x + y * ray_y + z))
+    return (vectors * scale[..., None]).numpy()
 
 
 def confidence(logits: Tensor) -> np.ndarray:

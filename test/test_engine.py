@@ -115,7 +115,8 @@ def test_normals_face_the_camera_and_zero_is_invalid():
     vectors = torch.randn(12, 16, 3, generator=torch.Generator().manual_seed(0))
     vectors[3, 4] = 0
     normals = publishable('normals', vectors)
-    facing = (normals * nominal_rays(12, 16).numpy()).sum(-1)
+    rays = torch.stack((*nominal_rays(12, 16), torch.ones(12, 16)), -1).numpy()
+    facing = (normals * rays).sum(-1)
     assert np.isnan(normals[3, 4]).all()
     assert np.isnan(normals).sum() == 3 and np.nanmax(facing) <= 0
 

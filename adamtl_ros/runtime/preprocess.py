@@ -12,5 +12,6 @@ STD = (58.395, 57.12, 57.375)
 
 def normalise(images: Tensor) -> Tensor:
     """Turn uint8 (B, h, w, 3) RGB into normalised float32 (B, 3, h, w), channels last."""
-    values = (images.float() - torch.tensor(MEAN)) / torch.tensor(STD)
-    return values.permute(0, 3, 1, 2)
+    scale = torch.tensor(STD, device=images.device).reciprocal()
+    offset = -torch.tensor(MEAN, device=images.device) * scale
+    return torch.addcmul(offset, images.float(), scale).permute(0, 3, 1, 2)
