@@ -20,7 +20,6 @@ import pytest
 
 pytest.importorskip('rclpy')
 
-from adamtl_ros.msg import GatingStats  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
@@ -29,6 +28,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from adamtl_ros import demo  # noqa: E402
+from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
 from adamtl_ros.nodes.playback import Player  # noqa: E402
 from adamtl_ros.nodes.recorder import image_array  # noqa: E402

@@ -20,10 +20,10 @@ pytest.importorskip('launch', reason='launch is not on PyPI; it comes with a ROS
 pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI')
 rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
-from adamtl_ros.msg import GatingStats  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
+from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 

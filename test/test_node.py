@@ -21,7 +21,6 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
-from adamtl_ros.msg import GatingStats  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
@@ -44,6 +43,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
+from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.network.config import PRESETS  # noqa: E402
 from adamtl_ros.network.network import AdaMTL  # noqa: E402

@@ -51,9 +51,10 @@ def test_message_has_the_fields_of_the_design() -> None:
 
 def test_message_crosses_the_middleware() -> None:
     pytest.importorskip('rclpy')
-    from adamtl_ros.msg import GatingStats
     from rclpy.serialization import deserialize_message
     from rclpy.serialization import serialize_message
+
+    from adamtl_ros.msg import GatingStats
     sent = GatingStats(mode='adaptive', tasks=['semseg', 'depth'], block_active=[1.0, 0.0],
                        frames_received=2**63)
     assert deserialize_message(serialize_message(sent), GatingStats) == sent

@@ -167,6 +167,17 @@ class AdamtlNode(LifecycleNode):
             self._wrong.pop(parameter.name, None)
         if self._engine is not None:
             self._options = parameters.Options.from_values(self._values(), self._engine.tasks)
+            self._warn_of_minimum(self._engine, self._options)
+
+    def _warn_of_minimum(self, engine: Engine, options: parameters.Options) -> None:
+        settings = options.settings
+        if settings.mode == 'static' or not settings.tasks:
+            return
+        least = engine.min_budget(settings.tasks)
+        if settings.budget < least:
+            self.get_logger().warning(
+                f'budget {settings.budget:g} is below the least that {engine.model} can keep with '
+                f'{", ".join(settings.tasks)}: frames will cost {least:.3f}')
 
     # Lifecycle
 
@@ -213,6 +224,7 @@ class AdamtlNode(LifecycleNode):
             for task in engine.class_names:
                 self._offer(f'{task}/label_info', LabelInfo, latched=True)
         self._engine, self._options = engine, options
+        self._warn_of_minimum(engine, options)
         self.get_logger().info(
             f'model {engine.model} ({", ".join(engine.tasks)}) on {engine.device} with '
             f'{engine.backend}')
