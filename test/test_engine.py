@@ -5,6 +5,7 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import nominal_rays
 from adamtl_ros.tasks import publishable
@@ -181,3 +183,18 @@ def test_the_core_imports_nothing_of_ros():
         '("rclpy", "sensor_msgs", "std_msgs", "rosidl_runtime_py", "rosidl_parser")]\n'
         'assert not found, found\n')
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize('height, width', [
+    (480, 640), (576, 768), (1080, 1920), (192, 256), (97, 161), (2000, 300), (385, 515)])
+def test_shrinking_averages(height, width):
+    """Fine stripes become their mean, wherever they lie, and coarse structure stays in place."""
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(rng.integers(60, 200, (6, 8, 3), dtype=np.uint8), (width, height))
+    fine = coarse.astype(np.int16) + np.where(np.arange(width) % 2, 50, -50)[None, :, None]
+    one = shrink(np.clip(fine, 0, 255).astype(np.uint8), (256, 192)).astype(int)
+    assert one.shape == (192, 256, 3)
+    wanted = cv2.resize(coarse, (256, 192), interpolation=cv2.INTER_AREA)
+    # Three stripes leave a third; with less than two pixels to average, they hardly fade.
+    limit = 20 if min(width / 256, height / 192) >= 2 else 60
+    assert np.abs(one - wanted).mean() < limit

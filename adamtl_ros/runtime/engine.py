@@ -17,6 +17,7 @@ from adamtl_ros.network import checkpoint
 from adamtl_ros.network.network import Trace
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.preprocess import normalise
+from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import confidence
 from adamtl_ros.tasks import ordered
@@ -140,10 +141,7 @@ class Engine:
             size: tuple[int, int]) -> Result:
         network, clock = self._network, time.perf_counter
         times = [clock()]
-        small = image
-        if image.shape[1::-1] != self.input_size:
-            how = cv2.INTER_AREA if image.shape[1] > self.input_size[0] else cv2.INTER_LINEAR
-            small = cv2.resize(image, self.input_size, interpolation=how)
+        small = shrink(image, self.input_size)
         pixels = torch.from_numpy(np.ascontiguousarray(small))[None].to(self._device)
         inputs = normalise(pixels)
         times.append(clock())
@@ -155,10 +153,9 @@ class Engine:
             if settings.mode == 'shadow':
                 would_be, trace = network.run_policy(
                     inputs, tasks, settings.budget, settings.weights)
-        if self._device.type == 'cuda':
-            torch.cuda.synchronize(self._device)
-        times.append(clock())
+        # As in the reference, bringing the logits to the input's size is the network's last step.
         full = {task: self._full(value) for task, value in logits.items()}
+        times.append(clock())
         outputs = {task: publishable(task, value) for task, value in full.items()}
         agreed: dict[str, float] = {}
         if would_be is not None:
