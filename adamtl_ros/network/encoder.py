@@ -183,30 +183,26 @@ class Block(nn.Module):
 
     def run(self, x: Tensor, active: np.ndarray | None = None) -> Tensor:
         """
-        Run on the active tokens alone; changes x in place and returns it.
+        Run on the active tokens alone; may change x in place, returns the result.
 
         x: (1, H, W, C), no gradient.  active: bool (H * W); None means all tokens.
         """
         if active is not None and not active.any():
             return x
-        flat = x.view(-1, x.shape[-1])
         if active is None or active.all():
-            windows, bias = self._windows.to(x.device), self.bias()
-            chosen = None
-        else:
-            windows, bias = self._windows.to(x.device), self.bias()
-            chosen = torch.from_numpy(np.flatnonzero(active)).to(x.device)
-            if self.skip_attention:
-                ran = torch.from_numpy(
-                    np.flatnonzero(active[self.tokens_of_window].any(1))).to(x.device)
-                if len(ran) < len(windows):
-                    windows = windows[ran]
-                    bias = bias[ran] if bias.dim() == 4 else bias
+            return self(x)
+        flat = x.view(-1, x.shape[-1])
+        windows, bias = self._windows.to(x.device), self.bias()
+        chosen = torch.from_numpy(np.flatnonzero(active)).to(x.device)
+        if self.skip_attention:
+            ran = torch.from_numpy(
+                np.flatnonzero(active[self.tokens_of_window].any(1))).to(x.device)
+            if len(ran) < len(windows):
+                windows = windows[ran]
+                bias = bias[ran] if bias.dim() == 4 else bias
         index = windows.reshape(-1)
         inside = self.norm1(flat[index]).view(*windows.shape, -1)
         flat.index_add_(0, index, self.attn(inside, bias).reshape(len(index), -1))
-        if chosen is None:
-            return x.add_(self.mlp(self.norm2(x)))
         normed = self.norm2(flat if self.skipped_norm else flat[chosen])
         if self.skipped_norm:
             update = self.mlp(normed[chosen])

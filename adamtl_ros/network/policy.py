@@ -13,6 +13,7 @@ import math
 import torch
 from torch import nn
 from torch import Tensor
+import torch.nn.functional as functional
 
 from adamtl_ros.network.config import NetworkConfig
 
@@ -73,8 +74,8 @@ class StagePolicy(nn.Module):
         h, w = self.cell
         if (h, w) == (1, 1):
             return x.flatten(1, 2)
-        batch, height, width, channels = x.shape
-        return x.view(batch, height // h, h, width // w, w, channels).mean((2, 4)).flatten(1, 2)
+        pooled = functional.avg_pool2d(x.permute(0, 3, 1, 2), (h, w))
+        return pooled.permute(0, 2, 3, 1).flatten(1, 2)
 
     def spread(self, cells: Tensor, size: tuple[int, int]) -> Tensor:
         """Give each token of (B, *size) the value of its cell, from (B, cells)."""
