@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The laws that every network keeps, whatever its weights."""
 
+from dataclasses import replace
 import itertools
 
 import numpy as np
@@ -186,6 +187,23 @@ def test_the_budget_is_kept_and_monotone(name):
         wanted = max(budget, least / dense)
         assert abs(mean - wanted) <= 0.02, (budget, mean)
     assert all(np.diff(means) >= 0), means
+
+
+def test_frame_spread_lets_frames_differ_within_it():
+    network = random_network('glasses')
+    tasks = network.config.tasks
+    dense = network.cost.dense(tasks)
+
+    def shares(spread):
+        network.config = replace(network.config, frame_spread=spread)
+        return np.array([
+            network.run_policy(random_image(network, seed), tasks, 0.6)[1].macs / dense
+            for seed in range(4)])
+
+    strict, free = shares(0.0), shares(0.1)
+    assert np.abs(strict - 0.6).max() <= 0.01
+    assert np.abs(free - 0.6).max() <= 0.11
+    assert np.abs(free - 0.6).max() > np.abs(strict - 0.6).max() + 0.01
 
 
 def test_masked_policy_is_the_gathered_policy():

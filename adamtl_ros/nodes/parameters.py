@@ -15,12 +15,12 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.settings import MODES
+from adamtl_ros.runtime.settings import OUTPUT_SIZES
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import TASKS
 
-BACKENDS = ('auto', 'torch', 'openvino')
-OUTPUT_SIZES = ('network', 'camera')
 IMAGE_TRANSPORTS = ('raw', 'compressed')
 
 
