@@ -80,6 +80,22 @@ def test_static_ignores_the_policy(engine):
     assert set(result.stats.block_active) == {1.0}
 
 
+def test_each_mode_compares_when_told_to(engine):
+    settings = {'budget': 0.5, 'tasks': engine.tasks}
+    shadow = engine.infer(image(), Settings(mode='shadow', **settings))
+    unchecked = engine.infer(image(), Settings(mode='shadow', compare=False, **settings))
+    adaptive = engine.infer(image(), Settings(mode='adaptive', **settings))
+    checked = engine.infer(image(), Settings(mode='adaptive', compare=True, **settings))
+    assert np.isnan(unchecked.stats.agreement) and np.isnan(unchecked.stats.budget_achieved)
+    assert unchecked.stats.token_fraction == ()
+    assert np.isnan(adaptive.stats.agreement) and not adaptive.stats.task_agreement
+    assert checked.stats.task_agreement == shadow.stats.task_agreement
+    assert checked.stats.budget_achieved == adaptive.stats.budget_achieved
+    for task in engine.tasks:
+        np.testing.assert_array_equal(unchecked.outputs[task], shadow.outputs[task])
+        np.testing.assert_array_equal(checked.outputs[task], adaptive.outputs[task])
+
+
 def test_shadow_publishes_dense_and_reports_the_policy(engine):
     settings = {'budget': 0.5, 'tasks': engine.tasks}
     static = engine.infer(image(), Settings(mode='static', **settings))

@@ -46,7 +46,7 @@ class Trace:
     """
 
     gates: Gates
-    macs: int
+    macs: float
     token_fraction: list[float]
     task_fraction: list[float] = field(default_factory=list)
 

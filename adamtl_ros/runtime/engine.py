@@ -33,8 +33,9 @@ class GatingResult:
     What a frame cost and what ran for it; the names are those of the message GatingStats.
 
     Budgets are shares of the dense cost of the tasks.  In mode 'shadow' the cost and the gates
-    are those that the policy would have executed; `task_agreement` compares its results with the
-    dense ones, each in [0, 1].  Times are in milliseconds.
+    are those that the policy would have executed, NaN and empty where it was not run.  Where both
+    paths ran, `task_agreement` compares their results, each in [0, 1].  Times are in
+    milliseconds; `compare_ms`, what comparing took, is no part of the others.
     """
 
     mode: str
@@ -51,6 +52,7 @@ class GatingResult:
     preprocess_ms: float = 0.0
     network_ms: float = 0.0
     postprocess_ms: float = 0.0
+    compare_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -145,23 +147,28 @@ class Engine:
         pixels = torch.from_numpy(np.ascontiguousarray(small))[None].to(self._device)
         inputs = normalise(pixels)
         times.append(clock())
-        would_be = None
         if settings.mode == 'adaptive':
             logits, trace = network.run_policy(inputs, tasks, settings.budget, settings.weights)
         else:
             logits, trace = network.run_dense(inputs, tasks)
-            if settings.mode == 'shadow':
-                would_be, trace = network.run_policy(
-                    inputs, tasks, settings.budget, settings.weights)
         # As in the reference, bringing the logits to the input's size is the network's last step.
         full = {task: self._full(value) for task, value in logits.items()}
         times.append(clock())
-        outputs = {task: publishable(task, value) for task, value in full.items()}
         agreed: dict[str, float] = {}
-        if would_be is not None:
+        if settings.compares:
+            if settings.mode == 'adaptive':
+                other, _ = network.run_dense(inputs, tasks)
+            else:
+                other, trace = network.run_policy(
+                    inputs, tasks, settings.budget, settings.weights)
             agreed = {
-                task: agreement(task, outputs[task], publishable(task, self._full(value)))
-                for task, value in would_be.items()}
+                task: agreement(
+                    task, publishable(task, full[task]), publishable(task, self._full(value)))
+                for task, value in other.items()}
+        elif settings.mode == 'shadow':
+            trace = Trace([], math.nan, [])
+        times.append(clock())
+        outputs = {task: publishable(task, value) for task, value in full.items()}
         confidences = {}
         if settings.confidence and 'semseg' in full:
             confidences['semseg'] = confidence(full['semseg'])
@@ -180,13 +187,13 @@ class Engine:
                 heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)
         times.append(clock())
         dense = network.cost.dense(tasks)
-        pre, net, post = (1000 * (end - start) for start, end in zip(times, times[1:]))
-        policy_ran = settings.mode != 'static'
+        pre, net, compare, post = (1000 * (end - start) for start, end in zip(times, times[1:]))
         stats = GatingResult(
             settings.mode, settings.budget, trace.macs / dense, trace.macs / 1e9, dense / 1e9,
-            tasks, tuple(trace.task_fraction) if policy_ran else (1.0,) * len(tasks),
+            tasks, (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
-            float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net, post)
+            float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net, post,
+            compare)
         return Result(outputs, stats, confidences, heat, raw)
 
     def _full(self, logits: Tensor) -> Tensor:

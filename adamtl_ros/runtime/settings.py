@@ -35,6 +35,9 @@ class Settings:
     budget: share of the dense cost of `tasks` that a frame may cost, in (0, 1].
     tasks: what is computed, by name.  weights: how much the policy heeds each task, in [0, 10].
     output_size: of the outputs, 'network' or 'camera'.
+    compare: in mode shadow, run the policy beside the dense network (else its figures are NaN);
+    in mode adaptive, run the dense network beside the policy; None is what the mode is for: yes
+    in shadow, no in adaptive.  What is published is the same either way.
     confidence, gating_map, raw: compute these extras.
     Raises ValueError, naming the field, its value and what is allowed.
     """
@@ -44,6 +47,7 @@ class Settings:
     tasks: tuple[str, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     output_size: str = 'network'
+    compare: bool | None = None
     confidence: bool = False
     gating_map: bool = False
     raw: bool = False
@@ -62,3 +66,10 @@ class Settings:
             if not 0.0 <= weight <= MAX_WEIGHT:
                 raise ValueError(
                     f'weight {weight!r} of task {task}: a number from 0 to {MAX_WEIGHT:g}')
+
+    @property
+    def compares(self) -> bool:
+        """Return whether both paths, dense and the policy's, are run and compared."""
+        if self.mode == 'static':
+            return False
+        return self.mode == 'shadow' if self.compare is None else self.compare
