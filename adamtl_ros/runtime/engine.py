@@ -190,7 +190,8 @@ class Engine:
         pre, net, compare, post = (1000 * (end - start) for start, end in zip(times, times[1:]))
         stats = GatingResult(
             settings.mode, settings.budget, trace.macs / dense, trace.macs / 1e9, dense / 1e9,
-            tasks, (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
+            tasks,
+            (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
             float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net, post,
             compare)
