@@ -24,6 +24,9 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 
+from adamtl_ros.conversions import rgb_from_compressed
+from adamtl_ros.conversions import rgb_from_image
+
 DEMO = Path(__file__).parent / 'data' / 'demo'
 """The sequence that ships with the package."""
 
@@ -238,17 +241,10 @@ def _open_bag(path: Path, rate: float | None, topic: str | None) -> Source:
         name = connection.topic
 
     def read() -> Iterator[Frame]:
-        try:  # only here, because the other sources work where there is no ROS
-            from adamtl_ros.nodes import conversions
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                f"{path}: to read a bag the ROS messages are needed ({error}): pip install "
-                "'.[kilted]', or source a ROS 2 installation") from None
         with _reader(path) as reader:
             connection = _image_connection(reader.connections, name)
             convert: Callable[[Any], np.ndarray] = (
-                conversions.rgb_from_image if connection.msgtype == _IMAGE
-                else conversions.rgb_from_compressed)
+                rgb_from_image if connection.msgtype == _IMAGE else rgb_from_compressed)
             for index, (_, time, data) in enumerate(reader.messages([connection])):
                 try:
                     message: Any = reader.deserialize(data, connection.msgtype)

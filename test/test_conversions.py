@@ -224,3 +224,14 @@ def test_camera_info_of_an_uncalibrated_camera():
     assert (scaled.width, scaled.height) == (256, 192)
     assert not scaled.k.any()
     assert not scaled.p.any()
+
+
+def test_cut_off_jpeg_is_not_taken_for_a_picture() -> None:
+    """OpenCV would fill the rest with grey; padding after the end is no damage."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    data = cv2.imencode('.jpg', noise)[1].tobytes()
+    whole = CompressedImage(format='jpeg', data=array.array('B', data + bytes(16)))
+    assert rgb_from_compressed(whole).shape == (48, 64, 3)
+    with pytest.raises(BadFrameError, match='cut off'):
+        rgb_from_compressed(
+            CompressedImage(format='jpeg', data=array.array('B', data[:len(data) * 3 // 4])))

@@ -135,7 +135,6 @@ def test_video(tmp_path: Path) -> None:
 @pytest.mark.parametrize('storage', [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
 def test_bag(tmp_path: Path, storage: StoragePlugin) -> None:
     """Frames as recorded: pixels, recorded times, header stamps, camera."""
-    pytest.importorskip('sensor_msgs')
     path = write_bag(tmp_path / 'bag', storage, {
         '/cam/camera_info': [camera_info()], '/cam/image': [image(i) for i in range(5)]})
     source = open_source(path)
@@ -154,7 +153,6 @@ def test_bag(tmp_path: Path, storage: StoragePlugin) -> None:
 
 def test_bag_with_compressed_images_and_a_chosen_topic(tmp_path: Path) -> None:
     """The first image topic is the default; a named one is taken instead."""
-    pytest.importorskip('sensor_msgs')
     data = cv2.imencode('.png', grey(77))[1].ravel()
     path = write_bag(tmp_path / 'bag', StoragePlugin.SQLITE3, {
         '/a/image': [image(1)],
@@ -168,7 +166,6 @@ def test_bag_with_compressed_images_and_a_chosen_topic(tmp_path: Path) -> None:
 
 def test_bag_with_a_message_that_cannot_be_used(tmp_path: Path) -> None:
     """Frames before it come; then its number and reason are said."""
-    pytest.importorskip('sensor_msgs')
     bad = IMAGE(header(1), HEIGHT, WIDTH, 'nonsense', 0, 3 * WIDTH, np.zeros(1, np.uint8))
     frames = iter(open_source(
         write_bag(tmp_path / 'bag', StoragePlugin.MCAP, {'/image': [image(0), bad]})))

@@ -53,8 +53,9 @@ from adamtl_ros.nodes.pacing import RateLimiter
 from adamtl_ros.nodes.slot import FrameCounter
 from adamtl_ros.nodes.slot import SequenceGaps
 from adamtl_ros.nodes.slot import Slot
+from adamtl_ros.published import published_images
+from adamtl_ros.published import stats_fields
 from adamtl_ros.runtime.engine import Engine
-from adamtl_ros.runtime.engine import Result
 from adamtl_ros.tasks import TASKS
 
 try:
@@ -401,7 +402,7 @@ class AdamtlNode(LifecycleNode):
                 self._held_budget, latency_ms, options.target_latency_ms, options.min_budget)
 
         header = message.header
-        for name, values, encoding in _images(result):
+        for name, values, encoding in published_images(result):
             if name in wanted:
                 self._results[name].publish(image_from_array(values, encoding, header))
         if 'overlay' in wanted:
@@ -490,36 +491,10 @@ class AdamtlNode(LifecycleNode):
                 values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])]))
 
 
-def _images(result: Result) -> list[tuple[str, np.ndarray, str]]:
-    """Return the topic, array and encoding of every image in the result."""
-    images = []
-    for task, values in result.outputs.items():
-        encoding = 'mono16' if values.dtype == np.uint16 else TASKS[task].encoding
-        images.append((task, values, encoding))
-    images += [(f'{task}/confidence', values, 'mono8')
-               for task, values in result.confidence.items()]
-    if result.gating_map is not None:
-        images.append(('gating_map', result.gating_map, 'mono8'))
-    return images
-
-
 def _stats_message(stats: Any, header: Header, latency_ms: float, counts: Any) -> GatingStats:
     return GatingStats(
-        header=header, mode=stats.mode, budget_requested=float(stats.budget_requested),
-        budget_achieved=float(stats.budget_achieved), gmacs=float(stats.gmacs),
-        gmacs_dense=float(stats.gmacs_dense), latency_ms=latency_ms,
-        preprocess_ms=float(stats.preprocess_ms), network_ms=float(stats.network_ms),
-        postprocess_ms=float(stats.postprocess_ms), tasks=list(stats.tasks),
-        task_token_fraction=_floats(stats.task_token_fraction),
-        block_active=_floats(stats.block_active), token_fraction=_floats(stats.token_fraction),
-        agreement=float(stats.agreement), frames_received=counts.received,
-        frames_processed=counts.processed, frames_dropped=counts.dropped)
-
-
-def _floats(values: Mapping[str, float] | Sequence[float]) -> list[float]:
-    """Return the numbers of a sequence, or of a mapping in its order."""
-    return [float(value) for value in (
-        values.values() if isinstance(values, Mapping) else values)]
+        header=header, latency_ms=latency_ms, frames_received=counts.received,
+        frames_processed=counts.processed, frames_dropped=counts.dropped, **stats_fields(stats))
 
 
 def _figure(value: Any) -> str:
