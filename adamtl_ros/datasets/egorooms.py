@@ -6,51 +6,54 @@ Reader of the egocentric indoor corpus: a folder per label kind, a file per fram
     image/ID.jpg  semseg/ID.png  human_parts/ID.png  normals/ID.png  depth/ID.png  edge/ID.png
     saliency/ID.png
 
-Labels: semseg and human_parts uint8 ids (255: none); normals uint8 RGB of (n + 1) * 127.5, zero:
-none; depth uint16 millimetres, 0: none; edge 0 or 255; saliency 0 to 255.
+The files hold labels as `frames` describes them, but for edges, which are 0 or 255.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
+
+from adamtl_ros.datasets.frames import Frames
+from adamtl_ros.datasets.frames import read_grey
+from adamtl_ros.datasets.frames import read_picture
+from adamtl_ros.tasks import TASKS
 
 _FOLDERS = {'edges': 'edge'}
 
 
-class EgoRooms:
-    """Frames of one split, decoded when asked for."""
+class EgoRooms(Frames):
+    """Frames of one split: `root` is the split's own folder."""
 
-    def __init__(self, root: str | Path, tasks: tuple[str, ...]) -> None:
+    layout = 'egorooms'
+    labelled = tuple(TASKS)
+    classes = {name: task.classes for name, task in TASKS.items() if task.classes}
+
+    def __init__(self, root: str | Path, tasks: Iterable[str] = tuple(TASKS)) -> None:
         """Find the frames; FileNotFoundError where the folder does not have the layout."""
-        self.root = Path(root)
-        self.tasks = tasks
-        self.ids = sorted(path.stem for path in (self.root / 'image').glob('*.jpg'))
-        if not self.ids:
+        ids = sorted(path.stem for path in (Path(root) / 'image').glob('*.jpg'))
+        if not ids:
             raise FileNotFoundError(
-                f'no frames in {self.root}: expected image/ID.jpg and a folder of labels per task')
+                f'no frames in {root}: expected image/ID.jpg and a folder of labels per task')
+        super().__init__(root, tasks, ids)
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def files(self, name: str) -> list[Path]:
+        """Return the image and the label of each task."""
+        return [self.root / 'image' / f'{name}.jpg', *(self._path(name, t) for t in self.tasks)]
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """
-        Return 'image', uint8 (h, w, 3) RGB, and a label array per task.
+    def _path(self, name: str, task: str) -> Path:
+        return self.root / _FOLDERS.get(task, task) / f'{name}.png'
 
-        Class ids uint8 (h, w); saliency uint8 (h, w) of 255; edges uint8 0 or 1; normals uint8
-        (h, w, 3) as stored; depth uint16 (h, w) in millimetres.
-        """
-        frame = {'image': _read(self.root / 'image' / f'{self.ids[index]}.jpg', True)}
-        for task in self.tasks:
-            path = self.root / _FOLDERS.get(task, task) / f'{self.ids[index]}.png'
-            label = _read(path, task == 'normals')
-            frame[task] = (label > 127).astype(np.uint8) if task == 'edges' else label
-        return frame
+    def image(self, name: str) -> np.ndarray:
+        """Return uint8 (h, w, 3) RGB."""
+        return read_picture(self.root / 'image' / f'{name}.jpg', colour=True)
 
-
-def _read(path: Path, colour: bool) -> np.ndarray:
-    flags = cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED
-    array = cv2.imread(str(path), flags)
-    if array is None:
-        raise FileNotFoundError(f'cannot read {path}: it is missing or no picture')
-    return np.ascontiguousarray(array[..., ::-1]) if colour else array
+    def label(self, name: str, task: str) -> np.ndarray:
+        """Return the stored label."""
+        path = self._path(name, task)
+        if task == 'normals':
+            return read_picture(path, colour=True)
+        label = read_grey(path)
+        if task == 'depth':
+            return label.astype(np.uint16)
+        return (label > 127).astype(np.uint8) if task == 'edges' else label
