@@ -27,6 +27,8 @@ class NetworkConfig:
     decoder: 'pyramid' (top-down, light) or 'residual' (the reference's).
     policy: 'task_aware' (a controller a task, joined over the enabled ones) or 'task_agnostic'.
     cells: per stage, the patch of tokens that shares a gate; (1, 1) gates single tokens.
+    token_gates: when a token controller looks: 'block' (before every block, as in the reference) or
+    'stage' (once, at the stage's entry, for all its blocks: a stage then runs in one piece).
     budget_input: whether the controllers see the requested budget.
     skip_attention: whether attention is skipped in windows without an active token.
     skipped_norm: a skipped token's second residual is norm2(x), as in the reference, not 0.
@@ -49,6 +51,7 @@ class NetworkConfig:
     policy: str = 'task_aware'
     policy_hidden: int = 64
     cells: tuple[tuple[int, int], ...] = ((1, 1), (1, 1), (1, 1), (1, 1))
+    token_gates: str = 'block'
     budget_input: bool = False
     skip_attention: bool = False
     skipped_norm: bool = True
@@ -95,6 +98,8 @@ class NetworkConfig:
         stages = len(self.depths)
         if not len(self.heads) == len(self.cells) == stages:
             raise ValueError(f'{self.name}: depths, heads and cells need one entry a stage')
+        if self.token_gates not in ('block', 'stage'):
+            raise ValueError(f'{self.name}: token_gates {self.token_gates!r}: block or stage')
         if not self.outputs or any(name not in TASKS for name in self.outputs):
             raise ValueError(
                 f'{self.name}: outputs must name at least one of the tasks {", ".join(TASKS)}')
@@ -141,7 +146,7 @@ PRESETS: dict[str, NetworkConfig] = {config.name: config for config in (
     NetworkConfig(
         name='glasses', input_size=(192, 256), embed_dim=48, heads=(2, 4, 8, 16), window=(6, 8),
         stem='conv', position=True, taps='stage', decoder='pyramid', decoder_dim=48,
-        policy_hidden=32, cells=((3, 4), (3, 4), (3, 4), (2, 2)), budget_input=True,
-        skip_attention=True, skipped_norm=False,
+        policy_hidden=32, cells=((3, 4), (3, 4), (3, 4), (2, 2)), token_gates='stage',
+        budget_input=True, skip_attention=True, skipped_norm=False,
         outputs={name: task.channels for name, task in TASKS.items()}),
 )}

@@ -48,7 +48,7 @@ class CostModel:
             task: _decoder(config, taps, channels) for task, channels in config.outputs.items()}
         self.blocks: list[BlockCost] = []
         self.token_controller: list[int] = []
-        self.block_controller: list[int] = []
+        self.stage_controller: list[int] = []
         hidden = config.policy_hidden
         for s in stages:
             channels, window = config.width(s), config.stage_window(s)
@@ -58,9 +58,11 @@ class CostModel:
             self.blocks += [BlockCost(
                 s, attention, 2 * config.mlp_ratio * channels ** 2, tokens[s] // size, tokens[s]
             )] * config.depths[s]
-            # Per task: one hidden layer, and one output a cell or one output a block.
-            self.token_controller.append(cells * hidden * (channels + 1))
-            self.block_controller.append(cells * hidden * (channels + config.depths[s]))
+            # Per task: a hidden layer, and one output a cell or one output a block of all cells.
+            per_stage = config.token_gates == 'stage'
+            stage = cells * hidden * (channels + config.depths[s])
+            self.token_controller.append(0 if per_stage else cells * hidden * (channels + 1))
+            self.stage_controller.append(2 * stage if per_stage else stage)
 
     def controllers(self, tasks: Iterable[str]) -> int:
         """Return how many controllers run side by side for these tasks."""
@@ -76,7 +78,7 @@ class CostModel:
 
     def minimum(self, tasks: tuple[str, ...]) -> int:
         """Return the cost with every block gate closed: the least the policy can choose."""
-        return self.fixed(tasks) + self.controllers(tasks) * sum(self.block_controller)
+        return self.fixed(tasks) + self.controllers(tasks) * sum(self.stage_controller)
 
 
 def _stem(config: NetworkConfig) -> int:

@@ -159,17 +159,22 @@ class AdaMTL(nn.Module):
         x, index = self.encoder.stem(image), 0
         taps: list[Tensor] = []
         for number, blocks, policy in self.stages():
-            logits = policy.blocks(policy.pool(x), budgets, chosen).float()
+            pooled = policy.pool(x)
+            logits = policy.blocks(pooled, budgets, chosen).float()
             opened, wanted = self._union(logits, noise)
             ranked = np.stack([
                 allowance.open_stage(number, row)
                 for allowance, row in zip(allowances, opened.detach().cpu().numpy())])
             block_gates = _straight_through(opened, torch.from_numpy(ranked).to(opened))
             controller = allowances[0].controllers * self.cost.token_controller[number]
+            if policy.per_stage:
+                token_logits = policy.tokens(pooled, budgets, chosen).float()
             for position, block in enumerate(blocks):
                 geometry = self.geometry[index]
+                if not policy.per_stage:
+                    token_logits = policy.tokens(policy.pool(x), budgets, chosen).float()
                 scores, token_wish = self._union(
-                    policy.tokens(policy.pool(x), budgets, chosen).float(), noise)
+                    token_logits[:, position if policy.per_stage else 0], noise)
                 keys = scores.detach().cpu().numpy()
                 hard = np.zeros(keys.shape, dtype=np.float32)
                 thresholds = np.zeros((len(keys), 1), dtype=np.float32)
@@ -261,14 +266,19 @@ class AdaMTL(nn.Module):
         gates: Gates = []
         wishes = np.zeros(len(enabled))
         for number, blocks, policy in self.stages():
-            logits = policy.blocks(policy.pool(x), budgets, chosen)[0].cpu().numpy()
+            pooled = policy.pool(x)
+            logits = policy.blocks(pooled, budgets, chosen)[0].cpu().numpy()
             opened = allowance.open_stage(number, (logits + bonus).max(0))
+            if policy.per_stage:
+                token_logits = policy.tokens(pooled, budgets, chosen)[0].cpu().numpy()
             for position, block in enumerate(blocks):
                 geometry = self.geometry[index]
                 cells = np.zeros(len(geometry.windows_of_cell), dtype=bool)
                 if opened[position]:
-                    scores = policy.tokens(policy.pool(x), budgets, chosen)[0].cpu().numpy()
-                    scores = scores + bonus
+                    if not policy.per_stage:
+                        token_logits = policy.tokens(
+                            policy.pool(x), budgets, chosen)[0].cpu().numpy()
+                    scores = token_logits[position if policy.per_stage else 0] + bonus
                     choice: Choice = allowance.open_tokens(geometry, scores.max(0))
                     cells = choice.cells
                     wishes += (scores > choice.threshold).mean(1)

@@ -20,23 +20,25 @@ from adamtl_ros.network.config import NetworkConfig
 
 class Controller(nn.Module):
     """
-    Linear(C -> hidden), ReLU, then one logit a cell, or one logit a block of all cells.
+    Linear(C -> hidden), ReLU, then a logit a block from each cell, or from all cells together.
 
     With `budget_input` the requested budget enters the hidden layer as one more feature.
     """
 
-    def __init__(self, config: NetworkConfig, stage: int, tasks: int, blocks: int = 0) -> None:
+    def __init__(
+            self, config: NetworkConfig, stage: int, tasks: int, blocks: int,
+            joined: bool = False) -> None:
         super().__init__()
         channels, hidden = config.width(stage), config.policy_hidden
         size, cell = config.resolution(stage), config.cells[stage]
         cells = size[0] // cell[0] * (size[1] // cell[1])
-        self.blocks = blocks
-        outputs, inputs = (blocks, cells * hidden) if blocks else (1, hidden)
+        self.joined = joined
+        inputs = cells * hidden if joined else hidden
         self.weight1 = nn.Parameter(torch.empty(tasks, channels, hidden))
         self.bias1 = nn.Parameter(torch.zeros(tasks, hidden))
-        self.weight2 = nn.Parameter(torch.empty(tasks, inputs, outputs))
+        self.weight2 = nn.Parameter(torch.empty(tasks, inputs, blocks))
         # A gate starts mostly open, so that a network that was trained dense is not torn apart.
-        self.bias2 = nn.Parameter(torch.full((tasks, outputs), 1.0))
+        self.bias2 = nn.Parameter(torch.full((tasks, blocks), 1.0))
         self.budget = nn.Parameter(torch.zeros(tasks, hidden)) if config.budget_input else None
         nn.init.normal_(self.weight1, std=1 / math.sqrt(channels))
         nn.init.normal_(self.weight2, std=1 / math.sqrt(inputs))
@@ -45,7 +47,7 @@ class Controller(nn.Module):
 
     def forward(self, x: Tensor, budget: Tensor, tasks: Tensor) -> Tensor:
         """
-        Return logits (B, tasks, cells), or (B, tasks, blocks) for a block controller.
+        Return logits (B, blocks, tasks, cells), or (B, tasks, blocks) where the cells are joined.
 
         x: (B, cells, C).  budget: (B,).  tasks: int64 indices of the enabled tasks.
         """
@@ -53,21 +55,23 @@ class Controller(nn.Module):
         if self.budget is not None:
             bias = bias + self.budget[tasks] * budget[:, None, None]
         hidden = torch.relu(torch.matmul(x[:, None], self.weight1[tasks]) + bias[:, :, None])
-        if self.blocks:
+        if self.joined:
             hidden = hidden.flatten(2)[:, :, None]
         logits = torch.matmul(hidden, self.weight2[tasks]) + self.bias2[tasks][:, None]
-        return logits.flatten(2)
+        return logits.flatten(2) if self.joined else logits.permute(0, 3, 1, 2)
 
 
 class StagePolicy(nn.Module):
-    """The controllers of one stage: one for its blocks, one for the tokens before each block."""
+    """The controllers of one stage: one for its blocks, one for their tokens."""
 
     def __init__(self, config: NetworkConfig, stage: int) -> None:
         super().__init__()
         tasks = len(config.tasks) if config.policy == 'task_aware' else 1
         self.cell = config.cells[stage]
-        self.blocks = Controller(config, stage, tasks, config.depths[stage])
-        self.tokens = Controller(config, stage, tasks)
+        depth = config.depths[stage]
+        self.per_stage = config.token_gates == 'stage'
+        self.blocks = Controller(config, stage, tasks, depth, joined=True)
+        self.tokens = Controller(config, stage, tasks, depth if self.per_stage else 1)
 
     def pool(self, x: Tensor) -> Tensor:
         """Average (B, H, W, C) over the cells that share a gate: (B, cells, C)."""
