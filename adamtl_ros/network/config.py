@@ -27,8 +27,8 @@ class NetworkConfig:
     decoder: 'pyramid' (top-down, light) or 'residual' (the reference's).
     policy: 'task_aware' (a controller a task, joined over the enabled ones) or 'task_agnostic'.
     cells: per stage, the patch of tokens that shares a gate; (1, 1) gates single tokens.
-    token_gates: when a token controller looks: 'block' (before every block, as in the reference) or
-    'stage' (once, at the stage's entry, for all its blocks: a stage then runs in one piece).
+    token_gates: when a token controller looks: 'block', before every block, as in the reference, or
+    'stage', once, at the entry of a stage, for all its blocks: the stage then runs in one piece.
     budget_input: whether the controllers see the requested budget.
     skip_attention: whether attention is skipped in windows without an active token.
     skipped_norm: a skipped token's second residual is norm2(x), as in the reference, not 0.
