@@ -27,7 +27,7 @@ class NetworkConfig:
     decoder: 'pyramid' (top-down, light) or 'residual' (the reference's).
     policy: 'task_aware' (a controller a task, joined over the enabled ones) or 'task_agnostic'.
     cells: per stage, the patch of tokens that shares a gate; (1, 1) gates single tokens.
-    token_gates: when a token controller looks: 'block', before every block, as in the reference, or
+    token_gates: when a token controller looks: 'block', before each block, as in the reference, or
     'stage', once, at the entry of a stage, for all its blocks: the stage then runs in one piece.
     budget_input: whether the controllers see the requested budget.
     skip_attention: whether attention is skipped in windows without an active token.
