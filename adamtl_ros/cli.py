@@ -65,12 +65,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         '--model', default='glasses', metavar='M',
         help='preset with shipped weights, or the path of a weights file (default: glasses)')
     parser.add_argument(
-        '--mode', default='adaptive', metavar='M',
-        help='static, shadow or adaptive (default: adaptive)')
+        '--mode', metavar='M',
+        help='static, shadow or adaptive (default: adaptive, or static where there is no policy)')
     parser.add_argument(
-        '--budget', type=float, default=0.6, metavar='B',
+        '--budget', type=float, metavar='B',
         help='share, above 0 and up to 1, of the dense cost that a frame may cost on average '
-             '(default: 0.6)')
+             '(default: 0.6, or what the policy chooses where it was not trained with budgets)')
 
 
 def build() -> argparse.ArgumentParser:
@@ -97,6 +97,7 @@ def build() -> argparse.ArgumentParser:
         '--rate', type=float, metavar='HZ', help="play at HZ instead of the source's own rate")
     demo.add_argument('--frames', type=_count, metavar='N', help='play the first N frames only')
     _add_common(demo)
+    demo.set_defaults(mode='adaptive', budget=0.6)
     demo.add_argument(
         '--out', type=_folder, default=Path('adamtl_demo'), metavar='DIR',
         help='folder for the results (default: adamtl_demo)')
@@ -111,7 +112,8 @@ def build() -> argparse.ArgumentParser:
         '--tasks', type=_names, metavar='A,B', help='tasks to compute (default: all of the model)')
     infer.add_argument(
         '--raw', action='store_true',
-        help='store decoder outputs, channels first, in place of what the node publishes')
+        help="store the decoders' own outputs, channels first and before they are brought to the "
+             "network's size, in place of what the node publishes")
     infer.add_argument('--out', type=_folder, required=True, metavar='DIR')
 
     for name, purpose in DELEGATED.items():

@@ -20,6 +20,9 @@ from adamtl_ros.runtime.engine import Result
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import read_picture
 
+BUDGET = 0.6
+"""Budget of models that need one, unless another is given."""
+
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
     """
@@ -63,8 +66,9 @@ def picture(image: np.ndarray, result: Result, class_names: dict[str, tuple[str,
     columns |= {task: drawing.colourise(task, array) for task, array in result.outputs.items()}
     if result.gating_map is not None:
         columns['gating map'] = drawing.gating_picture(result.gating_map, image)
+    asked = stats.budget_requested
     label = (
-        f'{stats.mode}: budget {stats.budget_requested:.2f} requested, '
+        f'{stats.mode}: budget ' + ('' if math.isnan(asked) else f'{asked:.2f} requested, ') +
         f'{stats.budget_achieved:.2f} achieved, {stats.gmacs:.2f} of {stats.gmacs_dense:.2f} '
         'GMACs')
     # All cells have the frame's shape; the network's own may differ from it.
@@ -83,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     ValueError or OSError name what is wrong; images before an unreadable one are written.
     """
     # Everything that can be wrong is looked at before the model is loaded.
-    settings = Settings(mode=options.mode, budget=options.budget)
+    Settings(mode=options.mode or 'static', budget=options.budget)
     tasks = Settings(tasks=tuple(options.tasks)).tasks if options.tasks is not None else None
     if tasks == ():
         raise ValueError('tasks: name at least one')
@@ -92,9 +96,11 @@ def run(options: argparse.Namespace) -> int:
         read_picture(path)
     options.out.mkdir(parents=True, exist_ok=True)
     engine = Engine(options.model)
+    mode = options.mode or ('adaptive' if 'adaptive' in engine.modes else 'static')
+    budget = BUDGET if options.budget is None and engine.needs_budget else options.budget
     settings = Settings(
-        mode=settings.mode, budget=settings.budget, tasks=tasks or engine.tasks, gating_map=True,
-        raw=options.raw)
+        mode=mode, budget=budget, tasks=tasks or engine.tasks, gating_map=True, raw=options.raw)
+    engine.check(settings)
     console = Console()
     for path, name in zip(paths, unique_names(paths)):
         image = read_picture(path)

@@ -82,8 +82,8 @@ def test_infer_raw_and_tasks(tmp_path: Path) -> None:
         '--out', str(tmp_path)]) == 0
     arrays = load(tmp_path / f'{FRAME.stem}.npz')
     assert list(arrays) == ['semseg', 'normals']
-    assert arrays['normals'].shape == (3, 192, 256)
-    assert arrays['semseg'].shape == (len(TASKS['semseg'].classes), 192, 256)
+    assert arrays['normals'].shape == (3, 48, 64)
+    assert arrays['semseg'].shape == (len(TASKS['semseg'].classes), 48, 64)
     assert json.loads((tmp_path / f'{FRAME.stem}.json').read_text())['budget_achieved'] == 1.0
 
 

@@ -11,6 +11,8 @@ import json
 
 from adamtl_ros.tasks import TASKS
 
+POLICIES = ('task_aware', 'task_agnostic', 'none')
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -25,7 +27,8 @@ class NetworkConfig:
     taps: 'stage' feeds decoders the stage outputs (strides 4 to 32), 'merged' feeds them what
     leaves patch merging, as the AdaMTL reference does.
     decoder: 'pyramid' (top-down, light) or 'residual' (the reference's).
-    policy: 'task_aware' (a controller a task, joined over the enabled ones) or 'task_agnostic'.
+    policy: 'task_aware' (a controller a task, joined over the enabled ones), 'task_agnostic' (one
+    for all), or 'none' (a network that always runs dense).
     cells: per stage, the patch of tokens that shares a gate; (1, 1) gates single tokens.
     token_gates: when a token controller looks: 'block', before each block, as in the reference, or
     'stage', once, at the entry of a stage, for all its blocks: the stage then runs in one piece.
@@ -33,6 +36,8 @@ class NetworkConfig:
     skip_attention: whether attention is skipped in windows without an active token.
     skipped_norm: a skipped token's second residual is norm2(x), as in the reference, not 0.
     frame_spread: how far, in shares of the dense cost, one frame may leave the budget.
+    normals_axes: signs that take the decoder's normals to the optical frame.
+    linear_depth: the decoder gives metres, as the reference's does, not their logarithm.
     outputs: decoder channels per task; classes: class names of the tasks that have them.
     """
 
@@ -56,6 +61,8 @@ class NetworkConfig:
     skip_attention: bool = False
     skipped_norm: bool = True
     frame_spread: float = 0.0
+    normals_axes: tuple[int, int, int] = (1, 1, 1)
+    linear_depth: bool = False
     outputs: dict[str, int] = field(default_factory=lambda: {
         name: TASKS[name].channels
         for name in ('semseg', 'human_parts', 'saliency', 'normals')})
@@ -100,6 +107,9 @@ class NetworkConfig:
             raise ValueError(f'{self.name}: depths, heads and cells need one entry a stage')
         if self.token_gates not in ('block', 'stage'):
             raise ValueError(f'{self.name}: token_gates {self.token_gates!r}: block or stage')
+        if self.policy not in POLICIES:
+            raise ValueError(
+                f'{self.name}: policy {self.policy!r}: choose one of {", ".join(POLICIES)}')
         if not self.outputs or any(name not in TASKS for name in self.outputs):
             raise ValueError(
                 f'{self.name}: outputs must name at least one of the tasks {", ".join(TASKS)}')
@@ -123,7 +133,7 @@ class NetworkConfig:
         known = {item.name for item in fields(NetworkConfig)}
         if not isinstance(values, dict) or 'name' not in values or set(values) - known:
             raise ValueError('the configuration is not one of an adamtl_ros network')
-        for key in ('input_size', 'depths', 'heads', 'window'):
+        for key in ('input_size', 'depths', 'heads', 'window', 'normals_axes'):
             if key in values:
                 values[key] = tuple(values[key])
         if 'cells' in values:

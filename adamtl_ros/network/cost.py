@@ -66,7 +66,9 @@ class CostModel:
 
     def controllers(self, tasks: Iterable[str]) -> int:
         """Return how many controllers run side by side for these tasks."""
-        return len(tuple(tasks)) if self.config.policy == 'task_aware' else 1
+        if self.config.policy == 'task_aware':
+            return len(tuple(tasks))
+        return 0 if self.config.policy == 'none' else 1
 
     def fixed(self, tasks: Iterable[str]) -> int:
         """Return what no gate can save: stem, patch merging and the decoders of the tasks."""
@@ -78,6 +80,8 @@ class CostModel:
 
     def minimum(self, tasks: tuple[str, ...]) -> int:
         """Return the cost with every block gate closed: the least the policy can choose."""
+        if self.config.policy == 'none':
+            return self.dense(tasks)
         return self.fixed(tasks) + self.controllers(tasks) * sum(self.stage_controller)
 
 

@@ -12,6 +12,7 @@ network keeps any budget, and a policy that was trained for its budget decides b
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+import math
 
 import numpy as np
 
@@ -93,17 +94,21 @@ class Allowance:
     """
     What a frame may still spend on its blocks, as the stages are walked through in order.
 
-    budget: share of the dense cost of `tasks`.  spread: how far this frame may leave it.
+    budget: share of the dense cost of `tasks`; None is whatever the policy asks for.  spread: how
+    far this frame may leave it.
     """
 
     def __init__(
-            self, model: CostModel, tasks: tuple[str, ...], budget: float, spread: float) -> None:
+            self, model: CostModel, tasks: tuple[str, ...], budget: float | None, spread: float
+    ) -> None:
         self.model = model
         self.dense = model.dense(tasks)
         self.controllers = model.controllers(tasks)
         fixed = model.minimum(tasks)
-        self.low = (budget - spread) * self.dense - fixed
-        self.high = (budget + spread) * self.dense - fixed
+        self.low, self.high = -math.inf, math.inf
+        if budget is not None:
+            self.low = (budget - spread) * self.dense - fixed
+            self.high = (budget + spread) * self.dense - fixed
         self.spent = fixed
         # Dense cost, controller included, of all blocks not yet decided.
         self.left = sum(self._full(block) for block in model.blocks)
@@ -136,9 +141,10 @@ class Allowance:
         need = max(self.low - later, whole * (self.low / self.left - FREEDOM))
         limit = min(self.high, whole * (self.high / self.left + FREEDOM))
         count = int((logits > 0).sum())
-        least = max(LEAST_SHARE * full, self._least(blocks[0]))
-        count = min(count, max(int(limit / least), 0))
-        count = min(max(count, int(np.ceil(need / full))), len(blocks))
+        if self.high < math.inf:
+            least = max(LEAST_SHARE * full, self._least(blocks[0]))
+            count = min(count, max(int(limit / least), 0))
+            count = min(max(count, int(np.ceil(need / full))), len(blocks))
         gates = np.zeros(len(blocks), dtype=bool)
         gates[np.argsort(-logits, kind='stable')[:count]] = True
         self.left = later + full * count

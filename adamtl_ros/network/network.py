@@ -27,6 +27,7 @@ from adamtl_ros.network.gating import BlockGeometry
 from adamtl_ros.network.gating import Choice
 from adamtl_ros.network.policy import Policy
 from adamtl_ros.network.policy import StagePolicy
+from adamtl_ros.tasks import DEPTH_RANGE
 
 TEMPERATURE = 5.0
 """Of the Gumbel-sigmoid (AdaMTL uses the same)."""
@@ -109,6 +110,29 @@ class AdaMTL(nn.Module):
         maps = [tap.permute(0, 3, 1, 2) for tap in taps]
         return {task: self.decoders[task](maps) for task in tasks}
 
+    def standard(self, outputs: Mapping[str, Tensor], dim: int = 1) -> dict[str, Tensor]:
+        """
+        Return decoder outputs as `tasks.publishable` reads them.
+
+        They are that already but for converted weights, whose normals may lie in other axes than
+        the optical frame's, and whose depth is metres, not their logarithm.  dim: the channels.
+        """
+        outputs = dict(outputs)
+        if 'normals' in outputs and self.config.normals_axes != (1, 1, 1):
+            value = outputs['normals']
+            signs = value.new_tensor(self.config.normals_axes)
+            outputs['normals'] = (value.movedim(dim, -1) * signs).movedim(-1, dim)
+        if 'depth' in outputs and self.config.linear_depth:
+            outputs['depth'] = outputs['depth'].clamp(min=DEPTH_RANGE[0]).log()
+        return outputs
+
+    def check_policy(self) -> None:
+        """Raise ValueError where there is no policy."""
+        if self.config.policy == 'none':
+            raise ValueError(
+                f'{self.config.name} has no policy: it runs dense, in mode static, until an '
+                'adaptive stage of `adamtl train` has given it one')
+
     def _downsample(self, stage: int, x: Tensor, taps: list[Tensor]) -> Tensor:
         downsample = cast(Stage, self.encoder.stages[stage]).downsample
         if self.config.taps == 'stage':
@@ -124,7 +148,7 @@ class AdaMTL(nn.Module):
             self, image: Tensor, tasks: Sequence[str] | None = None,
             gates: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """
-        Compute everything; `gates` choose what counts.
+        Compute everything; `gates` choose what counts.  Returns `standard` outputs.
 
         gates: per block, (B, cells) of 0 and 1, differentiable; None is the dense network.
         """
@@ -135,7 +159,7 @@ class AdaMTL(nn.Module):
                 x = block(x, None if gates is None else policy.spread(gates[index], block.size))
                 index += 1
             x = self._downsample(number, x, taps)
-        return self.decode(taps, tasks or self.config.tasks)
+        return self.standard(self.decode(taps, tasks or self.config.tasks))
 
     def forward_policy(
             self, image: Tensor, budgets: Tensor, tasks: Sequence[str], noise: float = 1.0
@@ -149,6 +173,7 @@ class AdaMTL(nn.Module):
         whatever the budget) would have, and the cost (B,) of the gates in force, both as shares
         of the dense cost and the first with gradient.
         """
+        self.check_policy()
         chosen = self.task_indices(tasks)
         enabled = tuple(tasks)
         allowances = [
@@ -192,7 +217,7 @@ class AdaMTL(nn.Module):
                 index += 1
             x = self._downsample(number, x, taps)
         spent = torch.tensor([allowance.spent / dense for allowance in allowances])
-        return self.decode(taps, tasks), wish / dense, spent
+        return self.standard(self.decode(taps, tasks)), wish / dense, spent
 
     def _union(self, logits: Tensor, noise: float) -> tuple[Tensor, Tensor]:
         """Join (B, tasks, n): the largest noisy logit, and its straight-through gate at 0."""
@@ -249,17 +274,24 @@ class AdaMTL(nn.Module):
 
     @torch.no_grad()
     def run_policy(
-            self, image: Tensor, tasks: Sequence[str], budget: float,
+            self, image: Tensor, tasks: Sequence[str], budget: float | None,
             weights: Mapping[str, float] | None = None) -> tuple[dict[str, Tensor], Trace]:
         """
         Run one image gathered, under the policy's choice for a budget in (0, 1].
 
+        budget: None lets the policy choose by its own threshold: every positive logit opens.
         weights: how much each task's wish counts against the others' (1 unless given).
+        ValueError: there is no policy, or a policy that needs a budget has none.
         """
+        self.check_policy()
+        if budget is None and self.config.budget_input:
+            raise ValueError(
+                f'the policy of {self.config.name} was trained with budgets: give one')
         enabled = tuple(tasks)
         chosen = self.task_indices(enabled).to(image.device)
         bonus = self._bonus(enabled, weights)
-        budgets = torch.tensor([budget], dtype=image.dtype, device=image.device)
+        budgets = torch.tensor(
+            [1.0 if budget is None else budget], dtype=image.dtype, device=image.device)
         allowance = Allowance(self.cost, enabled, budget, self.config.frame_spread)
         x, index = self.encoder.stem(image).contiguous(), 0
         taps: list[Tensor] = []

@@ -70,8 +70,9 @@ class StagePolicy(nn.Module):
         self.cell = config.cells[stage]
         depth = config.depths[stage]
         self.per_stage = config.token_gates == 'stage'
-        self.blocks = Controller(config, stage, tasks, depth, joined=True)
-        self.tokens = Controller(config, stage, tasks, depth if self.per_stage else 1)
+        if config.policy != 'none':
+            self.blocks = Controller(config, stage, tasks, depth, joined=True)
+            self.tokens = Controller(config, stage, tasks, depth if self.per_stage else 1)
 
     def pool(self, x: Tensor) -> Tensor:
         """Average (B, H, W, C) over the cells that share a gate: (B, cells, C)."""

@@ -158,7 +158,9 @@ class AdamtlNode(LifecycleNode):
                 return SetParametersResult(successful=False, reason=(
                     f'the model does not have the task {task}: it has {", ".join(model_tasks)}'))
         try:
-            parameters.Options.from_values(self._values(changed), model_tasks)
+            options = parameters.Options.from_values(self._values(changed), model_tasks)
+            if self._engine is not None:
+                self._engine.check(options.settings)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -175,7 +177,7 @@ class AdamtlNode(LifecycleNode):
         if settings.mode == 'static' or not settings.tasks:
             return
         least = engine.min_budget(settings.tasks)
-        if settings.budget < least:
+        if settings.budget is not None and settings.budget < least:
             self.get_logger().warning(
                 f'budget {settings.budget:g} is below the least that {engine.model} can keep with '
                 f'{", ".join(settings.tasks)}: frames will cost {least:.3f}')
@@ -206,6 +208,7 @@ class AdamtlNode(LifecycleNode):
             values['model'], backend=values['backend'], device=values['device'],
             num_threads=values['num_threads'])
         options = parameters.Options.from_values(values, engine.tasks)
+        engine.check(options.settings)
         for task, names in engine.class_names.items():
             if not self.has_parameter(f'tasks.{task}.class_names'):
                 self.declare_parameter(
@@ -397,7 +400,7 @@ class AdamtlNode(LifecycleNode):
             confidence='semseg/confidence' in wanted, gating_map='gating_map' in wanted)
         result = engine.infer(rgb, settings)
         latency_ms = 1000.0 * (monotonic() - frame.received)
-        if controlled and tasks:
+        if controlled and tasks and self._held_budget is not None:
             self._held_budget = next_budget(
                 self._held_budget, latency_ms, options.target_latency_ms, options.min_budget)
 

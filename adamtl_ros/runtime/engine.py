@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: one camera frame in, the results of every wanted task out, under a budget."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -18,6 +19,7 @@ from adamtl_ros.network.network import Trace
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.preprocess import normalise
 from adamtl_ros.runtime.preprocess import shrink
+from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import confidence
 from adamtl_ros.tasks import ordered
@@ -62,7 +64,8 @@ class Result:
 
     outputs: per task, uint8 (h, w) class ids, float32 (h, w) in [0, 1] or metres, or float32
     (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x 255.  gating_map: uint8
-    (h, w), 255 where every block ran.  raw: float32 (channels, h, w) at network size.
+    (h, w), 255 where every block ran.  raw: float32 (channels, H, W), the decoders' own outputs
+    before they are brought to the network's size.
     """
 
     outputs: dict[str, np.ndarray]
@@ -104,6 +107,31 @@ class Engine:
         blank = np.zeros((*config.input_size, 3), dtype=np.uint8)
         self.infer(blank, Settings(tasks=self.tasks))
 
+    def check(self, settings: Settings) -> None:
+        """Raise ValueError where this model cannot do what the settings ask for."""
+        self._known(settings.tasks)
+        if settings.mode == 'static':
+            return
+        config = self._network.config
+        if config.policy == 'none':
+            raise ValueError(
+                f'mode {settings.mode!r}: the model {self.model!r} has no policy; choose mode '
+                'static, or give it a policy by an adaptive stage of `adamtl train`')
+        if settings.budget is None and config.budget_input:
+            raise ValueError(
+                f'no budget: the policy of the model {self.model!r} was trained with budgets, '
+                'so give one, a number above 0 and at most 1')
+
+    @property
+    def needs_budget(self) -> bool:
+        """Return whether the policy was trained with budgets."""
+        return self._network.config.budget_input
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """Return the modes that the model can run in."""
+        return MODES if self._network.config.policy != 'none' else ('static',)
+
     def min_budget(self, tasks: Sequence[str]) -> float:
         """Return the least budget that the policy can keep for these tasks."""
         chosen = self._known(tasks)
@@ -129,10 +157,11 @@ class Engine:
             raise ValueError(
                 f'image of shape {image.shape} and type {image.dtype}: expected uint8 '
                 '(height, width, 3) RGB')
+        self.check(settings)
         tasks = self._known(settings.tasks)
         size = self.input_size if settings.output_size == 'network' else image.shape[1::-1]
         if not tasks:
-            stats = GatingResult(settings.mode, settings.budget, 0.0, 0.0, 0.0, ())
+            stats = GatingResult(settings.mode, _number(settings.budget), 0.0, 0.0, 0.0, ())
             blank = np.zeros(size[::-1], dtype=np.uint8) if settings.gating_map else None
             return Result({}, stats, gating_map=blank)
         with torch.inference_mode():
@@ -152,7 +181,7 @@ class Engine:
         else:
             logits, trace = network.run_dense(inputs, tasks)
         # As in the reference, bringing the logits to the input's size is the network's last step.
-        full = {task: self._full(value) for task, value in logits.items()}
+        full = self._full(logits)
         times.append(clock())
         agreed: dict[str, float] = {}
         if settings.compares:
@@ -162,9 +191,8 @@ class Engine:
                 other, trace = network.run_policy(
                     inputs, tasks, settings.budget, settings.weights)
             agreed = {
-                task: agreement(
-                    task, publishable(task, full[task]), publishable(task, self._full(value)))
-                for task, value in other.items()}
+                task: agreement(task, publishable(task, full[task]), publishable(task, value))
+                for task, value in self._full(other).items()}
         elif settings.mode == 'shadow':
             trace = Trace([], math.nan, [])
         times.append(clock())
@@ -176,8 +204,8 @@ class Engine:
         raw: dict[str, np.ndarray] = {}
         if settings.raw:
             raw = {
-                task: np.ascontiguousarray(value.permute(2, 0, 1).numpy())
-                for task, value in full.items()}
+                task: np.ascontiguousarray(value[0].float().cpu().numpy())
+                for task, value in logits.items()}
         if size != self.input_size:
             outputs = {task: resize(task, value, size) for task, value in outputs.items()}
             confidences = {
@@ -189,20 +217,23 @@ class Engine:
         dense = network.cost.dense(tasks)
         pre, net, compare, post = (1000 * (end - start) for start, end in zip(times, times[1:]))
         stats = GatingResult(
-            settings.mode, settings.budget, trace.macs / dense, trace.macs / 1e9, dense / 1e9,
-            tasks,
+            settings.mode, _number(settings.budget), trace.macs / dense, trace.macs / 1e9,
+            dense / 1e9, tasks,
             (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
             float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net, post,
             compare)
         return Result(outputs, stats, confidences, heat, raw)
 
-    def _full(self, logits: Tensor) -> Tensor:
+    def _full(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Bring (1, channels, H, W) to network size, channels last: (h, w, channels)."""
-        # OpenCV does in a fifth of torch's time what `upsample` does, to rounding.
-        small = logits[0].float().permute(1, 2, 0).contiguous().cpu().numpy()
-        full = cv2.resize(small, self.input_size, interpolation=cv2.INTER_LINEAR)
-        return torch.from_numpy(full.reshape(*full.shape[:2], -1))
+        full = {}
+        for task, value in logits.items():
+            # OpenCV does in a fifth of torch's time what `upsample` does, to rounding.
+            small = value[0].float().permute(1, 2, 0).contiguous().cpu().numpy()
+            large = cv2.resize(small, self.input_size, interpolation=cv2.INTER_LINEAR)
+            full[task] = torch.from_numpy(large.reshape(*large.shape[:2], -1))
+        return self._network.standard(full, -1)
 
     def _gating_map(self, trace: Trace) -> np.ndarray:
         """Return uint8 (h, w): the share, by cost, of the encoder's blocks that ran there."""
@@ -216,6 +247,10 @@ class Engine:
             weight += block.dense
         heat = np.round(total * (255 / weight)).astype(np.uint8)
         return cv2.resize(heat, self.input_size, interpolation=cv2.INTER_NEAREST)
+
+
+def _number(budget: float | None) -> float:
+    return math.nan if budget is None else budget
 
 
 def resize(task: str, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

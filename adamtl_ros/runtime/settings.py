@@ -32,7 +32,8 @@ class Settings:
     How frames are processed.
 
     mode: 'static' (dense), 'shadow' (dense, the policy beside it) or 'adaptive'.
-    budget: share of the dense cost of `tasks` that a frame may cost, in (0, 1].
+    budget: share of the dense cost of `tasks` that a frame may cost, in (0, 1]; None lets the
+    policy choose by its own threshold, which one that was trained with budgets does not do.
     tasks: what is computed, by name.  weights: how much the policy heeds each task, in [0, 10].
     output_size: of the outputs, 'network' or 'camera'.
     compare: in mode shadow, run the policy beside the dense network (else its figures are NaN);
@@ -43,7 +44,7 @@ class Settings:
     """
 
     mode: str = 'static'
-    budget: float = 1.0
+    budget: float | None = 1.0
     tasks: tuple[str, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     output_size: str = 'network'
@@ -59,7 +60,8 @@ class Settings:
         if self.output_size not in OUTPUT_SIZES:
             raise ValueError(
                 f'output_size {self.output_size!r}: choose one of {", ".join(OUTPUT_SIZES)}')
-        object.__setattr__(self, 'budget', check_budget(self.budget))
+        if self.budget is not None:
+            object.__setattr__(self, 'budget', check_budget(self.budget))
         object.__setattr__(self, 'tasks', ordered(self.tasks))
         for task, weight in self.weights.items():
             ordered([task])
