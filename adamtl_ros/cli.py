@@ -11,6 +11,7 @@ from typing import NoReturn
 
 DELEGATED = {
     'train': 'train the network, a stage at a time, from a configuration file',
+    'convert': 'read a checkpoint of the AdaMTL reference, or of a Swin classifier',
     'evaluate': 'measure the accuracy per task and budget on a labelled data set',
 }
 """Subcommands that parse their own arguments."""
@@ -129,6 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ['train']:
             from adamtl_ros.training import train
             return train.main(arguments[1:]) or 0
+        if arguments[:1] == ['convert']:
+            from adamtl_ros import convert
+            return convert.main(arguments[1:])
         if arguments[:1] == ['evaluate']:
             from adamtl_ros.evaluation import evaluate
             return evaluate.main(arguments[1:]) or 0

@@ -3,19 +3,27 @@
 """Weights on disk: safetensors that carry their configuration as metadata."""
 
 from collections.abc import Mapping
+import os
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 import torch
+from torch import Tensor
 
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.network import AdaMTL
 
 FORMAT = 'adamtl_ros-1'
+ENCODER_FORMAT = 'adamtl_ros-encoder-1'
+"""Of a file with the encoder alone, to start a training from."""
 WEIGHTS = Path(__file__).resolve().parent.parent / 'weights'
+
+
+class EncoderOnlyError(ValueError):
+    """A file to train from, not to run."""
 
 
 def save(path: str | Path, network: AdaMTL, half: bool = True,
@@ -32,9 +40,27 @@ def save(path: str | Path, network: AdaMTL, half: bool = True,
             continue
         small = half and 'running_' not in name and bool(value.abs().max() < 6e4)
         tensors[name] = value.to(torch.float16 if small else torch.float32).contiguous()
-    metadata = {**(notes or {}), 'format': FORMAT, 'config': network.config.to_json()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(path), metadata)
+    write(path, tensors, network.config, notes=notes)
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], config: NetworkConfig,
+          encoder_only: bool = False, notes: Mapping[str, str] | None = None) -> None:
+    """
+    Write tensors under the network's names in one move.
+
+    OSError names the file where it cannot be written, as on a full disk; what was there stays.
+    """
+    metadata = {**(notes or {}), 'format': ENCODER_FORMAT if encoder_only else FORMAT,
+                'config': config.to_json()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + '.part')
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise OSError(f'cannot write {path}: {error}') from error
 
 
 def find(model: str) -> Path:
@@ -65,6 +91,10 @@ def load(model: str) -> AdaMTL:
     try:
         with safe_open(str(path), 'pt') as file:
             metadata = file.metadata() or {}
+            if metadata.get('format') == ENCODER_FORMAT:
+                raise EncoderOnlyError(
+                    f'{path} holds an encoder alone, without trained decoders: train it first, '
+                    f'`adamtl train CONFIG start={path}`')
             if metadata.get('format') != FORMAT:
                 raise ValueError(f'its format is {metadata.get("format")!r}, not {FORMAT!r}')
             network = AdaMTL(NetworkConfig.from_json(metadata['config']))
@@ -75,8 +105,38 @@ def load(model: str) -> AdaMTL:
         if missing:
             raise ValueError(f'its tensors do not match, {sorted(missing)[0]} for one')
         network.load_state_dict(state, strict=False)
+    except EncoderOnlyError:
+        raise
     except (SafetensorError, ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
         raise ValueError(
             f'cannot load the weights {path}: {error}. The file is damaged or was not written '
             'by adamtl_ros: fetch or train it again') from error
     return network.eval()
+
+
+def load_into(network: AdaMTL, path: str | Path) -> list[str]:
+    """
+    Copy what a weights file has into a network that is to be trained on.
+
+    Returns the network's parameters that the file does not have, such as the decoders where it
+    holds an encoder alone, or the policy where it was trained without one.  Tensors of the file
+    for which the network has no place (a task that it lacks) are left out.  ValueError: the file
+    is damaged, or has the same tensors in other shapes: another input size or encoder.
+    """
+    path = find(str(path))
+    try:
+        with safe_open(str(path), 'pt') as file:
+            if (file.metadata() or {}).get('format') not in (FORMAT, ENCODER_FORMAT):
+                raise ValueError('it was not written by adamtl_ros')
+            state = {name: file.get_tensor(name).float() for name in file.keys()}
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f'cannot start from the weights {path}: {error}') from error
+    own = {name: value for name, value in network.state_dict().items()
+           if value.is_floating_point()}
+    for name, value in state.items():
+        if name in own and value.shape != own[name].shape:
+            raise ValueError(
+                f'cannot start from the weights {path}: {name} is {tuple(value.shape)} there and '
+                f'{tuple(own[name].shape)} in {network.config.name}')
+    network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+    return [name for name in own if name not in state]

@@ -1,0 +1,392 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of the reference: the same outputs, the same MACs, and what is refused."""
+
+from dataclasses import replace
+import json
+from pathlib import Path
+import pickle
+import resource
+import sys
+import types
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from adamtl_ros import cli
+from adamtl_ros import convert
+from adamtl_ros.network import checkpoint
+from adamtl_ros.network.config import PRESETS
+from adamtl_ros.network.network import AdaMTL
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import Settings
+import recipe
+
+with np.load(Path(__file__).parent / 'reference' / 'reference.npz') as stored:
+    REFERENCE = dict(stored)
+FACTS = json.loads(REFERENCE.pop('facts').tobytes())
+SAMPLES = 200
+TASKS = {'sal': 'saliency', 'edge': 'edges'}
+
+
+def state_of(name):
+    """Return the checkpoint that the reference was run with."""
+    return {
+        key: torch.from_numpy(recipe.weight(f'{name} {key}', tuple(shape)))
+        for key, shape in FACTS[name]['shapes'].items()}
+
+
+def shapes_of(name):
+    """Return a checkpoint's tensors without their values."""
+    return {key: torch.empty(shape, device='meta')
+            for key, shape in FACTS[name]['shapes'].items()}
+
+
+def write(path, name):
+    torch.save({'model': state_of(name), 'epoch': 3, 'max_accuracy': 0.5}, path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def converted(tmp_path_factory):
+    """Return a function that converts a checkpoint once, over the command line."""
+    folder = tmp_path_factory.mktemp('converted')
+
+    def get(name):
+        path = folder / f'{name}.safetensors'
+        if not path.exists():
+            source = write(folder / 'checkpoint.pth', name)
+            assert cli.main(['convert', str(source), str(path)]) == 0
+            source.unlink()
+        return path
+    return get
+
+
+def assert_same(name, run, outputs):
+    """Compare with what the reference gave: 1e-4 of the largest value of a task."""
+    stored_tasks = {key.split('/')[2] for key in REFERENCE
+                    if key.startswith(f'{name}/{run}/') and not key.endswith('gates')}
+    assert {TASKS.get(task, task) for task in stored_tasks} == set(outputs)
+    for task in stored_tasks:
+        array = np.asarray(outputs[TASKS.get(task, task)]).reshape(-1)
+        if len(array) > SAMPLES:
+            place = (recipe.uniform(f'{name} {task} samples', (SAMPLES,)) + 1) / 2
+            array = array[(place * len(array)).astype(int)]
+        wanted, scale = (REFERENCE[f'{name}/{run}/{task}{end}'] for end in ('', '/scale'))
+        assert np.abs(array - wanted).max() <= 1e-4 * scale, task
+
+
+def reference_encoder_macs(cost, opened, tokens, controllers):
+    """
+    Return what the reference's flops() counts in the encoder, from our cost model.
+
+    It adds a multiplication a channel for every norm (and for one before a classifier that it
+    does not have), and leaves out the block controllers.
+    """
+    config = cost.config
+    size = [height * width for height, width in map(config.resolution, range(len(config.depths)))]
+    macs = cost.stem + sum(cost.merges) + size[0] * config.embed_dim
+    macs += sum(size[s] * config.width(s) for s in range(len(size) - 1))
+    macs += config.width(len(size) - 1) * size[0] // 2 ** len(size)
+    for block, is_open, active in zip(cost.blocks, opened, tokens):
+        if active:
+            macs += block.gated(block.windows, active)
+            macs += 2 * size[block.stage] * config.width(block.stage)
+        macs += is_open * controllers * cost.token_controller[block.stage]
+    return macs
+
+
+@pytest.mark.parametrize('name', ['tiny_static', 'little_static'])
+def test_static_is_the_reference(converted, name):
+    network = checkpoint.load(str(converted(name)))
+    image = torch.from_numpy(recipe.image(network.config.input_size[0]))
+    outputs, _ = network.run_dense(image, network.config.tasks)
+    assert_same(name, 'dense', {task: value[0].numpy() for task, value in outputs.items()})
+    tokens = [block.tokens for block in network.cost.blocks]
+    assert FACTS[name]['flops']['dense'] == reference_encoder_macs(
+        network.cost, [True] * len(tokens), tokens, 0)
+    for task, macs in FACTS[name]['decoder_flops'].items():
+        # ptflops, which the reference asks, adds norms, activations and biases.
+        assert 1 <= macs / network.cost.decoders[TASKS.get(task, task)] < 1.04
+
+
+@pytest.mark.parametrize('name', [
+    'tiny_task_aware', 'tiny_task_agnostic', 'little_task_aware', 'little_task_agnostic'])
+def test_same_gates_same_outputs(converted, name):
+    """Gates drawn at random; a task-aware policy joins those of its tasks."""
+    network = checkpoint.load(str(converted(name)))
+    aware = network.config.policy == 'task_aware'
+    assert aware == ('aware' in name)
+    names = {mine: theirs for theirs, mine in TASKS.items()}
+    tasks = [names.get(task, task) for task in network.config.tasks] if aware else ['']
+    gates = []
+    for stage, depth in enumerate(network.config.depths):
+        height, width = network.config.resolution(stage)
+        gates += [
+            np.any([recipe.gates(name, stage, block, task, height * width, 0.4)
+                    for task in tasks], 0) for block in range(depth)]
+    assert len({float(gate.mean()) for gate in gates}) > 2
+    np.testing.assert_array_equal(
+        [gate.sum() for gate in gates], REFERENCE[f'{name}/forced/gates'])
+    image = torch.from_numpy(recipe.image(network.config.input_size[0]))
+    outputs = network.run_gates(image, network.config.tasks, gates)
+    assert_same(name, 'forced', {task: value[0].numpy() for task, value in outputs.items()})
+    active = [int(gate.sum()) for gate in gates]
+    assert FACTS[name]['flops']['forced'] == reference_encoder_macs(
+        network.cost, [count > 0 for count in active], active, len(tasks))
+
+
+@pytest.mark.parametrize('name', [
+    'tiny_task_aware', 'tiny_task_agnostic', 'little_task_aware', 'little_task_agnostic',
+    'little_tokens_only', 'little_blocks_only'])
+def test_own_policy_is_the_reference_without_noise(converted, name):
+    """Without a budget the policy decides by its own threshold, block for block."""
+    network = checkpoint.load(str(converted(name)))
+    tasks = network.config.tasks
+    image = torch.from_numpy(recipe.image(network.config.input_size[0]))
+    outputs, trace = network.run_policy(image, tasks, None)
+    np.testing.assert_array_equal(
+        [gate.sum() for gate in trace.gates], REFERENCE[f'{name}/own/gates'])
+    assert_same(name, 'own', {task: value[0].numpy() for task, value in outputs.items()})
+    if 'own' in FACTS[name]['flops']:
+        controllers = network.cost.controllers(tasks)
+        extra = sum(network.cost.stage_controller) * controllers
+        extra += sum(network.cost.decoders.values())
+        active = [int(gate.sum()) for gate in trace.gates]
+        counted = network.cost.stem + sum(network.cost.merges) + extra
+        norms = reference_encoder_macs(network.cost, [False] * len(active), [0] * len(active), 0)
+        assert trace.macs >= counted
+        assert FACTS[name]['flops']['own'] - (trace.macs - extra) == pytest.approx(
+            norms - network.cost.stem - sum(network.cost.merges) + sum(
+                2 * block.tokens * network.config.width(block.stage)
+                for block, count in zip(network.cost.blocks, active) if count), abs=1)
+
+
+@pytest.mark.parametrize('name, preset, size, window, policy, width, tasks', [
+    ('tiny_static', 'swin_tiny', 224, 7, 'none', 64, 4),
+    ('small_static', 'swin_small', 224, 7, 'none', 128, 4),
+    ('base_static_384', 'swin_base', 384, 12, 'none', 64, 4),
+    ('base_task_agnostic_384', 'swin_base', 384, 12, 'task_agnostic', 128, 4),
+    ('base_task_aware', 'swin_base', 224, 7, 'task_aware', 128, 4),
+    ('little_tokens_only', 'swin_16_2_1_2_2', 128, 4, 'task_aware', 16, 4)])
+def test_shapes_tell_the_configuration(name, preset, size, window, policy, width, tasks):
+    config = convert.configuration(shapes_of(name))
+    assert (config.name, config.input_size, config.window) == (preset, (size,) * 2, (window,) * 2)
+    assert (config.policy, config.decoder_dim, len(config.tasks)) == (policy, width, tasks)
+    if preset in PRESETS:
+        wanted = PRESETS[preset]
+        assert (config.embed_dim, config.depths, config.heads, config.mlp_ratio) == (
+            wanted.embed_dim, wanted.depths, wanted.heads, wanted.mlp_ratio)
+    assert {task: len(names) for task, names in config.classes.items()} == {
+        task: count for task, count in config.outputs.items() if task in ('semseg', 'human_parts')}
+    assert config.outputs['semseg'] in (21, 40)
+    assert config.classes['semseg'][-1] in ('tvmonitor', 'otherprop')
+    tensors, unused = convert.convert(shapes_of(name), config)
+    assert tensors and not unused
+
+
+def test_infer_runs_a_converted_checkpoint(converted, tmp_path, capsys):
+    """A picture of the input's size goes in as it is; raw is what the decoders give."""
+    model = converted('little_task_agnostic')
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'p.png'), picture)
+    assert cli.main([
+        'infer', str(tmp_path / 'p.png'), '--model', str(model), '--raw', '--out',
+        str(tmp_path / 'o')]) == 0
+    gating = json.loads((tmp_path / 'o' / 'p.json').read_text())
+    assert gating['mode'] == 'adaptive' and gating['budget_requested'] is None
+    network = checkpoint.load(str(model))
+    mean, std = (torch.tensor(v) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    rgb = torch.from_numpy(picture[..., ::-1].copy()).float() / 255
+    image = ((rgb - mean) / std).permute(2, 0, 1)[None]
+    outputs, trace = network.run_policy(image, network.config.tasks, None)
+    assert gating['budget_achieved'] == pytest.approx(
+        trace.macs / network.cost.dense(network.config.tasks))
+    with np.load(tmp_path / 'o' / 'p.npz') as raw:
+        assert raw['semseg'].shape == (21, 16, 16)
+        for task, value in outputs.items():
+            np.testing.assert_allclose(
+                raw[task], value[0].numpy(), atol=1e-4 * float(value.abs().max()))
+
+
+def test_other_conventions_become_ours(converted):
+    """Normals turn into the optical frame, and depth, which is metres there, is published so."""
+    engine = Engine(str(converted('little_static')))
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    result = engine.infer(picture, Settings(tasks=engine.tasks, raw=True))
+    size = (128, 128)
+    raw = {task: cv2.resize(value.transpose(1, 2, 0), size)
+           for task, value in result.raw.items()}
+    np.testing.assert_allclose(
+        result.outputs['depth'], np.clip(raw['depth'], 0.05, 50), rtol=1e-4)
+    assert result.outputs['depth'].max() > 0.1
+    signs = result.outputs['normals'] / (raw['normals'] * (1, 1, -1))
+    assert (np.sign(signs).min(-1) == np.sign(signs).max(-1)).all()
+    dense = engine._network(torch.zeros(1, 3, 128, 128), ('depth',))['depth']
+    raw_depth, _ = engine._network.run_dense(torch.zeros(1, 3, 128, 128), ('depth',))
+    np.testing.assert_allclose(
+        dense.detach().exp(), raw_depth['depth'].clamp(min=0.05), rtol=1e-4)
+
+
+def test_a_static_checkpoint_runs_in_mode_static_only(converted, tmp_path, capsys):
+    model = str(converted('little_static'))
+    engine = Engine(model)
+    assert engine.modes == ('static',) and engine.min_budget(engine.tasks) == 1.0
+    picture = np.zeros((128, 128, 3), np.uint8)
+    for mode in ('shadow', 'adaptive'):
+        with pytest.raises(ValueError, match=f'mode .{mode}.: the model .* has no policy'):
+            engine.infer(picture, Settings(mode=mode, tasks=engine.tasks))
+    cv2.imwrite(str(tmp_path / 'p.png'), picture)
+    arguments = ['infer', str(tmp_path / 'p.png'), '--model', model, '--out', str(tmp_path)]
+    assert cli.main([*arguments, '--mode', 'adaptive']) == 2
+    assert 'has no policy; choose mode static' in capsys.readouterr().err
+    assert cli.main(arguments) == 0
+    assert json.loads((tmp_path / 'p.json').read_text())['mode'] == 'static'
+    with pytest.raises(ValueError, match='has no policy'):
+        engine._network.forward_policy(torch.zeros(1, 3, 128, 128), torch.ones(1), engine.tasks)
+
+
+def test_a_policy_that_was_trained_with_budgets_needs_one():
+    engine = Engine('glasses')
+    settings = Settings(mode='adaptive', budget=None, tasks=engine.tasks)
+    with pytest.raises(ValueError, match='was trained with budgets'):
+        engine.infer(np.zeros((192, 256, 3), np.uint8), settings)
+    assert engine.infer(
+        np.zeros((192, 256, 3), np.uint8), replace(settings, mode='static')).outputs
+
+
+def swin_classifier():
+    """Return a Swin classifier's state, from the encoder of a checkpoint of the reference."""
+    state = {key.removeprefix('backbone.'): value
+             for key, value in state_of('little_static').items() if key.startswith('backbone.')}
+    width = len(state['layers.3.blocks.0.norm1.weight'])
+    return state | {
+        'norm.weight': torch.ones(width), 'norm.bias': torch.zeros(width),
+        'head.weight': torch.zeros(1000, width), 'head.bias': torch.zeros(1000)}
+
+
+def test_a_classifier_starts_a_training(tmp_path, capsys):
+    source, out = tmp_path / 'swin.pth', tmp_path / 'swin.safetensors'
+    torch.save({'model': swin_classifier()}, source)
+    assert cli.main(['convert', str(source), str(out)]) == 0
+    written = capsys.readouterr().out
+    assert 'encoder alone' in written
+    assert 'no place in the network: norm.weight, norm.bias, head.weight, head.bias' in written
+    with pytest.raises(ValueError, match='encoder alone.*adamtl train CONFIG start='):
+        Engine(str(out))
+    config = replace(
+        convert.configuration(shapes_of('little_static')), policy='task_aware')
+    network = AdaMTL(config)
+    missing = checkpoint.load_into(network, out)
+    assert missing and all(name.startswith(('policy.', 'decoders.')) for name in missing)
+    weight = recipe.weight('little_static backbone.layers.2.blocks.1.mlp.fc1.weight', (256, 64))
+    assert torch.equal(
+        network.encoder.stages[2].blocks[1].mlp[0].weight, torch.from_numpy(weight))
+    with pytest.raises(ValueError, match=r'is .16,. there and .96,. in swin_tiny'):
+        checkpoint.load_into(AdaMTL(PRESETS['swin_tiny']), out)
+
+
+def refused(capsys, tmp_path, content):
+    """Convert what must be refused; return the one line about it."""
+    source, out = tmp_path / 'c.pth', tmp_path / 'out' / 'c.safetensors'
+    if content is not None:
+        torch.save(content, source)
+    assert cli.main(['convert', str(source), str(out)]) == 2
+    assert not out.exists()
+    written = capsys.readouterr().err
+    assert written.count('\n') == 1 and 'Traceback' not in written
+    return written
+
+
+def test_what_does_not_fit_is_listed_by_name(tmp_path, capsys):
+    state = state_of('little_task_aware')
+    strange = {**state, 'backbone.absolute_pos_embed': torch.zeros(1, 4, 4),
+               'decoders.semseg.extra.weight': torch.zeros(3)}
+    written = refused(capsys, tmp_path, {'model': strange})
+    assert 'backbone.absolute_pos_embed is of no known kind' in written
+    assert 'decoders.semseg.extra.weight is of no known kind' in written
+    gone = dict(state)
+    for name in ('backbone.layers.1.blocks.0.attn.qkv.bias', 'decoders.edge.segment.1.bias',
+                 'backbone.layers.2.tokens_select.depth.fc.weight'):
+        del gone[name]
+    written = refused(capsys, tmp_path, {'model': gone})
+    for name in ('encoder.stages.1.blocks.0.attn.qkv.bias', 'decoders.edges.segment.1.bias',
+                 'policy.stages.2.tokens.weight2'):
+        assert f'{name} is missing' in written
+    name = 'backbone.layers.0.downsample.reduction.weight'
+    written = refused(capsys, tmp_path, {'model': {**state, name: torch.zeros(3, 3)}})
+    assert f'{name} is (3, 3), not (32, 64)' in written
+    other = {key.replace('decoders.depth.', 'decoders.flow.'): value
+             for key, value in state.items()}
+    assert "'flow' is no task of the reference" in refused(capsys, tmp_path, {'model': other})
+    sizeless = {key: value for key, value in state_of('little_static').items()
+                if not key.endswith('attn_mask')}
+    assert '--input-size' in refused(capsys, tmp_path, {'model': sizeless})
+    out = tmp_path / 'sized.safetensors'
+    assert cli.main([
+        'convert', str(tmp_path / 'c.pth'), str(out), '--input-size', '128']) == 0
+    assert checkpoint.load(str(out)).config.input_size == (128, 128)
+
+
+def test_bad_files_are_refused(tmp_path, capsys):
+    assert 'no checkpoint' in refused(capsys, tmp_path, None)
+    for content, words in (
+            ([1, 2], 'holds no tensors'), ({'model': {'a': 1}}, 'holds no tensors'),
+            ({'model': {'a': torch.zeros(2)}}, 'no Swin transformer'),
+            ({'state_dict': {}}, 'holds no tensors')):
+        assert words in refused(capsys, tmp_path, content)
+    whole = write(tmp_path / 'c.pth', 'little_static').read_bytes()
+    for damaged in (whole[:len(whole) // 2], whole[:100], b'', b'not a checkpoint'):
+        (tmp_path / 'c.pth').write_bytes(damaged)
+        written = refused(capsys, tmp_path, None)
+        assert 'c.pth is' in written and ('damaged' in written or 'refused' in written)
+
+
+class Evil:
+    """Runs something when it is unpickled carelessly."""
+
+    def __reduce__(self):
+        return print, ('CODE HAS RUN',)
+
+
+def test_pickled_code_does_not_run(tmp_path, capsys):
+    written = refused(capsys, tmp_path, {'model': state_of('little_static'), 'config': Evil()})
+    assert 'which is code' in written and 'print' in written
+    assert 'CODE HAS RUN' not in capsys.readouterr().out
+    (tmp_path / 'c.pth').write_bytes(pickle.dumps({'model': Evil()}))
+    assert 'CODE HAS RUN' not in refused(capsys, tmp_path, None)
+
+
+def test_the_settings_beside_the_weights_are_no_code(tmp_path, monkeypatch):
+    """The reference stores its yacs configuration in every checkpoint of a training."""
+    module = types.ModuleType('yacs.config')
+    exec('class CfgNode(dict):\n    pass', module.__dict__)
+    module.CfgNode.__module__ = 'yacs.config'
+    monkeypatch.setitem(sys.modules, 'yacs', types.ModuleType('yacs'))
+    monkeypatch.setitem(sys.modules, 'yacs.config', module)
+    settings = module.CfgNode(MODEL=module.CfgNode(NAME='x'), LR=0.1)
+    settings.__dict__['__immutable__'] = True
+    torch.save({'model': state_of('little_static'), 'config': settings}, tmp_path / 'c.pth')
+    monkeypatch.delitem(sys.modules, 'yacs.config')
+    monkeypatch.delitem(sys.modules, 'yacs')
+    assert set(convert.read(tmp_path / 'c.pth')) == set(FACTS['little_static']['shapes'])
+
+
+def test_a_full_disk_loses_nothing(tmp_path, capsys):
+    source, out = write(tmp_path / 'c.pth', 'little_static'), tmp_path / 'c.safetensors'
+    out.write_text('mine')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Files that may not grow behave like a disk that is full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        assert cli.main(['convert', str(source), str(out)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f'cannot write {out}' in capsys.readouterr().err
+    assert out.read_text() == 'mine'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['c.pth', 'c.safetensors']
+    for target, words in ((source, 'the checkpoint itself'), (tmp_path, 'is a folder')):
+        assert cli.main(['convert', str(source), str(target)]) == 2
+        assert words in capsys.readouterr().err
