@@ -186,7 +186,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert written.splitlines()[-1].split()[1][0].isdigit()
 
 
-@pytest.mark.parametrize('command', ['train', 'evaluate'])
+@pytest.mark.parametrize('command', ['train', 'evaluate', 'convert'])
 def test_delegated_commands_parse_for_themselves(
         capsys: pytest.CaptureFixture[str], command: str) -> None:
     """Their --help is their own."""
