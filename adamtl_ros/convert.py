@@ -16,6 +16,7 @@ from pathlib import Path
 import pickle
 import re
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +30,11 @@ from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.tasks import HUMAN_PARTS_CLASSES
 from adamtl_ros.tasks import SEMSEG_CLASSES
+from adamtl_ros.tasks import TASKS
 
 State = dict[str, Tensor]
 
-_TASKS = {
+_NAMES = {
     'semseg': 'semseg', 'human_parts': 'human_parts', 'sal': 'saliency', 'normals': 'normals',
     'edge': 'edges', 'depth': 'depth'}
 """Tasks by their names in the reference."""
@@ -122,9 +124,6 @@ def configuration(state: Mapping[str, Tensor], input_size: int = 0) -> NetworkCo
     window = max((math.isqrt(len(table)) + 1) // 2 for table in tables if table is not None)
     policy, policy_hidden = _policy(state)
     outputs, dims = _decoders(state)
-    reference = {
-        'normals_axes': NORMALS_AXES, 'linear_depth': True, 'decoder': 'residual',
-        'decoder_dim': dims or 64}
     size = _input_size(state, prefix, window, policy_hidden)
     if size and input_size and size != input_size:
         raise ValueError(f'input_size {input_size}: the shapes say {size}')
@@ -136,16 +135,21 @@ def configuration(state: Mapping[str, Tensor], input_size: int = 0) -> NetworkCo
                 'attn_mask): give it, --input-size 224 or the like')
         size = window * (4 << len(depths) - 1)
     width = len(stem)
+    # An encoder alone is trained with this package's conventions, to begin with for all tasks.
+    reference: dict[str, Any] = {
+        'outputs': {name: task.channels for name, task in TASKS.items()}}
+    if outputs:
+        reference = {
+            'outputs': outputs, 'decoder_dim': dims, 'policy': policy,
+            'normals_axes': NORMALS_AXES, 'linear_depth': True,
+            'classes': {
+                task: _CLASSES.get((task, count), tuple(f'class_{n}' for n in range(count)))
+                for task, count in outputs.items() if TASKS[task].kind == 'classes'}}
     config = NetworkConfig(
         name=_name(width, tuple(depths)), input_size=(size, size), embed_dim=width,
         depths=tuple(depths), heads=tuple(table.shape[1] for table in tables if table is not None),
-        window=(window, window), mlp_ratio=len(hidden) // width, policy=policy,
-        policy_hidden=policy_hidden or 64, cells=((1, 1),) * len(depths), outputs=outputs or {
-            'semseg': len(SEMSEG_CLASSES)},
-        classes={
-            task: _CLASSES.get((task, count), tuple(f'class_{n}' for n in range(count)))
-            for task, count in outputs.items() if task in ('semseg', 'human_parts')},
-        **reference)  # type: ignore[arg-type]
+        window=(window, window), mlp_ratio=len(hidden) // width,
+        policy_hidden=policy_hidden or 64, cells=((1, 1),) * len(depths), **reference)
     config.check()
     return config
 
@@ -177,11 +181,11 @@ def _decoders(state: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
     for name, value in state.items():
         found = re.fullmatch(r'decoders\.(\w+)\.segment\.3\.weight', name)
         if found:
-            if found[1] not in _TASKS:
+            if found[1] not in _NAMES:
                 raise ValueError(
                     f'{name}: {found[1]!r} is no task of the reference: those are '
-                    f'{", ".join(_TASKS)}')
-            outputs[_TASKS[found[1]]] = len(value)
+                    f'{", ".join(_NAMES)}')
+            outputs[_NAMES[found[1]]] = len(value)
             widths.add(value.shape[1])
     if len(widths) > 1:
         raise ValueError(f'the decoders have widths {sorted(widths)}: one width is expected')
@@ -231,7 +235,7 @@ def convert(state: Mapping[str, Tensor], config: NetworkConfig) -> tuple[State, 
     stages = range(len(config.depths))
     order = [''] if config.policy == 'task_agnostic' else [
         _reference_name(task) for task in config.tasks]
-    for kind in ('tokens', 'blocks') if config.policy != 'none' else ():
+    for kind in ('tokens', 'blocks') if controllers else ():
         found_any = any(key[0] == kind for key in controllers)
         for stage in stages:
             parts = controllers.get((kind, stage), {})
@@ -251,7 +255,7 @@ def convert(state: Mapping[str, Tensor], config: NetworkConfig) -> tuple[State, 
 
 
 def _reference_name(task: str) -> str:
-    return next(name for name, mine in _TASKS.items() if mine == task)
+    return next(name for name, mine in _NAMES.items() if mine == task)
 
 
 def _renamed(name: str, known: Mapping[str, str]) -> str:

@@ -81,26 +81,29 @@ def find(model: str) -> Path:
     return path
 
 
-def load(model: str) -> AdaMTL:
+def load(model: str, to_train: bool = False) -> AdaMTL:
     """
     Return the network of a preset or of a file, in evaluation mode.
 
+    to_train: take a file with an encoder alone as well; policy and decoders are new then.
     FileNotFoundError: neither preset nor file.  ValueError: a file that is damaged or not ours.
     """
     path = find(model)
     try:
         with safe_open(str(path), 'pt') as file:
             metadata = file.metadata() or {}
-            if metadata.get('format') == ENCODER_FORMAT:
+            encoder_only = metadata.get('format') == ENCODER_FORMAT
+            if encoder_only and not to_train:
                 raise EncoderOnlyError(
                     f'{path} holds an encoder alone, without trained decoders: train it first, '
                     f'`adamtl train CONFIG start={path}`')
-            if metadata.get('format') != FORMAT:
+            if metadata.get('format') != FORMAT and not encoder_only:
                 raise ValueError(f'its format is {metadata.get("format")!r}, not {FORMAT!r}')
             network = AdaMTL(NetworkConfig.from_json(metadata['config']))
             state = {name: file.get_tensor(name).float() for name in file.keys()}
         expected = {
-            name for name, value in network.state_dict().items() if value.is_floating_point()}
+            name for name, value in network.state_dict().items()
+            if value.is_floating_point() and (not encoder_only or name.startswith('encoder.'))}
         missing = expected ^ set(state)
         if missing:
             raise ValueError(f'its tensors do not match, {sorted(missing)[0]} for one')
@@ -112,31 +115,3 @@ def load(model: str) -> AdaMTL:
             f'cannot load the weights {path}: {error}. The file is damaged or was not written '
             'by adamtl_ros: fetch or train it again') from error
     return network.eval()
-
-
-def load_into(network: AdaMTL, path: str | Path) -> list[str]:
-    """
-    Copy what a weights file has into a network that is to be trained on.
-
-    Returns the network's parameters that the file does not have, such as the decoders where it
-    holds an encoder alone, or the policy where it was trained without one.  Tensors of the file
-    for which the network has no place (a task that it lacks) are left out.  ValueError: the file
-    is damaged, or has the same tensors in other shapes: another input size or encoder.
-    """
-    path = find(str(path))
-    try:
-        with safe_open(str(path), 'pt') as file:
-            if (file.metadata() or {}).get('format') not in (FORMAT, ENCODER_FORMAT):
-                raise ValueError('it was not written by adamtl_ros')
-            state = {name: file.get_tensor(name).float() for name in file.keys()}
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f'cannot start from the weights {path}: {error}') from error
-    own = {name: value for name, value in network.state_dict().items()
-           if value.is_floating_point()}
-    for name, value in state.items():
-        if name in own and value.shape != own[name].shape:
-            raise ValueError(
-                f'cannot start from the weights {path}: {name} is {tuple(value.shape)} there and '
-                f'{tuple(own[name].shape)} in {network.config.name}')
-    network.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
-    return [name for name in own if name not in state]
