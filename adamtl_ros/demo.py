@@ -487,7 +487,7 @@ class Demo:
         """Run the whole demo."""
         parameters = {
             'mode': self.options.mode, 'budget': self.options.budget,
-            'model': self.options.model}
+            'model': self.options.model, 'compare_share': 1.0}
         with TemporaryDirectory() as scratch:
             # JSON is YAML; a file needs no quoting for the command line.
             file = Path(scratch) / 'parameters.yaml'

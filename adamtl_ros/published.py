@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is published of a result, for the node and for bags alike; it needs no ROS."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ def stats_fields(stats: GatingResult) -> dict[str, Any]:
         'mode': stats.mode, 'tasks': list(stats.tasks),
         **{name: float(getattr(stats, name)) for name in (
             'budget_requested', 'budget_achieved', 'gmacs', 'gmacs_dense', 'preprocess_ms',
-            'network_ms', 'postprocess_ms', 'agreement')},
+            'network_ms', 'postprocess_ms')},
+        # In mode adaptive comparing is a check now and then, not a property of the frame.
+        'agreement': float(stats.agreement) if stats.mode == 'shadow' else math.nan,
         **{name: [float(value) for value in getattr(stats, name)] for name in (
             'task_token_fraction', 'block_active', 'token_fraction')}}

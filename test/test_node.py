@@ -5,6 +5,7 @@
 from array import array
 from collections.abc import Callable
 from collections.abc import Iterator
+from dataclasses import replace
 import gc
 import os
 from pathlib import Path
@@ -49,6 +50,7 @@ from adamtl_ros.network.config import PRESETS  # noqa: E402
 from adamtl_ros.network.network import AdaMTL  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
+from adamtl_ros.nodes.parameters import reference  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
@@ -493,7 +495,9 @@ def test_diagnostics_once_a_second(bench, weights):
     assert values['budget requested'] == '0.5'
     assert values['device'] == status.hardware_id == 'cpu'
     assert values['mode'] == 'adaptive'
-    assert float(values['latency max (ms)']) >= float(values['latency median (ms)']) > 0
+    assert float(values['latency max (ms)']) >= float(values['latency p50 (ms)']) > 0
+    assert float(values['memory (MB)']) > 0
+    assert 'guard' in values
     assert float(values['received to published without network, median (ms)']) > 0
 
 
@@ -545,7 +549,7 @@ def test_parameters_take_effect_on_the_next_frame(bench, weights):
     assert bench.set(node, mode='shadow').successful
     after = next_stats()
     assert after.mode == 'shadow'
-    assert 0 <= after.agreement <= 1
+    assert 0 <= after.agreement <= 1  # the first one is compared
     assert bench.set(node, tasks__semseg__enable=False).successful
     assert next_stats().tasks == ['depth']
     assert bench.set(node, output_size='camera').successful
@@ -574,6 +578,10 @@ REFUSED = [
     ({'tasks__depth__weight': float('nan')}, ('tasks.depth.weight', 'nan')),
     ({'target_latency_ms': float('inf')}, ('target_latency_ms', 'inf')),
     ({'min_budget': 0.0}, ('min_budget', '0.0')),
+    ({'compare_share': 1.5}, ('compare_share', '1.5')),
+    ({'guard__action': 'panic'}, ('guard.action', 'panic', 'raise_budget')),
+    ({'guard__agreement': float('nan')}, ('guard.agreement', 'nan')),
+    ({'guard__window': 0}, ('guard.window', '0')),
     ({'max_rate_hz': -1.0}, ('max_rate_hz',)),
     ({'model': 'swin_tiny'}, ('model', 'read-only')),
     ({'device': 'cuda'}, ('device', 'read-only')),
@@ -643,6 +651,7 @@ def test_a_node_with_a_bad_value_cannot_be_configured(bench, weights, capfd):
             ('output_size', 'huge', ('output_size', 'huge', 'camera')),
             ('overlay.tasks', ['pose'], ('overlay.tasks', 'pose', 'human_parts')),
             ('tasks.depth.enable', 'yes', ('tasks.depth.enable', 'yes', 'true or false')),
+            ('guard.action', 'panic', ('guard.action', 'panic', 'static')),
             ('tasks.depth.weight', 11.0, ('tasks.depth.weight', '11.0')),
             ('model', 'nothing', ('nothing', 'glasses')),
             ('model', '/dev/null', ('/dev/null',))]:
@@ -654,6 +663,18 @@ def test_a_node_with_a_bad_value_cannot_be_configured(bench, weights, capfd):
         assert 'Traceback' not in log
         bench.nodes.remove(node)
         node.destroy_node()
+
+
+def test_a_failure_to_configure_is_in_the_diagnostics(bench, weights):
+    node = bench.node(weights, backend='tvm')
+    assert node.trigger_configure() == FAILURE
+    bench.listen('/diagnostics')
+    bench.until(lambda: bench.got['/diagnostics'])
+    status = bench.got['/diagnostics'][-1].status[0]
+    assert status.level == DiagnosticStatus.ERROR
+    assert 'cannot configure' in status.message
+    assert 'tvm' in status.message
+    assert next(each.value for each in status.values if each.key == 'state') == 'unconfigured'
 
 
 def test_a_bad_value_from_the_start_can_be_corrected(bench, weights):
@@ -677,9 +698,19 @@ def test_whole_numbers_and_empty_lists_are_taken_as_meant(bench, weights):
 def test_the_shipped_parameters_are_the_defaults():
     given = yaml.safe_load(share('config', 'glasses.yaml').read_text())['/**']['ros__parameters']
     tasks = given.pop('tasks')
+    given |= {f'guard.{name}': value for name, value in given.pop('guard').items()}
     flat = given | {f'tasks.{task}.{name}': value
                     for task, values in tasks.items() for name, value in values.items()}
     assert flat == {name: spec.default for name, spec in PARAMETERS.items()}
+
+
+DOCS = Path(__file__).parents[1] / 'docs'
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason='the documentation is not beside the tests')
+def test_the_parameter_reference_is_of_these_parameters():
+    assert reference() in (DOCS / 'parameters.md').read_text(), (
+        'run  python -m adamtl_ros.nodes.parameters  and put its table into docs/parameters.md')
 
 
 def test_the_controller_lowers_the_budget_when_frames_take_too_long(bench, weights):
@@ -691,6 +722,97 @@ def test_the_controller_lowers_the_budget_when_frames_take_too_long(bench, weigh
         bench.until(lambda number=number: len(stats) == number)
     budgets = [each.budget_requested for each in stats]
     assert budgets == pytest.approx([max(0.85 ** number, 0.4) for number in range(9)], rel=1e-4)
+
+
+def test_the_controller_stays_below_the_budget(bench, weights):
+    node = bench.running(weights, mode='adaptive', target_latency_ms=10000.0, budget=0.6)
+    bench.listen('gating_stats', 'depth')
+    stats = bench.got['gating_stats']
+    for budget in (0.6, 0.9, 0.4):  # such as a battery monitor sets
+        assert bench.set(node, budget=budget).successful
+        for _ in range(6):
+            number = len(stats)
+            bench.send()
+            bench.until(lambda number=number: len(stats) > number)
+        assert stats[-1].budget_requested == pytest.approx(budget)
+
+
+# Roll-out
+
+
+class DisagreeingEngine(Engine):
+    """Finds that the policy agrees with the dense network on half of the pixels."""
+
+    def infer(self, image: np.ndarray, settings: Any) -> Any:
+        """Replace the agreement, where it was compared."""
+        result = super().infer(image, settings)
+        agreed = dict.fromkeys(result.stats.task_agreement, 0.5)
+        return replace(result, stats=replace(result.stats, task_agreement=agreed))
+
+
+def status(bench: Bench) -> tuple[DiagnosticStatus, dict[str, str]]:
+    """Return the next diagnostics and their values."""
+    del bench.got['/diagnostics'][:]
+    bench.until(lambda: bench.got['/diagnostics'])
+    status = bench.got['/diagnostics'][-1].status[0]
+    return status, {each.key: each.value for each in status.values}
+
+
+def test_shadow_compares_the_share_of_frames_and_publishes_dense_results(bench, weights):
+    node = bench.running(weights, mode='shadow', budget=0.4, compare_share=0.25)
+    bench.listen('gating_stats', 'depth', 'semseg', '/diagnostics')
+    stats = bench.got['gating_stats']
+    for number in range(1, 9):
+        bench.send()
+        bench.until(lambda number=number: len(stats) == number)
+    compared = [not np.isnan(each.agreement) for each in stats]
+    assert compared == [True, False, False, False] * 2
+    for each, policy_ran in zip(stats, compared):
+        assert np.isnan(each.budget_achieved) != policy_ran
+    # The would-be saving is reported; what is published is what mode static gives.
+    _, values = status(bench)
+    assert float(values['share of MACs that the policy would have saved']) == pytest.approx(
+        1 - stats[0].budget_achieved, abs=0.01)
+    assert {'agreement: depth', 'agreement: semseg'} < values.keys()
+    assert bench.set(node, mode='static').successful
+    bench.send()
+    bench.until(lambda: len(bench.got['depth']) == 9 and len(stats) == 9)
+    assert len({bytes(each.data) for each in bench.got['depth']}) == 1  # all frames look the same
+    assert 'agreement: depth' not in status(bench)[1]
+
+
+def test_the_guard_raises_the_budget_and_says_so(bench, weights, capfd):
+    node = bench.running(
+        weights, DisagreeingEngine, mode='adaptive', budget=0.8, compare_share=0.5,
+        guard__action='raise_budget', guard__window=2)
+    bench.listen('gating_stats', 'depth', '/diagnostics')
+    stats = bench.got['gating_stats']
+
+    def send(frames):
+        for _ in range(frames):
+            number = len(stats)
+            bench.send()
+            bench.until(lambda number=number: len(stats) > number)
+
+    send(4)
+    assert [each.budget_requested for each in stats] == pytest.approx([0.8, 0.8, 0.8, 0.9])
+    got, values = status(bench)
+    assert 'budget raised to 0.9' in values['guard']
+    send(8)
+    assert [each.mode for each in stats[-5:]] == ['adaptive'] * 4 + ['static']
+    assert all(np.isnan(each.agreement) for each in stats)
+    bench.until(lambda: status(bench)[0].level == DiagnosticStatus.WARN)
+    send(1)
+    got, values = status(bench)
+    assert 'returned to mode static: agreement of depth is 0.500' in values['guard']
+    assert capfd.readouterr().err.count('guard: ') == 3
+    # It stays so until somebody who knows better says otherwise.
+    assert bench.set(node, budget=0.7).successful
+    send(1)
+    assert stats[-1].mode == 'static'
+    assert bench.set(node, guard__action='off', mode='adaptive').successful
+    send(1)
+    assert (stats[-1].mode, stats[-1].budget_requested) == ('adaptive', pytest.approx(0.7))
 
 
 # Lifecycle

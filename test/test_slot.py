@@ -90,6 +90,8 @@ def test_counts_do_not_change_afterwards():
     ([('a', 5), ('a', 8), ('a', 10)], [0, 2, 1]),
     ([('a', 5), ('a', 1), ('a', 3)], [0, 0, 1]),
     ([('a', 5), ('b', 9), ('b', 11)], [0, 0, 1]),
+    ([('a', 5), ('b', 9), ('a', 8), ('b', 10)], [0, 0, 2, 0]),
+    ([('a', 5), *((number, 1) for number in range(16)), ('a', 8)], [0] * 18),
     ([(None, None), (None, None)], [0, 0]),
 ])
 def test_gaps_in_the_sequence_numbers(seen, missed):

@@ -9,8 +9,10 @@ The executor only stores the newest frame; one worker thread converts, infers an
 from collections import deque
 from collections.abc import Mapping
 from collections.abc import Sequence
+import ctypes
 from dataclasses import dataclass
 from dataclasses import replace
+import gc
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -30,6 +32,7 @@ from rclpy.lifecycle import LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSPolicyKind
 from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -48,8 +51,10 @@ from adamtl_ros.nodes.conversions import image_from_array
 from adamtl_ros.nodes.conversions import rgb_from_compressed
 from adamtl_ros.nodes.conversions import rgb_from_image
 from adamtl_ros.nodes.conversions import scaled_camera_info
+from adamtl_ros.nodes.diagnostics import Report
 from adamtl_ros.nodes.pacing import next_budget
 from adamtl_ros.nodes.pacing import RateLimiter
+from adamtl_ros.nodes.rollout import Rollout
 from adamtl_ros.nodes.slot import FrameCounter
 from adamtl_ros.nodes.slot import SequenceGaps
 from adamtl_ros.nodes.slot import Slot
@@ -77,14 +82,10 @@ Seconds to wait for subscribers to have the last results.
 By default Fast DDS asks every 3 s for what was lost; `ros2 launch` waits 5 s for the end.
 """
 
-BENIGN_DROPS = frozenset({'missed', 'replaced', 'rate', 'disabled', 'shutdown'})
-"""
-Causes of dropping that are no fault of the frame.
-
-missed: sent by the camera, but lost on the way or overwritten by the next before the executor
-took it.  replaced: overwritten by the next while the worker was busy.  rate: beyond max_rate_hz.
-disabled: by ~/enable.  shutdown: waiting when the node was deactivated.
-"""
+OVERRIDABLE = (
+    QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY, QoSPolicyKind.DEADLINE, QoSPolicyKind.LIFESPAN)
+"""What parameters `qos_overrides.<topic>.<publisher|subscription>.<policy>` may set."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,17 @@ class AdamtlNode(LifecycleNode):
         self._held_budget: float | None = None
         self._achieved_budget = float('nan')
         self._times: deque[tuple[float, float]] = deque(maxlen=10000)
+        self._rollout = Rollout()
+        self._failure = ''
         self._last_error = ''
         self._last_logged: dict[str, float] = {}
         self._seen = self._counter.counts()
+        self._reported = self._last_received = monotonic()
+        self._work_began: float | None = None
 
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, '/diagnostics', 10,
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE))
         self._wrong = parameters.declare(self)
         self.autostart = bool(self.get_parameter('autostart').value)
         self._options: parameters.Options | None = None
@@ -131,7 +139,6 @@ class AdamtlNode(LifecycleNode):
 
         self.create_service(SetBool, '~/enable', self._enable)
         self.create_service(Trigger, '~/reset_statistics', self._reset_statistics)
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # Diagnostics are about this computer: they go on while simulated time stands still.
         self.create_timer(1.0, self._diagnose, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -170,17 +177,12 @@ class AdamtlNode(LifecycleNode):
             self._wrong.pop(parameter.name, None)
         if self._engine is not None:
             self._options = parameters.Options.from_values(self._values(), self._engine.tasks)
-            self._warn_of_minimum(self._engine, self._options)
-
-    def _warn_of_minimum(self, engine: Engine, options: parameters.Options) -> None:
-        settings = options.settings
-        if settings.mode == 'static' or not settings.tasks:
-            return
-        least = engine.min_budget(settings.tasks)
-        if settings.budget is not None and settings.budget < least:
-            self.get_logger().warning(
-                f'budget {settings.budget:g} is below the least that {engine.model} can keep with '
-                f'{", ".join(settings.tasks)}: frames will cost {least:.3f}')
+            if any(parameter.name == 'mode' or parameter.name.startswith('guard.')
+                   for parameter in changed):
+                self._rollout = Rollout()
+            warning = _below_least(self._engine, self._options)
+            if warning:
+                self.get_logger().warning(warning)
 
     # Lifecycle
 
@@ -190,9 +192,11 @@ class AdamtlNode(LifecycleNode):
             self._configure()
         except Exception as error:  # whatever it is, the node must live to say so
             kind = '' if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: '
-            self.get_logger().error(f'cannot configure: {kind}{_one_line(error)}')
+            self._failure = f'cannot configure: {kind}{_one_line(error)}'
+            self.get_logger().error(self._failure)
             self._release()
             return TransitionCallbackReturn.FAILURE
+        self._failure = ''
         return super().on_configure(state)
 
     def _configure(self) -> None:
@@ -228,7 +232,9 @@ class AdamtlNode(LifecycleNode):
             for task in engine.class_names:
                 self._offer(f'{task}/label_info', LabelInfo, latched=True)
         self._engine, self._options = engine, options
-        self._warn_of_minimum(engine, options)
+        warning = _below_least(engine, options)
+        if warning:
+            self.get_logger().warning(warning)
         self.get_logger().info(
             f'model {engine.model} ({", ".join(engine.tasks)}) on {engine.device} with '
             f'{engine.backend}')
@@ -238,7 +244,7 @@ class AdamtlNode(LifecycleNode):
         self._results[name] = self.create_lifecycle_publisher(
             kind, f'~/{name}',
             QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=durability),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE))
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and listen to the camera."""
@@ -246,10 +252,12 @@ class AdamtlNode(LifecycleNode):
         try:
             self._activate()
         except Exception as error:  # e.g. QoS overrides that do not exist
-            self.get_logger().error(f'cannot activate: {_one_line(error)}')
+            self._failure = f'cannot activate: {_one_line(error)}'
+            self.get_logger().error(self._failure)
             self._stop()
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
+        self._failure = ''
         return result
 
     def _activate(self) -> None:
@@ -257,6 +265,8 @@ class AdamtlNode(LifecycleNode):
             self._publish_labels()
         self._slot = Slot()
         self._gaps = SequenceGaps()
+        self._rollout = Rollout()
+        self._last_received = monotonic()
         self._worker = Thread(target=self._work, args=(self._slot,), name='adamtl', daemon=True)
         self._worker.start()
         # Resolved here, so that `image` alone needs remapping whatever the transport.
@@ -272,7 +282,7 @@ class AdamtlNode(LifecycleNode):
         self._subscribed.append(self.create_subscription(
             kind, topic, callback,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE)))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finish the frame in work, drop the one that waits, and stop listening."""
@@ -329,6 +339,7 @@ class AdamtlNode(LifecycleNode):
             self.destroy_lifecycle_publisher(publisher)
         self._results.clear()
         self._engine = self._options = None
+        _give_memory_back()
 
     # Frames: the executor's side
 
@@ -337,9 +348,10 @@ class AdamtlNode(LifecycleNode):
         frame = Frame(message, monotonic())
         if self._slot is None or self._options is None:
             return
+        self._last_received = frame.received
         # Jazzy does not name the publisher; cameras are one to a topic.
         missed = self._gaps.missed(
-            info.get('publisher_gid'), info['publication_sequence_number'])
+            str(info.get('publisher_gid')), info['publication_sequence_number'])
         if missed:
             self._counter.drop('missed', missed)
         if not self._enabled:
@@ -375,12 +387,15 @@ class AdamtlNode(LifecycleNode):
             # Read once: a change of parameters takes effect between frames, never within one.
             engine, options = self._engine, self._options
             assert engine is not None and options is not None
+            self._work_began = monotonic()
             try:
                 self._answer(frame, engine, options)
             except BadFrameError as error:
                 self._drop(error.cause, str(error))
             except Exception as error:  # one frame must not end the node
                 self._drop('error', f'{type(error).__name__}: {_one_line(error)}')
+            finally:
+                self._work_began = None
 
     def _answer(self, frame: Frame, engine: Engine, options: parameters.Options) -> None:
         message = frame.message
@@ -392,17 +407,27 @@ class AdamtlNode(LifecycleNode):
             task for task in options.settings.tasks
             if task in wanted or (task == 'semseg' and 'semseg/confidence' in wanted)
             or ('overlay' in wanted and task in options.overlay_tasks))
-        controlled = options.target_latency_ms > 0.0 and options.settings.mode == 'adaptive'
-        if not controlled or self._held_budget is None:
-            self._held_budget = options.settings.budget
-        settings = replace(
-            options.settings, tasks=tasks, budget=self._held_budget,
-            confidence='semseg/confidence' in wanted, gating_map='gating_map' in wanted)
+        rollout = self._rollout
+        settings = rollout.settings(replace(
+            options.settings, tasks=tasks, confidence='semseg/confidence' in wanted,
+            gating_map='gating_map' in wanted), options.comparing)
+        controlled = options.target_latency_ms > 0.0 and settings.mode == 'adaptive'
+        highest = max(options.budget, rollout.least)
+        least = min(max(options.min_budget, rollout.least), highest)
+        budget = highest
+        if controlled and self._held_budget is not None:
+            budget = min(max(self._held_budget, least), highest)
+            settings = replace(settings, budget=budget)
         result = engine.infer(rgb, settings)
         latency_ms = 1000.0 * (monotonic() - frame.received)
-        if controlled and tasks and self._held_budget is not None:
+        self._held_budget = budget
+        if controlled and tasks:
             self._held_budget = next_budget(
-                self._held_budget, latency_ms, options.target_latency_ms, options.min_budget)
+                budget, latency_ms - result.stats.compare_ms,
+                options.target_latency_ms, least)
+        acted = rollout.note(result.stats, options.comparing)
+        if acted:
+            self.get_logger().warning(f'guard: {acted}')
 
         header = message.header
         for name, values, encoding in published_images(result):
@@ -419,7 +444,8 @@ class AdamtlNode(LifecycleNode):
             self._results['camera_info'].publish(scaled_camera_info(
                 info, camera_size,
                 camera_size if settings.output_size == 'camera' else engine.input_size, header))
-        self._achieved_budget = result.stats.budget_achieved
+        if settings.mode == 'shadow' or tasks:
+            self._achieved_budget = result.stats.budget_achieved
         # Last, so that who has a frame's statistics knows that all of it was sent.
         self._results['gating_stats'].publish(
             _stats_message(result.stats, header, latency_ms, self._counter.process()))
@@ -445,63 +471,88 @@ class AdamtlNode(LifecycleNode):
                            for number, name in enumerate(names)]))
 
     def _diagnose(self) -> None:
-        counts, before = self._counter.counts(), self._seen
-        self._seen = counts
+        now = monotonic()
+        began = self._work_began
         times = [self._times.popleft() for _ in range(len(self._times))]
-        received = counts.received - before.received
-        faulty = sum(
-            number - before.dropped_by_cause.get(cause, 0)
-            for cause, number in counts.dropped_by_cause.items() if cause not in BENIGN_DROPS)
-        level, text = DiagnosticStatus.OK, f'{counts.processed - before.processed} frames/s'
-        if self._slot is None:
-            text = 'not active'
-        elif faulty:
-            level, text = DiagnosticStatus.ERROR, f'{faulty} frames dropped: {self._last_error}'
-        elif not self._enabled:
-            text = 'disabled by ~/enable'
-        elif not received:
-            level = DiagnosticStatus.WARN
-            text = 'no frames on ' + ', '.join(each.topic_name for each in self._subscribed[:1])
-        values: dict[str, Any] = {
-            'frames received': counts.received, 'frames processed': counts.processed,
-            'frames dropped': counts.dropped,
-        } | {
-            f'dropped: {cause}': number for cause, number in counts.dropped_by_cause.items()
-        } | {
-            'input rate (Hz)': received, 'output rate (Hz)': counts.processed - before.processed,
-        }
-        if times:
-            latencies, others = zip(*times)
-            values |= {
-                'latency median (ms)': _figure(np.median(latencies)),
-                'latency max (ms)': _figure(max(latencies)),
-                'received to published without network, median (ms)': _figure(np.median(others)),
-            }
-        engine, options = self._engine, self._options
-        if engine is not None and options is not None:
-            values |= {
-                'mode': options.settings.mode,
-                'budget requested': _figure(self._held_budget or options.settings.budget),
-                'budget achieved': _figure(self._achieved_budget),
-                'device': engine.device, 'backend': engine.backend, 'model': engine.model,
-            }
-        values['last error'] = self._last_error
+        latencies, beside = zip(*times) if times else ((), ())
+        engine = self._engine
+        report = Report(
+            state=self._state_machine.current_state[1], counts=self._counter.counts(),
+            before=self._seen, seconds=max(now - self._reported, 1e-3), failure=self._failure,
+            last_error=self._last_error, enabled=self._enabled,
+            topic=self._subscribed[0].topic_name if self._subscribed else '',
+            silent=now - self._last_received, working=now - began if began else 0.0,
+            latencies=latencies, beside=beside, warnings=self._warnings(latencies),
+            figures=self._figures())
+        self._seen, self._reported = report.counts, now
+        level, message = report.level()
         self._diagnostics.publish(DiagnosticArray(
             header=Header(stamp=self.get_clock().now().to_msg()),
             status=[DiagnosticStatus(
                 level=level, name=f'{self.get_fully_qualified_name().lstrip("/")}: inference',
-                message=text, hardware_id=engine.device if engine is not None else '',
-                values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])]))
+                message=message, hardware_id=engine.device if engine is not None else '',
+                values=[KeyValue(key=key, value=value)
+                        for key, value in report.values().items()])]))
+
+    def _warnings(self, latencies: Sequence[float]) -> tuple[str, ...]:
+        engine, options = self._engine, self._options
+        if engine is None or options is None:
+            return ()
+        warnings = [f'guard: {self._rollout.action}' if self._rollout.action else '',
+                    _below_least(engine, options)]
+        target, held = options.target_latency_ms, self._held_budget or 1.0
+        if target and options.settings.mode == 'adaptive' and latencies:
+            median = float(np.median(latencies))
+            lowest = min(options.min_budget, options.budget)
+            if median > 1.1 * target and held <= lowest + 1e-6:
+                warnings.append(f'latency of {median:.0f} ms is above the target of {target:g} ms '
+                                f'at the lowest budget, {held:.3g}')
+        return tuple(warning for warning in warnings if warning)
+
+    def _figures(self) -> dict[str, Any]:
+        engine, options, rollout = self._engine, self._options, self._rollout
+        if engine is None or options is None:
+            return {}
+        figures: dict[str, Any] = {
+            'mode': options.settings.mode,
+            'budget requested': self._held_budget or options.budget,
+            'budget achieved': self._achieved_budget,
+            'device': engine.device, 'backend': engine.backend, 'model': engine.model,
+        }
+        if options.settings.mode != 'static':
+            figures['guard'] = rollout.action or (
+                'watching' if options.comparing.action != 'off' else 'off')
+        if options.settings.mode == 'shadow':
+            figures['share of MACs that the policy would have saved'] = rollout.saving
+        return figures | {f'agreement: {task}': figure
+                          for task, figure in rollout.agreement.items()}
+
+
+def _below_least(engine: Engine, options: parameters.Options) -> str:
+    """Return what is to be said of a budget that the model cannot keep, mostly nothing."""
+    settings = options.settings
+    if settings.mode == 'static' or not settings.tasks:
+        return ''
+    least = engine.min_budget(settings.tasks)
+    if options.budget >= least:
+        return ''
+    return (f'budget {options.budget:g} is below the least that {engine.model} can keep with '
+            f'{", ".join(settings.tasks)}: frames will cost {least:.3f}')
+
+
+def _give_memory_back() -> None:
+    """Return to the system what the allocator keeps of released models, where it can be told."""
+    gc.collect()
+    # glibc's own; elsewhere there is nothing to call.
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if trim is not None:
+        trim(0)
 
 
 def _stats_message(stats: Any, header: Header, latency_ms: float, counts: Any) -> GatingStats:
     return GatingStats(
         header=header, latency_ms=latency_ms, frames_received=counts.received,
         frames_processed=counts.processed, frames_dropped=counts.dropped, **stats_fields(stats))
-
-
-def _figure(value: Any) -> str:
-    return f'{float(value):.3g}'
 
 
 def _one_line(error: BaseException) -> str:

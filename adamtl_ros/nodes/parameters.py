@@ -15,6 +15,8 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from adamtl_ros.nodes.rollout import Comparing
+from adamtl_ros.nodes.rollout import GUARD_ACTIONS
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import OUTPUT_SIZES
@@ -105,10 +107,24 @@ PARAMETERS: dict[str, Spec] = {
                  allowed=f'one of {", ".join(MODES)}'),
     'budget': Spec(1.0, 'Share of the MACs of the dense network with the tasks now enabled that '
                         'a frame may cost on average.', (0.0, 1.0), 'above 0.0, to 1.0'),
+    'compare_share': Spec(0.1, 'Share of the frames on which policy and dense network both run '
+                               'and are compared: in mode shadow, and in mode adaptive while the '
+                               'guard is on. What is published does not change by it.',
+                          (0.0, 1.0)),
+    'guard.action': Spec('off', 'What happens in mode adaptive when the agreement with the dense '
+                                'network falls below guard.agreement. raise_budget: by 0.1 at a '
+                                'time, in the end static; static: the dense network takes over. '
+                                'It stays so until mode or a guard parameter is set.',
+                         allowed=f'one of {", ".join(GUARD_ACTIONS)}'),
+    'guard.agreement': Spec(0.8, 'Lowest agreement with the dense network, of any task, that the '
+                                 'guard accepts.', (0.0, 1.0)),
+    'guard.window': Spec(10, 'Number of compared frames over which agreement and saving are '
+                             'averaged.', (1, 1000)),
     'target_latency_ms': Spec(0.0, 'Latency from image received to results ready that a '
-                                   'controller holds by moving the budget in adaptive mode; '
-                                   '0.0: off.', (0.0, 10000.0)),
-    'min_budget': Spec(0.3, 'Lowest budget that the latency controller may choose.',
+                                   'controller holds in mode adaptive by moving the budget '
+                                   'between min_budget and budget; 0.0: off.', (0.0, 10000.0)),
+    'min_budget': Spec(0.3, 'Lowest budget that the latency controller may choose, where budget '
+                            'itself is not lower.',
                        (0.0, 1.0), 'above 0.0, to 1.0'),
     'output_size': Spec('network', 'Size of the results: as the network works, or as the camera.',
                         allowed=f'one of {", ".join(OUTPUT_SIZES)}'),
@@ -130,6 +146,8 @@ class Options:
     """All that can change while the node runs; built whole and swapped whole."""
 
     settings: Settings
+    budget: float
+    comparing: Comparing
     target_latency_ms: float
     min_budget: float
     max_rate_hz: float
@@ -142,12 +160,15 @@ class Options:
 
         Tasks that the model does not have are left out. Raises ValueError with the reason.
         """
-        for name in ('budget', 'min_budget', 'target_latency_ms', 'max_rate_hz'):
-            if not math.isfinite(values[name]):
-                raise ValueError(f'{name} is {values[name]}: use a finite number')
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f'{name} is {value}: use a finite number')
         for name in ('budget', 'min_budget'):
             if not 0.0 < values[name] <= 1.0:
                 raise ValueError(f'{name} is {values[name]}: use a number above 0.0, to 1.0')
+        if values['guard.action'] not in GUARD_ACTIONS:
+            raise ValueError(f'guard.action is {values["guard.action"]!r}: use one of '
+                             f'{", ".join(GUARD_ACTIONS)}')
         # See Spec.checked: a list of an empty string stands for the empty list.
         overlay = [task for task in values['overlay.tasks'] if task]
         unknown = [task for task in overlay if task not in TASKS]
@@ -161,9 +182,25 @@ class Options:
                 mode=values['mode'], budget=values['budget'], tasks=enabled,
                 weights={task: values[f'tasks.{task}.weight'] for task in enabled},
                 output_size=values['output_size']),
+            budget=values['budget'],
+            comparing=Comparing(
+                share=values['compare_share'], action=values['guard.action'],
+                agreement=values['guard.agreement'], window=values['guard.window']),
             target_latency_ms=values['target_latency_ms'], min_budget=values['min_budget'],
             max_rate_hz=values['max_rate_hz'],
             overlay_tasks=tuple(task for task in enabled if task in overlay))
+
+
+def reference() -> str:
+    """Return a Markdown table of all parameters."""
+    rows = ['| parameter | type | default | allowed | meaning |', '|---|---|---|---|---|']
+    for name, spec in PARAMETERS.items():
+        default = ', '.join(spec.default) if isinstance(spec.default, list) else (
+            str(spec.default).lower() if isinstance(spec.default, bool) else spec.default)
+        rows.append(' | '.join((
+            f'| `{name}`{" (fixed)" if spec.fixed else ""}', spec.type_name, f'`{default}`',
+            spec.constraint(), f'{spec.description} |')))
+    return '\n'.join(rows) + '\n'
 
 
 def declare(node: Node) -> dict[str, str]:
@@ -204,3 +241,7 @@ def checked(parameters: Iterable[Parameter]) -> list[Parameter]:
                 spec.checked(parameter.name, parameter.value))
         result.append(parameter)
     return result
+
+
+if __name__ == '__main__':
+    print(reference(), end='')

@@ -49,12 +49,14 @@ class Slot(Generic[T]):
 
 
 class SequenceGaps:
-    """Tells how many messages of a publisher never arrived, from their sequence numbers."""
+    """Tells how many messages of publishers never arrived, from their sequence numbers."""
+
+    KNOWN = 16
+    """How many publishers are told apart: restarts of a camera must not add up."""
 
     def __init__(self) -> None:
         """Begin without knowing a publisher."""
-        self._publisher: object = None
-        self._number = 0
+        self._numbers: dict[object, int] = {}
 
     def missed(self, publisher: object, number: int | None) -> int:
         """
@@ -65,10 +67,12 @@ class SequenceGaps:
         """
         if number is None:
             return 0
-        known = self._publisher == publisher and self._number and number > self._number
-        missed = number - self._number - 1 if known else 0
-        self._publisher, self._number = publisher, number
-        return missed
+        # Taken out and put back, so that the first is the one that was silent for longest.
+        last = self._numbers.pop(publisher, 0)
+        self._numbers[publisher] = number
+        if len(self._numbers) > self.KNOWN:
+            del self._numbers[next(iter(self._numbers))]
+        return number - last - 1 if 0 < last < number else 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Comparing the policy with the dense network on some frames, and the guard that acts on it."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace
+import math
+
+from adamtl_ros.runtime.engine import GatingResult
+from adamtl_ros.runtime.settings import Settings
+
+GUARD_ACTIONS = ('off', 'raise_budget', 'static')
+
+BUDGET_STEP = 0.1
+"""How much the guard raises the budget at a time."""
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """
+    Which frames are compared, and what follows.
+
+    share: of the frames that run both paths, in [0, 1].  action: what the guard does in mode
+    adaptive, one of GUARD_ACTIONS.  agreement: the least it accepts of any task, in [0, 1].
+    window: number of compared frames that figures are averaged over.
+    """
+
+    share: float = 0.1
+    action: str = 'off'
+    agreement: float = 0.8
+    window: int = 10
+
+
+class Rollout:
+    """
+    What comparing has shown since the mode was chosen, and what the guard did about it.
+
+    agreement: per task that runs, mean over the window.  saving: mean share of the MACs that the
+    policy saves, NaN before it is known.  action: what the guard has done, empty if nothing.
+    least: the budget it raised to, 0 if it did not.  Both stay so until a new Rollout begins.
+    One thread calls the methods; any may read these.
+    """
+
+    def __init__(self) -> None:
+        """Begin with a frame that is compared."""
+        self.agreement: Mapping[str, float] = {}
+        self.saving = math.nan
+        self.action = ''
+        self.least = 0.0
+        self._static = False
+        self._due = 1.0
+        self._agreements: dict[str, deque[float]] = {}
+        self._achieved: deque[float] = deque()
+
+    def settings(self, asked: Settings, comparing: Comparing) -> Settings:
+        """Return the settings of the next frame: the guard's, and whether both paths run."""
+        if asked.mode == 'adaptive' and self._static:
+            return replace(asked, mode='static')
+        if asked.mode == 'static' or not asked.tasks:
+            return asked
+        compare = False
+        if asked.mode == 'shadow' or comparing.action != 'off':
+            # Every n-th frame for a share of 1 / n, and as even as can be for others.
+            compare = comparing.share > 0.0 and self._due >= 1.0 - 1e-9
+            self._due += comparing.share - compare
+        budget = asked.budget
+        if budget is not None and asked.mode == 'adaptive':
+            budget = max(budget, self.least)
+        return replace(asked, budget=budget, compare=compare)
+
+    def note(self, stats: GatingResult, comparing: Comparing) -> str:
+        """Take in what a frame showed; return what the guard does about it, mostly nothing."""
+        if not stats.task_agreement:
+            return ''
+        self._achieved = deque([*self._achieved, stats.budget_achieved], comparing.window)
+        self.saving = 1.0 - sum(self._achieved) / len(self._achieved)
+        # A task that no longer runs has nothing to say.
+        self._agreements = {
+            task: deque([*self._agreements.get(task, ()), value], comparing.window)
+            for task, value in stats.task_agreement.items()}
+        self.agreement = {
+            task: sum(values) / len(values) for task, values in self._agreements.items()}
+        full = [task for task, values in self._agreements.items()
+                if len(values) == comparing.window]
+        if stats.mode != 'adaptive' or comparing.action == 'off' or not full:
+            return ''
+        worst = min(full, key=self.agreement.__getitem__)
+        if self.agreement[worst] >= comparing.agreement:
+            return ''
+        reason = (f'agreement of {worst} is {self.agreement[worst]:.3f}, below '
+                  f'{comparing.agreement:g}')
+        if comparing.action == 'raise_budget' and stats.budget_requested < 1.0:
+            self.least = min(round(stats.budget_requested + BUDGET_STEP, 6), 1.0)
+            self.action = f'budget raised to {self.least:.3g}: {reason}'
+        else:
+            self._static = True
+            self.action = f'returned to mode static: {reason}'
+        # What was seen so far says nothing about the new budget.
+        self._agreements.clear()
+        self._achieved.clear()
+        return self.action
