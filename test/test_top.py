@@ -1,0 +1,98 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The terminal view: what it shows of what it heard."""
+
+from io import StringIO
+
+import pytest
+
+rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from adamtl_ros import top  # noqa: E402
+from adamtl_ros.cli import main  # noqa: E402
+from adamtl_ros.msg import GatingStats  # noqa: E402
+
+STATS = GatingStats(
+    mode='adaptive', budget_requested=0.6, budget_achieved=0.5, gmacs=0.7, gmacs_dense=1.4,
+    latency_ms=30.0, tasks=['semseg', 'depth'], task_token_fraction=[0.5, 0.25],
+    block_active=[1.0, 0.0, 1.0], token_fraction=[1.0, 0.0, 0.5], frames_received=12,
+    frames_processed=10, frames_dropped=2)
+VALUES = {'input rate (Hz)': '15', 'dropped: replaced': '2', 'device': 'cpu', 'model': 'glasses',
+          'backend': 'torch', 'memory (MB)': '480', 'agreement: depth': '0.91',
+          'guard': 'budget raised to 0.6: depth', 'last error': ''}
+
+
+def shown(watched: top.Watched, now: float) -> str:
+    """Return the picture as text."""
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(top.picture('left/adamtl', watched, now))
+    return console.export_text()
+
+
+def test_all_that_is_known_is_shown():
+    watched = top.Watched(level=1, message='guard', values=VALUES)
+    for number in range(50):
+        watched.add(STATS, 100.0 + number / 10)
+    text = shown(watched, 105.0)
+    for part in ('/left/adamtl', 'WARN', 'in 15 Hz', 'out 10.0 Hz', 'median 30.0 ms', 'adaptive',
+                 '0.60 asked, 0.50 achieved', '12 received = 10 processed + 2 dropped',
+                 '2 replaced', 'glasses on cpu with torch, 480 MB', '0.25', '0.91',
+                 'budget raised', '█·▅'):
+        assert part in text, part
+
+
+def test_what_is_long_ago_counts_no_more():
+    watched = top.Watched()
+    watched.add(STATS, 100.0)
+    text = shown(watched, 100.0 + top.WINDOW + 1)
+    assert 'out 0.0 Hz' in text
+    assert 'median' not in text
+
+
+def test_frames_without_a_policy_have_no_gates():
+    watched = top.Watched()
+    watched.add(GatingStats(mode='shadow', tasks=['depth'], budget_achieved=float('nan')), 1.0)
+    assert 'depth' in shown(watched, 1.5)
+
+
+@pytest.mark.parametrize(('share', 'text'), [
+    (0.0, '····'), (0.5, '██··'), (1.0, '████'), (1.2, '████'), (float('nan'), '')])
+def test_bars(share, text):
+    assert top.bar(share, 4) == text
+
+
+def test_nodes_are_found_and_one_can_be_chosen():
+    rclpy.init()
+    sender = rclpy.create_node('sender')
+    publishers = {name: sender.create_publisher(GatingStats, f'/{name}/gating_stats', 10)
+                  for name in ('left/adamtl', 'right/adamtl')}
+    every, one = top.Top(), top.Top('/right/adamtl')
+    executor = SingleThreadedExecutor()
+    for node in (sender, every, one):
+        executor.add_node(node)
+    try:
+        for _ in range(500):
+            for publisher in publishers.values():
+                publisher.publish(STATS)
+            executor.spin_once(0.02)
+            if len(every.watched) == 2 and one.watched:
+                break
+        assert set(every.watched) == set(publishers)
+        assert set(one.watched) == {'right/adamtl'}
+    finally:
+        executor.shutdown()
+        for node in (sender, every, one):
+            node.destroy_node()
+        rclpy.shutdown()
+
+
+@pytest.mark.parametrize(('arguments', 'word'), [
+    (['--once', '0'], '--once'), (['--svg', 'x.svg'], '--once'), (['--once', 'soon'], 'soon')])
+def test_bad_arguments(arguments, word, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(['top', *arguments])
+    assert end.value.code == 2
+    assert word in capsys.readouterr().err
