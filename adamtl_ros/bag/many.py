@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from copy import copy
 from functools import lru_cache
 import json
+import logging
 import os
 from pathlib import Path
 import sys
@@ -80,7 +81,8 @@ def _results(
             keywords: dict[str, Any] = {'address': scheduler} if scheduler else {
                 'n_workers': jobs, 'threads_per_worker': 1, 'processes': True,
                 # A worker that is killed for its memory would only be tried again.
-                'memory_limit': None, 'dashboard_address': None}
+                'memory_limit': None, 'dashboard_address': None,
+                'silence_logs': logging.ERROR}
             with Client(**keywords) as client:
                 futures = {
                     client.submit(work, bag, each, pure=False): bag

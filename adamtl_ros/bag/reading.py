@@ -9,13 +9,17 @@ from collections.abc import Collection
 from collections.abc import Iterator
 from contextlib import closing
 from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 import sqlite3
+import struct
 import tempfile
 from time import perf_counter
 from typing import Any
+from typing import BinaryIO
 from typing import NamedTuple
 
+from mcap.opcode import Opcode
 from mcap.records import Channel
 from mcap.records import Chunk
 from mcap.records import Message as McapMessage
@@ -212,30 +216,57 @@ def _recover_mcap(file: Path, problem: Callable[[str], None]) -> Iterator[Messag
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
     with file.open('rb') as stream:
-        records = iter(StreamReader(stream, emit_chunks=True).records)
-        while True:
-            try:
-                record = next(records)
-            except StopIteration:
-                return
-            except Exception as error:
-                problem(f'{file.name} ends in the middle ({_line(error)})')
-                return
-            try:
-                inner = breakup_chunk(record, True) if isinstance(record, Chunk) else [record]
-            except Exception as error:
-                problem(f'{file.name} has a damaged chunk ({_line(error)})')
-                continue
-            for each in inner:
-                if isinstance(each, Schema):
-                    schemas[each.id] = each
-                elif isinstance(each, Channel):
-                    channels[each.id] = each
-                elif isinstance(each, McapMessage) and each.channel_id in channels:
-                    channel = channels[each.channel_id]
-                    schema = schemas.get(channel.schema_id)
-                    yield Message(
-                        channel.topic, schema.name if schema else '', each.log_time, each.data)
+        for record in _records(stream, file.name, problem):
+            if isinstance(record, Schema):
+                schemas[record.id] = record
+            elif isinstance(record, Channel):
+                channels[record.id] = record
+            elif isinstance(record, McapMessage) and record.channel_id in channels:
+                channel = channels[record.channel_id]
+                schema = schemas.get(channel.schema_id)
+                yield Message(
+                    channel.topic, schema.name if schema else '', record.log_time, record.data)
+
+
+def _records(stream: BinaryIO, name: str, problem: Callable[[str], None]) -> Iterator[Any]:
+    records = iter(StreamReader(stream, emit_chunks=True).records)
+    while True:
+        start = stream.tell()
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except Exception as error:  # what the bytes happen to mean
+            problem(f'{name} ends in the middle ({_line(error)})')
+            with suppress(Exception):
+                yield from _begun_chunk(stream, start)
+            return
+        if not isinstance(record, Chunk):
+            yield record
+            continue
+        try:
+            inner = breakup_chunk(record, True)
+        except Exception as error:
+            problem(f'{name} has a damaged chunk ({_line(error)})')
+            continue
+        yield from inner
+
+
+def _begun_chunk(stream: BinaryIO, start: int) -> Iterator[Any]:
+    """Read the records of a chunk that was cut off; ends with whatever error the cut gives."""
+    # https://mcap.dev/spec#chunk-op0x06: opcode, length, start, end, size, checksum, compression.
+    stream.seek(start)
+    opcode, length = struct.unpack('<B36xI', stream.read(41))
+    if opcode != Opcode.CHUNK:
+        return
+    compression = stream.read(length).decode()
+    stream.seek(8, 1)
+    source: Any = stream
+    if compression == 'zstd':
+        source = zstandard.ZstdDecompressor().stream_reader(stream)
+    elif compression:
+        return
+    yield from StreamReader(source, skip_magic=True).records
 
 
 def _recover_sqlite(file: Path, problem: Callable[[str], None]) -> Iterator[Message]:
