@@ -212,7 +212,8 @@ def test_masked_policy_is_the_gathered_policy():
     images = random_image(network, batch=3)
     budgets = torch.tensor([0.4, 0.7, 0.95])
     with torch.no_grad():
-        masked, _, spent = network.forward_policy(images, budgets, tasks, noise=0.0)
+        routing = network.forward_policy(images, budgets, tasks, noise=0.0)
+        masked, spent = routing.outputs, routing.spent
     for index, budget in enumerate(budgets):
         gathered, trace = network.run_policy(images[index:index + 1], tasks, float(budget))
         assert trace.macs / network.cost.dense(tasks) == pytest.approx(float(spent[index]))
@@ -229,9 +230,10 @@ def test_task_weight_steers_the_policy():
 
 def test_gradient_reaches_the_whole_network():
     network = random_network('glasses').train()
-    outputs, wish, _ = network.forward_policy(
+    routing = network.forward_policy(
         random_image(network, batch=2), torch.tensor([0.9, 0.9]), network.config.tasks)
-    (sum(value.square().mean() for value in outputs.values()) + wish.mean()).backward()
+    (sum(value.square().mean() for value in routing.outputs.values())
+     + routing.wish.mean()).backward()
     missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     # The last bias of a stage may be without: a closed block passes no gradient.
     assert not [n for n in missing if not n.startswith('encoder.stages')], missing

@@ -4,17 +4,13 @@
 
 import functools
 
-import cv2
 import numpy as np
-
-_BITS = np.array(((8, 4, 2), (16, 0, 1), (32, 64, 128)), dtype=np.float32)
-"""The bit of each neighbour."""
 
 
 @functools.lru_cache(maxsize=1)
-def _tables() -> tuple[np.ndarray, np.ndarray]:
+def _removable() -> tuple[np.ndarray, np.ndarray]:
     """
-    Return uint8 (256), 0 where a neighbourhood lets its centre go, for the two subiterations.
+    Return which of the 256 neighbourhoods let their centre go, in the two subiterations.
 
     Bit i of a neighbourhood is neighbour x(i + 1): east first, then counter-clockwise.
     """
@@ -27,18 +23,25 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     common = (crossings == 1) & (fewest >= 2) & (fewest <= 3)
     first = common & ~((x[1] | x[2] | ~x[7]) & x[0])
     second = common & ~((x[5] | x[6] | ~x[3]) & x[4])
-    return (~first).astype(np.uint8), (~second).astype(np.uint8)
+    return first, second
 
 
 def thin(mask: np.ndarray) -> np.ndarray:
     """Return bool (h, w): `mask` reduced to its connected centre lines."""
-    kept: np.ndarray = mask.astype(np.uint8)
-    count = cv2.countNonZero(kept) if kept.size else 0
+    height, width = mask.shape
+    padded = np.zeros((height + 2, width + 2), dtype=bool)
+    padded[1:-1, 1:-1] = mask
+    flat, stride = padded.reshape(-1), width + 2
+    around = (1, 1 - stride, -stride, -1 - stride, -1, stride - 1, stride, stride + 1)
+    pixels = np.flatnonzero(flat)
     while True:
-        before = count
-        for table in _tables():
-            codes = cv2.filter2D(kept, -1, _BITS, borderType=cv2.BORDER_CONSTANT)
-            kept = cv2.bitwise_and(kept, cv2.LUT(codes, table))
-        count = cv2.countNonZero(kept)
-        if count == before:
-            return kept.astype(bool)
+        before = len(pixels)
+        for table in _removable():
+            codes = np.zeros(len(pixels), dtype=np.intp)
+            for bit, offset in enumerate(around):
+                codes |= flat[pixels + offset].astype(np.intp) << bit
+            gone = table[codes]
+            flat[pixels[gone]] = False
+            pixels = pixels[~gone]
+        if len(pixels) == before:
+            return padded[1:-1, 1:-1].copy()

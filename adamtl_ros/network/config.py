@@ -114,6 +114,10 @@ class NetworkConfig:
             raise ValueError(
                 f'{self.name}: outputs must name at least one of the tasks {", ".join(TASKS)}')
         for stage in range(stages):
+            if self.width(stage) % self.heads[stage]:
+                raise ValueError(
+                    f'{self.name}: embed_dim {self.embed_dim} gives stage {stage} '
+                    f'{self.width(stage)} channels, which {self.heads[stage]} heads do not divide')
             for axis in (0, 1):
                 size, window = self.resolution(stage)[axis], self.stage_window(stage)[axis]
                 cell = self.cells[stage][axis]

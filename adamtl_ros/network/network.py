@@ -52,6 +52,27 @@ class Trace:
     task_fraction: list[float] = field(default_factory=list)
 
 
+@dataclass
+class Routing:
+    """
+    What the policy did with a batch, for training.
+
+    outputs: per task.  wish: cost (B,) of the policy's own choice (its positive logits, whatever
+    the budget), with gradient.  spent: cost (B,) of the gates in force; both are shares of the
+    dense cost.  blocks: per stage, logits (B, tasks, blocks).  tokens: per block, logits
+    (B, tasks, cells), both without noise.  opened: per stage, the blocks' gates (B, blocks).
+    gates: per block, (B, cells), the tokens' gates in force, 0 in a closed block.
+    """
+
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    wish: Tensor = field(default_factory=Tensor)
+    spent: Tensor = field(default_factory=Tensor)
+    blocks: list[Tensor] = field(default_factory=list)
+    tokens: list[Tensor] = field(default_factory=list)
+    opened: list[Tensor] = field(default_factory=list)
+    gates: list[Tensor] = field(default_factory=list)
+
+
 class AdaMTL(nn.Module):
     """
     One encoder, a decoder a task, and the policy that gates the encoder's blocks.
@@ -162,44 +183,52 @@ class AdaMTL(nn.Module):
         return self.standard(self.decode(taps, tasks or self.config.tasks))
 
     def forward_policy(
-            self, image: Tensor, budgets: Tensor, tasks: Sequence[str], noise: float = 1.0
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+            self, image: Tensor, budgets: Tensor, tasks: Sequence[str],
+            noise: float | Tensor = 1.0, free: bool = False, measured: bool = False) -> Routing:
         """
         Run the masked network under its policy, for training.
 
-        budgets: (B,).  noise: scale of the Gumbel noise on the logits.  The gates are those that
-        the same budget allows at inference, passed straight through to a sigmoid of the logits.
-        Returns the outputs, the cost (B,) that the policy's own choice (its positive logits,
-        whatever the budget) would have, and the cost (B,) of the gates in force, both as shares
-        of the dense cost and the first with gradient.
+        budgets: (B,).  noise: scale of the Gumbel noise on the logits, one for all or (B,).
+        free: the gates open where a logit is positive, whatever that costs, instead of as the
+        same budget allows at inference.
+        measured: the gates are leaves of the graph, so that the gradient of a loss to them (what
+        an open gate gains) can be read, and nothing reaches the policy through them; otherwise
+        they pass their gradient straight through to a sigmoid of the logits.
         """
         self.check_policy()
         chosen = self.task_indices(tasks)
         enabled = tuple(tasks)
         allowances = [
-            Allowance(self.cost, enabled, float(budget), self.config.frame_spread)
+            Allowance(
+                self.cost, enabled, None if free else float(budget), self.config.frame_spread)
             for budget in budgets]
         dense = self.cost.dense(enabled)
+        budgets = budgets.to(image.device)
+        routing = Routing()
         wish = torch.full(budgets.shape, float(self.cost.minimum(enabled)), device=image.device)
         x, index = self.encoder.stem(image), 0
         taps: list[Tensor] = []
         for number, blocks, policy in self.stages():
-            pooled = policy.pool(x)
+            pooled = policy.pool(x.detach() if measured else x)
             logits = policy.blocks(pooled, budgets, chosen).float()
+            routing.blocks.append(logits)
             opened, wanted = self._union(logits, noise)
             ranked = np.stack([
                 allowance.open_stage(number, row)
                 for allowance, row in zip(allowances, opened.detach().cpu().numpy())])
             block_gates = _straight_through(opened, torch.from_numpy(ranked).to(opened))
+            routing.opened.append(block_gates)
             controller = allowances[0].controllers * self.cost.token_controller[number]
             if policy.per_stage:
                 token_logits = policy.tokens(pooled, budgets, chosen).float()
             for position, block in enumerate(blocks):
                 geometry = self.geometry[index]
                 if not policy.per_stage:
-                    token_logits = policy.tokens(policy.pool(x), budgets, chosen).float()
-                scores, token_wish = self._union(
-                    token_logits[:, position if policy.per_stage else 0], noise)
+                    pooled = policy.pool(x.detach() if measured else x)
+                    token_logits = policy.tokens(pooled, budgets, chosen).float()
+                logits = token_logits[:, position if policy.per_stage else 0]
+                routing.tokens.append(logits)
+                scores, token_wish = self._union(logits, noise)
                 keys = scores.detach().cpu().numpy()
                 hard = np.zeros(keys.shape, dtype=np.float32)
                 thresholds = np.zeros((len(keys), 1), dtype=np.float32)
@@ -207,24 +236,28 @@ class AdaMTL(nn.Module):
                     if ranked[row, position]:
                         choice = allowance.open_tokens(geometry, keys[row])
                         hard[row], thresholds[row] = choice.cells, choice.threshold
-                cells = _straight_through(
-                    scores - torch.from_numpy(thresholds).to(scores),
-                    torch.from_numpy(hard).to(scores))
-                cells = cells * block_gates[:, position, None]
+                if measured:
+                    cells = torch.from_numpy(hard).to(scores).requires_grad_()
+                else:
+                    cells = block_gates[:, position, None] * _straight_through(
+                        scores - torch.from_numpy(thresholds).to(scores),
+                        torch.from_numpy(hard).to(scores))
                 x = block(x, policy.spread(cells, block.size))
+                routing.gates.append(cells)
                 wish = wish + wanted[:, position] * (
                     self._gate_cost(geometry, token_wish) + controller)
                 index += 1
             x = self._downsample(number, x, taps)
-        spent = torch.tensor([allowance.spent / dense for allowance in allowances])
-        return self.standard(self.decode(taps, tasks)), wish / dense, spent
+        routing.outputs = self.standard(self.decode(taps, tasks))
+        routing.wish = wish / dense
+        routing.spent = torch.tensor([allowance.spent / dense for allowance in allowances])
+        return routing
 
-    def _union(self, logits: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    def _union(self, logits: Tensor, noise: float | Tensor) -> tuple[Tensor, Tensor]:
         """Join (B, tasks, n): the largest noisy logit, and its straight-through gate at 0."""
-        if noise:
-            uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
-            logits = logits + noise * (uniform.log() - (-uniform).log1p())
-        joined = logits.amax(1)
+        uniform = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
+        scale = torch.as_tensor(noise, dtype=logits.dtype, device=logits.device).view(-1, 1, 1)
+        joined = (logits + scale * (uniform.log() - (-uniform).log1p())).amax(1)
         return joined, _straight_through(joined, (joined > 0).to(joined))
 
     def _gate_cost(self, geometry: BlockGeometry, cells: Tensor) -> Tensor:

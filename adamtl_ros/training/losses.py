@@ -9,22 +9,30 @@ from torch import Tensor
 import torch.nn.functional as functional
 
 from adamtl_ros.network.encoder import upsample
+from adamtl_ros.tasks import depth_of
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 
 WEIGHTS = {
-    'semseg': 1.0, 'human_parts': 1.0, 'saliency': 2.0, 'normals': 3.0, 'edges': 2.0,
-    'depth': 1.5}
-"""How much each task counts in the sum; chosen so that the terms start at similar size."""
+    'plain': {
+        'semseg': 1.0, 'human_parts': 1.0, 'saliency': 2.0, 'normals': 3.0, 'edges': 2.0,
+        'depth': 1.5},
+    'paper': {
+        'semseg': 1.0, 'human_parts': 2.0, 'saliency': 5.0, 'normals': 10.0, 'edges': 50.0,
+        'depth': 1.0}}
+"""How much each task counts in the sum; the plain ones make the terms start at similar size."""
 
 STRIDE = {'edges': 1}
-"""Spacing of the label pixels that are compared (2 unless given): edges are one pixel thin."""
+"""Spacing of the label pixels that the plain losses compare (2 unless given): edges are thin."""
 
 EDGE_WEIGHT = 4.0
-"""How much an edge pixel counts: about a twelfth of all pixels are edges."""
+"""How much an edge pixel counts in the plain loss: about a twelfth of all pixels are edges."""
+
+EDGE_SHARE = 0.95
+"""Weight of edge pixels, and 1 - this of the others, in the paper's loss."""
 
 
-def task_loss(
+def plain_loss(
         task: str, outputs: Tensor, label: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """
     Return the scalar loss of one task.
@@ -38,8 +46,7 @@ def task_loss(
     outputs = upsample(outputs.float(), label.shape[1:3])
     kind = TASKS[task].kind
     if kind == 'classes':
-        return functional.cross_entropy(
-            outputs, label.long(), class_weights, ignore_index=IGNORE)
+        return _cross_entropy(outputs, label, class_weights)
     if task == 'edges':
         target = label.float()
         return functional.binary_cross_entropy_with_logits(
@@ -48,11 +55,47 @@ def task_loss(
         return functional.binary_cross_entropy_with_logits(outputs[:, 0], label.float() / 255)
     if kind == 'normals':
         target, valid = normals_of(label)
-        cosine = functional.cosine_similarity(outputs, target, 1)
-        return ((1 - cosine) * valid).sum() / valid.sum().clamp(min=1)
+        return _mean(1 - functional.cosine_similarity(outputs, target, 1), valid)
     metres = label.float() / 1000
-    valid = metres > 0
-    error = (outputs[:, 0] - metres.clamp(min=1e-3).log()).abs()
+    return _mean((outputs[:, 0] - metres.clamp(min=1e-3).log()).abs(), metres > 0)
+
+
+def paper_loss(
+        task: str, outputs: Tensor, label: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """
+    Return the scalar loss of one task as AdaMTL defines it (after ASTMT and MTI-Net).
+
+    As `plain_loss`, but cross-entropy without class weights, balanced binary cross-entropy for
+    maps (Xie & Tu, ICCV 2015, equation 2: saliency by the batch's share, edges by EDGE_SHARE), L1
+    on unit normals, L1 on metres.
+    """
+    outputs = upsample(outputs.float(), label.shape[1:3])
+    kind = TASKS[task].kind
+    if kind == 'classes':
+        return _cross_entropy(outputs, label, None)
+    if kind == 'map':
+        target = label.float() if task == 'edges' else (label >= 128).float()
+        positive = EDGE_SHARE if task == 'edges' else 1 - target.mean()
+        weight = torch.where(target > 0, positive, 1 - positive)
+        return functional.binary_cross_entropy_with_logits(outputs[:, 0], target, weight)
+    if kind == 'normals':
+        target, valid = normals_of(label)
+        return _mean((functional.normalize(outputs, dim=1) - target).abs().mean(1), valid)
+    metres = label.float() / 1000
+    return _mean((depth_of(outputs[:, 0]) - metres).abs(), metres > 0)
+
+
+LOSSES = {'plain': plain_loss, 'paper': paper_loss}
+
+
+def _cross_entropy(outputs: Tensor, label: Tensor, weights: Tensor | None) -> Tensor:
+    if not bool((label != IGNORE).any()):
+        # Nothing is labelled: no loss, but a gradient of zero for everyone.
+        return outputs.sum() * 0
+    return functional.cross_entropy(outputs, label.long(), weights, ignore_index=IGNORE)
+
+
+def _mean(error: Tensor, valid: Tensor) -> Tensor:
     return (error * valid).sum() / valid.sum().clamp(min=1)
 
 
@@ -64,10 +107,39 @@ def normals_of(label: Tensor) -> tuple[Tensor, Tensor]:
 
 def total_loss(
         outputs: Mapping[str, Tensor], frames: Mapping[str, Tensor],
-        class_weights: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        class_weights: Mapping[str, Tensor], kind: str = 'plain',
+) -> tuple[Tensor, dict[str, float]]:
     """Return the weighted sum over the tasks, and each task's own loss."""
     losses = {
-        task: task_loss(task, value, frames[task], class_weights.get(task))
+        task: LOSSES[kind](task, value, frames[task], class_weights.get(task))
         for task, value in outputs.items()}
-    total = torch.stack([WEIGHTS[task] * value for task, value in losses.items()]).sum()
+    total = torch.stack([WEIGHTS[kind][task] * value for task, value in losses.items()]).sum()
     return total, {task: float(value.detach()) for task, value in losses.items()}
+
+
+def distillation_loss(outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """
+    Return the weighted sum, over the tasks, of how far outputs are from those of a teacher.
+
+    Both (B, channels, H, W).  Kullback-Leibler divergence for classes and maps, 1 - cosine for
+    normals, absolute difference for depth.
+    """
+    losses = []
+    for task, value in outputs.items():
+        value, kind = value.float(), TASKS[task].kind
+        goal = upsample(teacher[task].detach().float(), value.shape[-2:])
+        if kind == 'classes':
+            loss = functional.kl_div(
+                value.log_softmax(1), goal.log_softmax(1), reduction='none',
+                log_target=True).sum(1)
+        elif kind == 'map':
+            share = goal.sigmoid()
+            loss = functional.binary_cross_entropy_with_logits(value, share, reduction='none')
+            loss = loss - functional.binary_cross_entropy_with_logits(
+                goal, share, reduction='none')
+        elif kind == 'normals':
+            loss = 1 - functional.cosine_similarity(value, goal, 1)
+        else:
+            loss = (value - goal).abs()
+        losses.append(WEIGHTS['plain'][task] * loss.mean())
+    return torch.stack(losses).sum()

@@ -1,176 +1,495 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 """
-The training stages: 'static' trains the dense network, 'adaptive' its policy along with it.
+Train a network: the dense one, its controllers, then both together (docs/training.md).
 
-In the adaptive stage every step draws a budget; half of the batch runs dense, so that the static
-network stays good, the other half under the policy.  The loss adds the squared distance between
-the budget and the mean cost, over the batch, of what the policy would choose by itself.
+Under torchrun each process takes its share of every batch.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
-from dataclasses import dataclass
-from dataclasses import fields
+import contextlib
+from dataclasses import asdict
+import json
 import math
 import os
 from pathlib import Path
 import sys
 import time
+from typing import Any
 
-import cv2
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn
+from rich.progress import MofNCompleteColumn
+from rich.progress import Progress
+from rich.progress import TimeElapsedColumn
+from rich.progress import TimeRemainingColumn
 import torch
 from torch import Tensor
-import yaml
+import torch.distributed as distributed
 
-from adamtl_ros.datasets.egorooms import EgoRooms
+from adamtl_ros.datasets import open_dataset
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.runtime.preprocess import normalise
-from adamtl_ros.tasks import IGNORE
-from adamtl_ros.tasks import TASKS
+from adamtl_ros.tasks import ordered
+from adamtl_ros.training.batches import class_weights
+from adamtl_ros.training.batches import StepBatches
+from adamtl_ros.training.batches import validation_batches
+from adamtl_ros.training.config import read_config
+from adamtl_ros.training.config import TrainConfig
+from adamtl_ros.training.losses import distillation_loss
 from adamtl_ros.training.losses import total_loss
+from adamtl_ros.training.objectives import efficiency_loss
+from adamtl_ros.training.objectives import gain_loss
+from adamtl_ros.training.objectives import open_loss
+
+STATE = 2
+"""Version of the state file."""
+
+GATED_WEIGHT = 0.5
+"""How much the labels count for the gated outputs, beside the dense ones (objective gain)."""
+
+SUBSETS = 0.5
+"""How often a step enables only some of the tasks, so that each controller learns its own."""
+
+EXPLORE = 0.3
+"""Share of frames that are routed nearly at random: gains must be known off the policy's path."""
+
+VALIDATION_BUDGET = 0.5
+
+LOG_EVERY = 20
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """
-    One training run.
-
-    data: folder of the training split.  out: the weights file; its training state lies beside it.
-    stage: 'static' or 'adaptive'.  start: weights to begin with ('' for none).
-    steps, batch, rate (peak learning rate), warmup (steps).  decay: AdamW weight decay.
-    budgets: range from which the adaptive stage draws.  cost_weight: of the budget term.
-    save_every: steps between checkpoints.  threads: 0 leaves it to torch.
-    bfloat16: autocast; worth it only where the processor computes in it natively.
-    """
-
-    data: str = ''
-    out: str = 'glasses.safetensors'
-    preset: str = 'glasses'
-    stage: str = 'static'
-    start: str = ''
-    steps: int = 1000
-    batch: int = 16
-    rate: float = 1e-3
-    policy_rate: float = 1e-3
-    warmup: int = 100
-    decay: float = 0.05
-    budgets: tuple[float, float] = (0.3, 1.0)
-    cost_weight: float = 20.0
-    save_every: int = 100
-    seed: int = 0
-    threads: int = 0
-    bfloat16: bool = False
-
-    def __post_init__(self) -> None:
-        """Raise ValueError on values that cannot work."""
-        if self.preset not in PRESETS:
-            raise ValueError(f'preset {self.preset!r}: choose one of {", ".join(PRESETS)}')
-        if self.stage not in ('static', 'adaptive'):
-            raise ValueError(f'stage {self.stage!r}: choose static or adaptive')
-        if self.stage == 'adaptive' and self.batch < 2:
-            raise ValueError('the adaptive stage splits the batch: it needs at least 2 frames')
-        if not self.data:
-            raise ValueError('data is empty: give the folder of the training split, data=FOLDER')
-        if not 0 < self.budgets[0] <= self.budgets[1] <= 1:
-            raise ValueError(f'budgets {self.budgets}: give two ascending numbers in (0, 1]')
+class TrainingError(RuntimeError):
+    """Training cannot go on; what was saved stands."""
 
 
-def read_config(arguments: Sequence[str]) -> TrainConfig:
-    """Read `CONFIG.yaml key=value ...`; ValueError names what is wrong."""
-    path, *pairs = arguments
-    with open(path, encoding='utf-8') as file:
-        values = yaml.safe_load(file) or {}
-    if not isinstance(values, dict):
-        raise ValueError(f'{path}: expected a mapping of settings')
-    for pair in pairs:
-        key, equals, text = pair.partition('=')
-        if not equals:
-            raise ValueError(f'{pair!r}: settings are given as key=value')
-        values[key] = yaml.safe_load(text)
-    known: dict[str, Callable] = {
-        item.name: type(item.default) for item in fields(TrainConfig)}
-    for key, value in values.items():
-        if key not in known:
-            raise ValueError(f'unknown setting {key!r}: the settings are {", ".join(known)}')
-        kind = known[key]
+class Trainer:
+    """A run that resumes from the state file beside its weights."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.console = Console(stderr=True, highlight=False)
+        self.rank = distributed.get_rank() if distributed.is_initialized() else 0
+        self.world = distributed.get_world_size() if distributed.is_initialized() else 1
+        self.device = _device(config.device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        torch.manual_seed(config.seed)
+        given = checkpoint.load(config.start) if config.start else None
+        base = given.config if given else PRESETS[config.preset]
+        data = open_dataset(config.data, config.chosen(base), 'train')
+        self.network = self._begin(given, config.network_config(base, data.classes))
+        self.network.to(self.device)
+        self.teacher = None
+        if config.teacher:
+            self.teacher = checkpoint.load(config.teacher).to(self.device)
+            self._check_teacher(self.teacher)
+        self.tasks = self.network.config.tasks
+        size = self.network.config.input_size
+        self.batches = StepBatches(data, size, config.batch, config.seed, self.rank, self.world)
+        self.validation = []
+        if config.val:
+            self.validation = validation_batches(
+                open_dataset(config.val, self.tasks, 'val'), size, config.batch, config.val_frames)
+        self.class_weights = {}
+        if config.loss == 'plain':
+            self.class_weights = {
+                task: value.to(self.device) for task, value in
+                class_weights(data, self.network.config.outputs).items()}
+        policy = self.policy = list(self.network.policy.parameters())
+        inside = {id(parameter) for parameter in policy}
+        rest = [p for p in self.network.parameters() if id(p) not in inside]
+        self.clipped = [
+            part for part, wanted in ((rest, config.stage != 'open'),
+                                      (policy, config.stage != 'static')) if wanted]
+        if config.stage == 'open':
+            for parameter in rest:
+                parameter.requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(self._groups(rest, policy), lr=config.rate)
+        self.average = None
+        if config.ema:
+            self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.step, self.best = 0, math.inf
+        self.out = Path(config.out)
+        self.state_path = self.out.with_suffix('.state.pt')
+        if self.state_path.is_file():
+            self._resume()
+
+    def _begin(self, given: AdaMTL | None, wanted: NetworkConfig) -> AdaMTL:
+        """Return the network to train, with what fits of the weights to begin with."""
+        network = AdaMTL(wanted)
+        if given is None:
+            return network
+        state, old = network.state_dict(), given.state_dict()
+        fresh = []
+        for part in ('encoder', 'policy', *(f'decoders.{task}' for task in network.config.tasks)):
+            names = [name for name in state if name.startswith(part + '.')]
+            if _same(part, wanted, given.config) and all(
+                    name in old and old[name].shape == state[name].shape for name in names):
+                state |= {name: old[name] for name in names}
+            elif part == 'encoder':
+                raise ValueError(
+                    f'start={self.config.start}: its encoder has other shapes')
+            else:
+                fresh.append(part)
+        network.load_state_dict(state)
+        self._say(f'begins with {self.config.start}'
+                  + (f', but for {", ".join(fresh)}' if fresh else ''))
+        return network
+
+    def _check_teacher(self, teacher: AdaMTL) -> None:
+        have, need = teacher.config, self.network.config
+        lacking = [t for t in need.tasks if have.outputs.get(t) != need.outputs[t]]
+        if have.input_size != need.input_size or lacking:
+            raise ValueError(
+                f'teacher={self.config.teacher}: it must have the same input size '
+                f'({need.input_size}) and outputs ({need.outputs}) as the network')
+
+    def _groups(self, rest: list[Any], policy: list[Any]) -> list[dict[str, Any]]:
+        config, groups = self.config, []
+        if config.stage != 'open':
+            for decays in (True, False):
+                groups.append({
+                    'params': [p for p in rest if (p.dim() > 1) == decays],
+                    'weight_decay': config.decay if decays else 0.0})
+        if config.stage != 'static':
+            groups.append({'params': policy, 'weight_decay': 0.0})
+        return groups
+
+    def _resume(self) -> None:
+        again = f'remove {self.state_path} to begin anew, or choose another out='
         try:
-            values[key] = tuple(float(v) for v in value) if kind is tuple else kind(value)
-        except (TypeError, ValueError):
-            raise ValueError(f'{key}={value!r}: expected {kind.__name__}') from None
-    return TrainConfig(**values)
+            state = torch.load(self.state_path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise ValueError(f'{self.state_path} is damaged ({error}): {again}') from error
+        if state.get('version') != STATE:
+            raise ValueError(f'{self.state_path} was written by another version: {again}')
+        mine = self._identity()
+        for key, value in state['identity'].items():
+            if mine[key] != value:
+                raise ValueError(
+                    f'{self.state_path} belongs to a run with {key}={value}, not {mine[key]}: '
+                    f'{again}')
+        self.network.load_state_dict(state['network'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.average, self.step, self.best = state['average'], state['step'], state['best']
+        self._say(f'resuming at step {self.step}')
+
+    def _identity(self) -> dict[str, str]:
+        """Return what a resumed run must have in common with the one that it continues."""
+        keys = ('data', 'stage', 'objective', 'loss', 'batch', 'seed', 'ema')
+        return {
+            **{key: str(getattr(self.config, key)) for key in keys},
+            'network': self.network.config.to_json()}
+
+    def _say(self, text: str) -> None:
+        if self.rank == 0:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def loss(self, frames: Mapping[str, Any], step: int) -> tuple[Tensor, dict[str, float], Any]:
+        """Return the loss of a batch, the figures to report, and the policy's routing if any."""
+        config, image = self.config, normalise(frames['image'])
+        if config.stage == 'open':
+            routing = self.network.forward_policy(
+                image, torch.ones(len(image)), self.tasks, 0.0, measured=True)
+            loss = open_loss(routing)
+            return loss, {}, None
+        taught: Mapping[str, Tensor] | None = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher(image, self.tasks)
+        if config.stage == 'static':
+            outputs = self.network(image)
+            loss, report = self._task_loss(outputs, frames)
+        elif config.objective == 'gain':
+            return self._gain(image, frames, step, taught)
+        else:
+            tasks = self.tasks
+            if step < config.alternate:
+                tasks = (tasks[step // self.batches.per_epoch % len(tasks)],)
+            routing = self.network.forward_policy(
+                image, torch.full((len(image),), config.tokens_target), tasks, free=True)
+            outputs = routing.outputs
+            loss, report = self._task_loss(outputs, frames)
+            efficiency = efficiency_loss(
+                self.network, routing, config.blocks_target, config.tokens_target,
+                config.weighted_tokens, config.efficiency)
+            report |= {'efficiency': float(efficiency.detach()),
+                       'spent': float(routing.spent.mean())}
+            loss = loss + config.efficiency_weight * efficiency
+        if taught is not None:
+            distance = distillation_loss(outputs, taught)
+            report['distil'] = float(distance.detach())
+            loss = loss + config.distill * distance
+        return loss, report, None
+
+    def _gain(
+            self, image: Tensor, frames: Mapping[str, Any], step: int,
+            taught: Mapping[str, Tensor] | None) -> tuple[Tensor, dict[str, float], Any]:
+        """Run the batch dense and under budgets of its own; the gates' gains are measured."""
+        rng = np.random.default_rng((self.config.seed, step, self.rank))
+        low, high = self.config.budgets
+        budgets = torch.from_numpy(rng.triangular(
+            low, low + 0.37 * (high - low), high + 1e-9, len(image)).astype(np.float32))
+        noise = torch.from_numpy(
+            np.where(rng.random(len(image)) < EXPLORE, 10.0, 0.5).astype(np.float32))
+        rng = np.random.default_rng((self.config.seed, step))
+        tasks = self.tasks
+        if len(tasks) > 1 and rng.random() < SUBSETS:
+            count = int(rng.integers(1, len(tasks)))
+            tasks = ordered(rng.choice(tasks, count, replace=False).tolist())
+        dense = self.network(image)
+        loss, report = self._task_loss(dense, frames)
+        routing = self.network.forward_policy(image, budgets, tasks, noise, measured=True)
+        gated, _ = self._task_loss(routing.outputs, frames)
+        distance = distillation_loss(routing.outputs, dense if taught is None else taught)
+        report |= {
+            'dense': float(loss.detach()), 'gated': float(gated.detach()),
+            'distil': float(distance.detach()),
+            'off_budget': float((routing.wish.detach() - budgets).abs().mean())}
+        loss = loss + GATED_WEIGHT * gated + self.config.distill * distance
+        return loss, report, (routing, budgets, tasks)
+
+    def _task_loss(
+            self, outputs: Mapping[str, Tensor], frames: Mapping[str, Any]
+    ) -> tuple[Tensor, dict[str, float]]:
+        return total_loss(outputs, frames, self.class_weights, self.config.loss)
+
+    def advance(self, frames: Mapping[str, Any]) -> dict[str, float]:
+        """
+        Train one step on its batch; returns the batch's figures.
+
+        TrainingError: the loss or its gradient is not finite; the network is left as it was.
+        """
+        config = self.config
+        # What stays as it is keeps its running statistics too.
+        self.network.train(config.stage != 'open')
+        factor = learning_rate(config, self.step)
+        for group in self.optimizer.param_groups:
+            group['lr'] = factor * (
+                config.policy_rate if group['params'][0] is self.policy[0] else config.rate)
+        # Noise depends on the step alone, so that a resumed run takes the same path.
+        torch.manual_seed(config.seed * 1_000_003 + self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        moved = self._move(frames)
+        with self._autocast():
+            loss, report, routed = self.loss(moved, self.step)
+        loss.backward()
+        if routed is not None:
+            guide = gain_loss(self.network, *routed)
+            guide.backward()
+            report['policy'] = float(guide.detach())
+        report['loss'] = float(loss.detach())
+        self._share_gradients(report)
+        norms = [torch.nn.utils.clip_grad_norm_(part, config.clip) for part in self.clipped]
+        if not math.isfinite(report['loss']) or not all(bool(n.isfinite()) for n in norms):
+            raise TrainingError(
+                f'the loss is {report["loss"]} (gradient {max(map(float, norms))}) at step '
+                f'{self.step}, frames {", ".join(frames["ids"])}. {self._kept()} Lower rate= (or '
+                'look at these frames) and start again: it resumes there')
+        self.optimizer.step()
+        if self.average is not None:
+            weight = 1 - min(config.ema, (1 + self.step) / (10 + self.step))
+            for name, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, weight)
+        self.step += 1
+        return report
+
+    def _move(self, frames: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value.to(self.device, non_blocking=True) for key, value in frames.items()
+                if key != 'ids'}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+
+    def _share_gradients(self, report: dict[str, float]) -> None:
+        """Average gradients, running statistics and figures over the processes."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for part in self.clipped for p in part if p.grad is not None]
+        running = [b for n, b in self.network.named_buffers() if 'running_' in n]
+        figures = torch.tensor(list(report.values()), device=self.device)
+        tensors = [*gradients, *running, figures]
+        flat = torch.cat([tensor.flatten() for tensor in tensors]) / self.world
+        distributed.all_reduce(flat)
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors])):
+            tensor.copy_(part.view_as(tensor))
+        report.update(zip(report, figures.tolist()))
+
+    def run(self) -> None:
+        """
+        Train to the last step, and write weights and state on the way.
+
+        TrainingError: a loss that is not finite, or files that cannot be written.
+        """
+        config = self.config
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        loader = iter(self.batches.loader(self.step, config.steps, config.workers))
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with self._events() as events, Progress(
+                *columns, console=self.console,
+                disable=self.rank > 0 or not self.console.is_terminal) as progress:
+            task = progress.add_task(config.stage, total=config.steps, completed=self.step)
+            mean: dict[str, float] = {}
+            began = time.monotonic()
+            waited = 0.0
+            while self.step < config.steps:
+                asked = time.monotonic()
+                frames = next(loader)
+                waited += time.monotonic() - asked
+                if 'error' in frames:
+                    self.save()
+                    raise TrainingError(f'{frames["error"]} (step {self.step}). {self._kept()}')
+                report = self.advance(frames)
+                mean = {k: 0.95 * mean.get(k, v) + 0.05 * v for k, v in report.items()} | {
+                    k: v for k, v in mean.items() if k not in report}
+                progress.update(task, completed=self.step)
+                if self.step % LOG_EVERY == 0 or self.step == config.steps:
+                    took = (time.monotonic() - began) / ((self.step - 1) % LOG_EVERY + 1)
+                    mean['data'] = waited / max(time.monotonic() - began, 1e-9)
+                    self._log(mean, took, events)
+                    began, waited = time.monotonic(), 0.0
+                if self.step % config.validate_every == 0 or self.step == config.steps:
+                    self._validate(events)
+                if self.step % config.save_every == 0 or self.step == config.steps:
+                    self.save()
+
+    def _log(self, mean: Mapping[str, float], took: float, events: Any) -> None:
+        left = round((self.config.steps - self.step) * took)
+        figures = ' '.join(f'{k} {v:.3f}' for k, v in mean.items() if k != 'data')
+        self._say(
+            f'step {self.step}/{self.config.steps}, {self.config.batch / took:.1f} frames/s, '
+            f'data {mean["data"]:.1%}, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left: '
+            + figures)
+        if events is not None:
+            for key, value in mean.items():
+                events.add_scalar(f'train/{key}', value, self.step)
+            events.add_scalar('train/rate', self.optimizer.param_groups[0]['lr'], self.step)
+
+    @contextlib.contextmanager
+    def _events(self) -> Iterator[Any]:
+        if not self.config.log or self.rank:
+            yield None
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ValueError(
+                "log=true needs TensorBoard: pip install 'adamtl_ros[train]'") from None
+        with SummaryWriter(str(self.out.with_suffix('.log')), purge_step=self.step) as events:
+            yield events
+
+    def weights(self) -> AdaMTL:
+        """Return the network whose weights are kept: averaged ones where `ema` is set."""
+        if self.average is None:
+            return self.network
+        network = AdaMTL(self.network.config).to(self.device)
+        network.load_state_dict(self.average)
+        return network
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """
+        Return the mean losses on the validation frames: 'dense', and 'gated' where a policy runs.
+
+        The policy runs without noise, under a budget of 0.5 or (objective efficiency) as it
+        chooses by itself.
+        """
+        network = self.weights().eval()
+        sums: dict[str, float] = {}
+        for batch in self.validation:
+            frames = self._move(batch)
+            image, count = normalise(frames['image']), len(batch['ids'])
+            runs = {'dense': network(image)}
+            if self.config.stage != 'static':
+                free = self.config.objective == 'efficiency'
+                level = self.config.tokens_target if free else VALIDATION_BUDGET
+                runs['gated'] = network.forward_policy(
+                    image, torch.full((count,), level), self.tasks, 0.0, free).outputs
+            for name, outputs in runs.items():
+                sums[name] = sums.get(name, 0) + count * float(
+                    self._task_loss(outputs, frames)[0])
+        total = sum(len(batch['ids']) for batch in self.validation)
+        return {name: value / total for name, value in sums.items()}
+
+    def _validate(self, events: Any) -> None:
+        """Validate on the first process, and keep the weights if they are the best so far."""
+        if not self.validation or self.rank:
+            return
+        losses = self.validate()
+        score = sum(losses.values()) / len(losses)
+        better = score < self.best
+        self._say(f'validation at step {self.step}: ' + ' '.join(
+            f'{name} {value:.4f}' for name, value in losses.items())
+            + (' (best so far)' if better else ''))
+        if events is not None:
+            for name, value in losses.items():
+                events.add_scalar(f'val/{name}', value, self.step)
+        if better:
+            self.best = score
+            self._write_weights(self.out.with_suffix('.best.safetensors'))
+
+    def save(self) -> None:
+        """Write the training state, then the weights, each in one move."""
+        if self.rank:
+            return
+        self._write(self.state_path, lambda part: torch.save({
+            'version': STATE, 'identity': self._identity(), 'step': self.step, 'best': self.best,
+            'network': self.network.state_dict(), 'average': self.average,
+            'optimizer': self.optimizer.state_dict()}, part))
+        self._write_weights(self.out)
+
+    def _write_weights(self, path: Path) -> None:
+        notes = {
+            'licence': 'Apache-2.0', 'trained': f'{self.config.stage} stage, step {self.step}',
+            'settings': json.dumps(asdict(self.config))}
+        self._write(path, lambda part: checkpoint.save(part, self.weights(), notes=notes))
+
+    def _write(self, path: Path, write: Any) -> None:
+        """Write a file beside its place and move it there; what was there stays until then."""
+        part = path.with_name(path.name + '.part')
+        try:
+            write(part)
+            with open(part, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except (OSError, RuntimeError, ValueError) as error:
+            part.unlink(missing_ok=True)
+            raise TrainingError(
+                f'cannot write {path} at step {self.step}: {error}. {self._kept()} Make room and '
+                'start again: it resumes there') from error
+
+    def _kept(self) -> str:
+        try:
+            state = torch.load(self.state_path, map_location='cpu', weights_only=True)
+        except Exception:
+            return 'No state was saved yet.'
+        return f'{self.state_path} keeps step {state["step"]}.'
 
 
-class Batches:
-    """Random augmented batches from a corpus that is held decoded in memory."""
-
-    def __init__(self, data: EgoRooms, batch: int, seed: int) -> None:
-        self.data = data
-        self.batch = batch
-        self.seed = seed
-        if batch > len(data):
-            raise ValueError(f'batch {batch}: {data.root} has fewer frames ({len(data)})')
-        self.frames = [data[index] for index in range(len(data))]
-
-    def draw(self, step: int) -> dict[str, Tensor]:
-        """Return the batch of a step: each epoch sees every frame once, in an order of its own."""
-        per_epoch = len(self.frames) // self.batch
-        epoch, position = divmod(step, per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.frames))
-        rng = np.random.default_rng((self.seed, epoch, position))
-        chosen = order[position * self.batch:(position + 1) * self.batch]
-        frames = [augment(self.frames[index], rng) for index in chosen]
-        stacked = {key: np.stack([frame[key] for frame in frames]) for key in frames[0]}
-        if 'depth' in stacked:
-            # torch does little with 16-bit unsigned numbers.
-            stacked['depth'] = stacked['depth'].astype(np.int32)
-        return {key: torch.from_numpy(value) for key, value in stacked.items()}
+def _same(part: str, wanted: NetworkConfig, given: NetworkConfig) -> bool:
+    """Return whether a part of two networks is for the same tasks and classes."""
+    if part == 'policy':
+        return wanted.policy != 'task_aware' or wanted.tasks == given.tasks
+    task = part.partition('.')[2]
+    return wanted.classes.get(task) == given.classes.get(task)
 
 
-def augment(frame: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Mirror, zoom in (up to 1.3) and change brightness, contrast and colour balance."""
-    frame = dict(frame)
-    if rng.random() < 0.5:
-        frame = {key: value[:, ::-1] for key, value in frame.items()}
-        if 'normals' in frame:
-            normals = frame['normals'].copy()
-            valid = normals.any(-1)
-            normals[..., 0] = np.where(valid, 255 - normals[..., 0], 0)
-            frame['normals'] = normals
-    height, width = frame['image'].shape[:2]
-    if rng.random() < 0.5:
-        zoom = rng.uniform(1.0, 1.3)
-        rows, columns = round(height / zoom), round(width / zoom)
-        top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
-        for key, value in frame.items():
-            part = np.ascontiguousarray(value[top:top + rows, left:left + columns])
-            how = cv2.INTER_LINEAR if key == 'image' else cv2.INTER_NEAREST
-            frame[key] = cv2.resize(part, (width, height), interpolation=how)
-        if 'depth' in frame:
-            # The same picture from a camera of the nominal focal length is this much nearer.
-            frame['depth'] = (frame['depth'] / zoom).astype(np.uint16)
-    gain = rng.uniform(0.6, 1.4) * rng.uniform(0.85, 1.15, 3)
-    image = frame['image'].astype(np.float32)
-    mean = image.mean()
-    image = ((image - mean) * rng.uniform(0.7, 1.3) + mean) * gain
-    frame['image'] = np.clip(image, 0, 255).astype(np.uint8)
-    return {key: np.ascontiguousarray(value) for key, value in frame.items()}
-
-
-def class_weights(frames: Sequence[dict[str, np.ndarray]], task: str, classes: int) -> Tensor:
-    """Return (classes,) loss weights: inverse square root of the frequency, mean 1, at most 5."""
-    counts = np.zeros(256)
-    for frame in frames:
-        counts += np.bincount(frame[task].reshape(-1), minlength=256)
-    counts[IGNORE] = 0
-    share = counts[:classes] / counts.sum()
-    weights = 1 / np.sqrt(np.maximum(share, 1e-4))
-    weights /= (weights * share).sum()
-    return torch.tensor(np.minimum(weights, 5.0), dtype=torch.float32)
+def _device(name: str) -> torch.device:
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('device=cuda: no CUDA device here; choose cpu or auto')
+    if name == 'cpu' or not torch.cuda.is_available():
+        return torch.device('cpu')
+    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -181,137 +500,31 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-class Trainer:
-    """A run that resumes from the state file beside its weights."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        torch.manual_seed(config.seed)
-        if config.start:
-            self.network = checkpoint.load(config.start)
-        else:
-            self.network = AdaMTL(PRESETS[config.preset])
-        self.tasks = self.network.config.tasks
-        print(f'reading {config.data} ...', flush=True)
-        self.batches = Batches(EgoRooms(config.data, self.tasks), config.batch, config.seed)
-        self.class_weights = {
-            task: class_weights(self.batches.frames, task, self.network.config.outputs[task])
-            for task in self.tasks if TASKS[task].kind == 'classes'}
-        self.optimizer = torch.optim.AdamW(self._groups(), lr=config.rate)
-        self.step = 0
-        self.state_path = Path(config.out).with_suffix('.state.pt')
-        if self.state_path.is_file():
-            state = torch.load(self.state_path, weights_only=True)
-            if state['stage'] != config.stage:
-                raise ValueError(
-                    f'{self.state_path} belongs to the stage {state["stage"]!r}: remove it or '
-                    'choose another out=')
-            self.network.load_state_dict(state['network'])
-            self.optimizer.load_state_dict(state['optimizer'])
-            self.step = state['step']
-            print(f'resuming at step {self.step}', flush=True)
-
-    def _groups(self) -> list[dict[str, object]]:
-        groups = []
-        policy = set(self.network.policy.parameters())
-        for rate, chosen in ((self.config.rate, False), (self.config.policy_rate, True)):
-            if chosen and self.config.stage == 'static':
-                continue
-            for decays in (True, False):
-                parameters = [
-                    p for p in self.network.parameters()
-                    if (p in policy) == chosen and (p.dim() > 1 and not chosen) == decays]
-                groups.append({
-                    'params': parameters, 'lr': rate, 'peak': rate,
-                    'weight_decay': self.config.decay if decays else 0.0})
-        return groups
-
-    def loss(self, frames: dict[str, Tensor], step: int) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of a batch and the figures to report."""
-        image = normalise(frames['image'])
-        if self.config.stage == 'static':
-            outputs = self.network(image)
-            return total_loss(outputs, frames, self.class_weights)
-        budget = np.random.default_rng((self.config.seed, step)).uniform(*self.config.budgets)
-        half = len(image) // 2
-        gated, wish, spent = self.network.forward_policy(
-            image[:half], torch.full((half,), float(budget)), self.tasks)
-        loss, report = total_loss(
-            gated, {k: v[:half] for k, v in frames.items()}, self.class_weights)
-        dense_loss, _ = total_loss(
-            self.network(image[half:]), {k: v[half:] for k, v in frames.items()},
-            self.class_weights)
-        cost = (wish.mean() - budget) ** 2
-        report |= {'dense': float(dense_loss.detach()), 'budget': float(budget),
-                   'wish': float(wish.detach().mean()), 'spent': float(spent.mean())}
-        return loss + dense_loss + self.config.cost_weight * cost, report
-
-    def advance(self) -> dict[str, float]:
-        """Train one step; returns the figures of its batch."""
-        config = self.config
-        self.network.train()
-        factor = learning_rate(config, self.step)
-        for group in self.optimizer.param_groups:
-            group['lr'] = group['peak'] * factor
-        frames = self.batches.draw(self.step)
-        # Noise depends on the step alone, so that a resumed run takes the same path.
-        torch.manual_seed(config.seed * 1_000_003 + self.step)
-        with torch.autocast('cpu', torch.bfloat16, enabled=config.bfloat16):
-            loss, report = self.loss(frames, self.step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f'the loss is {float(loss.detach())} at step {self.step}: lower rate= and resume')
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.optimizer.step()
-        self.step += 1
-        return {**report, 'loss': float(loss.detach())}
-
-    def run(self) -> None:
-        """Train to the last step; writes weights and state every `save_every` steps."""
-        config = self.config
-        started, mean = time.monotonic(), {}  # type: float, dict[str, float]
-        while self.step < config.steps:
-            report = self.advance()
-            mean = {k: 0.95 * mean.get(k, v) + 0.05 * v for k, v in report.items()}
-            if self.step % 20 == 0:
-                rate = 20 * config.batch / (time.monotonic() - started)
-                started = time.monotonic()
-                print(f'step {self.step}/{config.steps} {rate:.1f} frames/s '
-                      + ' '.join(f'{k} {v:.3f}' for k, v in mean.items()), flush=True)
-            if self.step % config.save_every == 0 or self.step == config.steps:
-                self.save()
-
-    def save(self) -> None:
-        """Write the training state, then the weights, each in one move."""
-        self.state_path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.state_path.with_suffix('.part')
-        torch.save({'network': self.network.state_dict(), 'step': self.step,
-                    'optimizer': self.optimizer.state_dict(), 'stage': self.config.stage}, part)
-        os.replace(part, self.state_path)
-        out = Path(self.config.out)
-        part = out.with_suffix('.part')
-        checkpoint.save(part, self.network, notes={
-            'licence': 'Apache-2.0', 'trained': f'{self.config.stage} stage, step {self.step}'})
-        os.replace(part, out)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `adamtl train CONFIG [key=value ...]`; 2 on bad settings."""
+    """Run `adamtl train CONFIG [key=value ...]`; 2 where something is wrong, 130 on Ctrl-C."""
     parser = argparse.ArgumentParser(prog='adamtl train', description=__doc__)
     parser.add_argument('config', help='YAML file of settings')
     parser.add_argument('setting', nargs='*', help='key=value, each over the file')
     arguments = parser.parse_args(argv)
     try:
         config = read_config([arguments.config, *arguments.setting])
+        if 'WORLD_SIZE' in os.environ:
+            device = _device(config.device)
+            if device.type == 'cuda':
+                torch.cuda.set_device(device)
+            distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
         trainer = Trainer(config)
-    except (ValueError, OSError) as error:
+        try:
+            trainer.run()
+        except KeyboardInterrupt:
+            trainer.save()
+            return 130
+    except (ValueError, OSError, TrainingError) as error:
         print(f'adamtl train: {error}', file=sys.stderr)
         return 2
-    trainer.run()
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
     return 0
 
 

@@ -1,0 +1,88 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the policy is trained for, beside the tasks themselves."""
+
+import torch
+from torch import Tensor
+import torch.nn.functional as functional
+
+from adamtl_ros.network.gating import LEAST_SHARE
+from adamtl_ros.network.network import AdaMTL
+from adamtl_ros.network.network import Routing
+from adamtl_ros.network.network import TEMPERATURE
+
+OUTLIER = 4.0
+"""No gate counts more than so many average ones: a few have gains far from all others."""
+
+
+def gain_loss(
+        network: AdaMTL, routing: Routing, budgets: Tensor, tasks: tuple[str, ...]) -> Tensor:
+    """
+    Return the loss of the policy's logits against the gates that are worth their cost.
+
+    The negative gradient of the loss to a gate is, to first order, what opening it gains or
+    closing it loses.  A gate should be open where its gain per MAC is among the best that the
+    budget can pay for; a mistake counts as much as the gain it costs.
+
+    routing: of `forward_policy(measured=True)`, after the backward pass of the loss that counts.
+    budgets: (B,).
+    """
+    cost = network.cost
+    prices = [geometry.cost.dense / len(geometry.windows_of_cell) for geometry in network.geometry]
+    worth = torch.cat([
+        -_gradient(gate) / price for gate, price in zip(routing.gates, prices)], 1)
+    price = torch.cat([
+        torch.full_like(gate[0], price) for gate, price in zip(routing.gates, prices)])
+    dense = cost.dense(tasks)
+    blocks = sum(block.dense for block in cost.blocks)
+    controllers = cost.controllers(tasks) * (
+        sum(cost.stage_controller)
+        + sum(cost.token_controller[block.stage] for block in cost.blocks))
+    # Of the blocks' own cost, what the budget leaves when all else has been paid for.
+    share = (((budgets.to(worth.device) - 1) * dense - controllers) / blocks + 1).clamp(0, 1)
+    order = worth.argsort(1, descending=True)
+    paid = price[order].cumsum(1) <= share[:, None] * price.sum()
+    last = paid.sum(1, keepdim=True).clamp(max=worth.shape[1] - 1)
+    margin = worth - worth.gather(1, order.gather(1, last))
+    target = (margin > 0).float()
+    weight = margin.abs() / margin.abs().mean(1, keepdim=True).clamp(min=1e-20)
+    tokens = functional.binary_cross_entropy_with_logits(
+        torch.cat([logits.amax(1) for logits in routing.tokens], 1), target,
+        weight.clamp(max=OUTLIER))
+    parts = target.split([gate.shape[1] for gate in routing.gates], 1)
+    wanted = torch.stack([part.mean(1) for part in parts], 1) >= LEAST_SHARE
+    return tokens + functional.binary_cross_entropy_with_logits(
+        torch.cat([logits.amax(1) for logits in routing.blocks], 1), wanted.float())
+
+
+def _gradient(gate: Tensor) -> Tensor:
+    if gate.grad is None:
+        raise ValueError('the gates have no gradient: run backward on a loss first')
+    return gate.grad.float()
+
+
+def open_loss(routing: Routing) -> Tensor:
+    """Return how far every controller is from opening each of its gates, 0 to 1."""
+    logits = [part.flatten() for part in (*routing.blocks, *routing.tokens)]
+    return torch.stack([(1 - torch.sigmoid(part / TEMPERATURE)).mean() for part in logits]).mean()
+
+
+def efficiency_loss(
+        network: AdaMTL, routing: Routing, blocks_target: float, tokens_target: float,
+        weighted: bool, how: str) -> Tensor:
+    """
+    Return the paper's efficiency objective (section 3.3): squared distances to two targets.
+
+    blocks_target: share of open blocks.  tokens_target: share of active tokens, a token counting
+    its channels where `weighted`; `how`: of the network's 'total', of each 'layer', or the mean of
+    both ('mixed').
+    """
+    opened = torch.cat(routing.opened, 1).mean(1)
+    rates = torch.stack([gate.mean(1) for gate in routing.gates], 1)
+    sizes = torch.tensor([
+        float(block.tokens * (network.config.width(block.stage) if weighted else 1))
+        for block in network.cost.blocks], device=rates.device)
+    layer = (rates - tokens_target).square().mean()
+    total = ((rates * sizes).sum(1) / sizes.sum() - tokens_target).square().mean()
+    tokens = {'total': total, 'layer': layer, 'mixed': (total + layer) / 2}[how]
+    return (opened - blocks_target).square().mean() + tokens

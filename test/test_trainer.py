@@ -1,0 +1,356 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The trainer: its stages, resuming, several processes, and what can go wrong."""
+
+import json
+import math
+import os
+from pathlib import Path
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from adamtl_ros.datasets import open_dataset
+from adamtl_ros.network import checkpoint
+from adamtl_ros.tasks import TASKS
+from adamtl_ros.training import batches
+from adamtl_ros.training import train
+from adamtl_ros.training.config import read_config
+from adamtl_ros.training.losses import distillation_loss
+from adamtl_ros.training.losses import normals_of
+from adamtl_ros.training.losses import paper_loss
+from adamtl_ros.training.objectives import efficiency_loss
+from adamtl_ros.training.objectives import gain_loss
+from corpus import write_corpus
+
+CONFIG = """
+network: {input_size: [48, 64], depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]],
+          embed_dim: 16, decoder_dim: 8, policy_hidden: 8}
+tasks: [semseg, normals, depth]
+batch: 4
+warmup: 2
+save_every: 2
+validate_every: 2
+workers: 0
+"""
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp('corpus'), 8)
+
+
+@pytest.fixture
+def settings(corpus, tmp_path):
+    path = tmp_path / 'train.yaml'
+    path.write_text(f'{CONFIG}data: {corpus}\nval: {corpus}\nout: {tmp_path}/out.safetensors\n')
+    return str(path)
+
+
+def state(path):
+    return torch.load(Path(path).with_suffix('.state.pt'), weights_only=True)
+
+
+def test_three_stages(settings, tmp_path, capsys):
+    static, opened = tmp_path / 'static.safetensors', tmp_path / 'open.safetensors'
+    assert train.main([settings, f'out={static}', 'steps=6']) == 0
+    assert train.main([
+        settings, f'out={opened}', 'stage=open', f'start={static}', 'steps=60',
+        'policy_rate=0.05']) == 0
+    said = capsys.readouterr().err
+    assert float(said.split('loss ')[-1].split()[0]) < 0.1, 'the gates do not open'
+    before, after = (checkpoint.load(str(path)).state_dict() for path in (static, opened))
+    for name, value in after.items():
+        assert name.startswith('policy') or torch.equal(value, before[name]), name
+    for objective in (['objective=gain', 'distill=1.0'],
+                      ['objective=efficiency', 'alternate=4', 'efficiency=mixed'],
+                      ['objective=efficiency', f'teacher={static}', 'distill=1.0', 'loss=paper']):
+        out = tmp_path / 'out.safetensors'
+        assert train.main([
+            settings, 'stage=adaptive', f'start={opened}', 'steps=4', *objective]) == 0
+        last = checkpoint.load(str(out)).state_dict()
+        for part in ('policy.stages.0.tokens.weight1', 'encoder.stem.proj.3.weight',
+                     'decoders.depth.predict.weight'):
+            if part in last:
+                assert not torch.equal(after[part], last[part]), (objective, part)
+        assert train.main([settings, 'steps=4']) == 2
+        assert 'stage=adaptive, not static' in capsys.readouterr().err
+        for file in tmp_path.glob('out.*'):
+            file.unlink()
+
+
+def test_a_single_task_and_another_policy(settings, tmp_path, capsys):
+    out, other = tmp_path / 'one.safetensors', tmp_path / 'other.safetensors'
+    assert train.main([settings, f'out={out}', 'tasks=[depth]', 'steps=2']) == 0
+    assert checkpoint.load(str(out)).config.tasks == ('depth',)
+    assert train.main([settings, 'steps=2']) == 0
+    assert train.main([
+        settings, f'out={other}', f'start={tmp_path}/out.safetensors', 'steps=2',
+        'tasks=[semseg, depth]', 'network={policy: task_agnostic}']) == 0
+    network = checkpoint.load(str(other))
+    assert (network.config.policy, network.config.tasks) == ('task_agnostic', ('semseg', 'depth'))
+    assert 'but for policy' in capsys.readouterr().err
+    edges = tmp_path / 'edges.safetensors'
+    assert train.main([
+        settings, f'out={edges}', f'start={out}', 'tasks=[edges]', 'steps=1']) == 0
+    assert checkpoint.load(str(edges)).config.tasks == ('edges',)
+    assert 'but for policy, decoders.edges' in capsys.readouterr().err
+    assert train.main([
+        settings, f'out={tmp_path}/x.safetensors', f'start={out}', 'tasks=[depth]',
+        'network={embed_dim: 24}']) == 2
+    assert 'encoder has other shapes' in capsys.readouterr().err
+
+
+def test_averaged_weights_and_the_best_are_kept(settings, tmp_path):
+    assert train.main([settings, 'steps=6', 'ema=0.9', 'rate=0.02']) == 0
+    kept, raw = checkpoint.load(f'{tmp_path}/out.safetensors').state_dict(), state(
+        tmp_path / 'out.safetensors')
+    name = 'encoder.stem.proj.3.weight'
+    assert torch.allclose(kept[name], raw['average'][name], atol=1e-3)
+    assert not torch.allclose(kept[name], raw['network'][name], atol=1e-3)
+    assert math.isfinite(raw['best'])
+    assert (tmp_path / 'out.best.safetensors').is_file()
+
+
+def test_killed_and_resumed(settings, tmp_path):
+    """A run that is killed goes on from its last state to the weights of one that was not."""
+    whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
+    adaptive = ('stage=adaptive', 'distill=1.0')
+    assert train.main([settings, f'out={whole}', 'steps=10', *adaptive]) == 0
+    process = subprocess.Popen(
+        [sys.executable, '-c', 'import sys, time\n'
+         'from adamtl_ros.training import train\n'
+         'save = train.Trainer.save\n'
+         'def slow(self):\n    save(self)\n    time.sleep(0.5)\n'
+         'train.Trainer.save = slow\n'
+         'train.main(sys.argv[1:])', settings, f'out={parts}', 'steps=10', *adaptive],
+        stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not parts.is_file() and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    assert 2 <= state(parts)['step'] < 10
+    assert train.main([settings, f'out={parts}', 'steps=10', *adaptive]) == 0
+    first, second = (state(path)['network'] for path in (whole, parts))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_workers_read_the_same_batches(settings, tmp_path):
+    for name, workers in (('none', 0), ('one', 1)):
+        out = tmp_path / f'{name}.safetensors'
+        assert train.main([settings, f'out={out}', 'steps=3', f'workers={workers}']) == 0
+    first, second = (
+        state(tmp_path / f'{name}.safetensors')['network'] for name in ('none', 'one'))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_two_processes_follow_the_curve_of_one(settings, tmp_path):
+    curves = {}
+    for processes in (1, 2):
+        out = tmp_path / f'{processes}.safetensors'
+        done = subprocess.run(
+            [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+             f'--nproc_per_node={processes}', '-m', 'adamtl_ros.training.train', settings,
+             f'out={out}', 'steps=10', 'rate=0.003', 'loss=paper', 'tasks=[semseg]',
+             'network={stem: linear, input_size: [48, 64],'
+             ' depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]], embed_dim: 16,'
+             ' decoder_dim: 8, policy_hidden: 8}'],
+            capture_output=True, text=True, timeout=120,
+            env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        assert done.returncode == 0, done.stderr
+        found = re.findall(r'validation at step (\d+): dense ([\d.]+)', done.stderr)
+        curves[processes] = [float(loss) for _, loss in found]
+        assert [int(step) for step, _ in found] == [2, 4, 6, 8, 10]
+    assert curves[1][-1] < 0.96 * curves[1][0]
+    assert curves[2] == pytest.approx(curves[1], rel=0.01)
+
+
+def test_a_loss_that_is_no_number(settings, tmp_path, capsys):
+    assert train.main([settings, 'steps=2']) == 0
+    assert train.main([
+        settings, 'steps=9', 'rate=1.0e+30', 'policy_rate=1.0e+30', 'warmup=0']) == 2
+    said = capsys.readouterr().err
+    assert re.search(r'at step \d, frames f\d, f\d, f\d, f\d', said)
+    assert 'keeps step 2' in said and 'Lower rate=' in said
+    assert state(tmp_path / 'out.safetensors')['step'] == 2
+    assert checkpoint.load(f'{tmp_path}/out.safetensors')
+    assert train.main([settings, 'steps=4']) == 0
+
+
+def test_a_full_disk(settings, tmp_path, capsys):
+    assert train.main([settings, 'steps=2']) == 0
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        assert train.main([settings, 'steps=4']) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert 'cannot write' in said and 'keeps step 2' in said
+    assert not list(tmp_path.glob('*.part'))
+    assert train.main([settings, 'steps=4']) == 0
+    assert state(tmp_path / 'out.safetensors')['step'] == 4
+
+
+def test_damaged_files(settings, tmp_path, capsys):
+    root = write_corpus(tmp_path / 'corpus', 8)
+    assert train.main([settings, f'data={root}', 'steps=1', 'loss=paper']) == 0
+    (root / 'depth' / 'f3.png').write_bytes(b'no picture')
+    assert train.main([settings, f'data={root}', 'steps=9', 'loss=paper', 'workers=1']) == 2
+    said = capsys.readouterr().err
+    assert 'f3.png' in said and 'keeps step' in said and 'Traceback' not in said
+    file = tmp_path / 'out.state.pt'
+    file.write_bytes(file.read_bytes()[:1000])
+    assert train.main([settings, 'steps=9']) == 2
+    assert 'out.state.pt is damaged' in capsys.readouterr().err
+
+
+def test_tensorboard_log(settings, tmp_path):
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    assert train.main([settings, 'steps=2', 'log=true']) == 0
+    events = EventAccumulator(str(tmp_path / 'out.log')).Reload()
+    assert {'train/loss', 'train/data', 'val/dense'} <= set(events.Tags()['scalars'])
+
+
+@pytest.mark.parametrize('change, words', [
+    (['speed=1'], 'unknown setting'), (['steps=many'], 'expected int'), (['x'], 'key=value'),
+    (['steps=1.5'], 'expected int'), (['steps=true'], 'expected int'), (['steps=0'], 'at least'),
+    (['stage=later'], 'static, open, adaptive'), (['preset=tiny'], 'choose one of'),
+    (['budgets=[0.9, 0.2]'], 'ascending'), (['data=/nowhere'], 'no data set'),
+    (['batch=99'], 'fewer frames'), (['rate=-1.0'], 'above 0'), (['rate=.nan'], 'above 0'),
+    (['tasks=[colour]'], 'unknown task'), (['network={size: 3}'], 'unknown setting'),
+    (['network={embed_dim: 17}', 'start='], 'embed_dim'),
+    (['stage=open'], 'start=WEIGHTS'), (['distill=1.0'], 'teacher=WEIGHTS'),
+    (['teacher=x.safetensors'], 'distill'), (['device=cuda'], 'no CUDA'),
+    (['out=weights.pth'], '.safetensors'), (['start=/nowhere.safetensors'], 'no model'),
+    (['data={'], 'train.yaml')])
+def test_bad_settings(settings, capsys, change, words):
+    if 'device=cuda' in change and torch.cuda.is_available():
+        pytest.skip('there is a CUDA device')
+    assert train.main([settings, *change]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_batch_depends_on_its_step_alone(corpus):
+    data = open_dataset(corpus, ('semseg',))
+    whole = batches.StepBatches(data, (48, 64), 4, 0)
+    halves = [batches.StepBatches(data, (48, 64), 4, 0, rank, 2) for rank in (0, 1)]
+    for step in (0, 3):
+        batch, parts = whole[step], [half[step] for half in halves]
+        assert batch['ids'] == [name for pair in zip(*(p['ids'] for p in parts)) for name in pair]
+        assert torch.equal(batch['image'][::2], parts[0]['image'])
+        assert torch.equal(batch['semseg'][1::2], parts[1]['semseg'])
+    assert sorted(whole[0]['ids'] + whole[1]['ids']) == sorted(data.ids)
+    assert [b['ids'] for b in whole.loader(1, 3, 0)] == [whole[1]['ids'], whole[2]['ids']]
+
+
+def test_mirroring_keeps_labels_true(corpus):
+    frame = open_dataset(corpus)[0]
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(20):
+        changed = batches.augment(frame, rng)
+        normals, valid = normals_of(torch.from_numpy(changed['normals'])[None])
+        wall = changed['semseg'] == 0
+        x = normals[0, 0].numpy()[wall & valid[0].numpy()]
+        assert np.ptp(x) < 1e-6
+        seen.add(int(np.sign(x[0])))
+        # Wherever the box went, its labels went along.
+        assert (changed['human_parts'][changed['semseg'] == 17] != 0).all()
+        assert changed['image'].shape == frame['image'].shape
+    assert seen == {-1, 1}
+
+
+def network_of(settings):
+    return train.Trainer(read_config([settings])).network
+
+
+def test_gains_teach_which_gates_to_open(settings):
+    """Where some cells are worth their cost and others not, the policy's targets say so."""
+    network = network_of(settings)
+    budgets, tasks = torch.tensor([0.6, 0.8]), network.config.tasks
+    routing = network.forward_policy(
+        torch.randn(2, 3, 48, 64), budgets, tasks, 0.0, measured=True)
+    for gate in routing.gates:
+        gate.grad = torch.randn_like(gate)
+    with pytest.raises(ValueError, match='backward'):
+        gain_loss(network, network.forward_policy(
+            torch.randn(1, 3, 48, 64), budgets[:1], tasks, measured=True), budgets[:1], tasks)
+    routing.tokens = [part.detach().requires_grad_() for part in routing.tokens]
+    gain_loss(network, routing, budgets, tasks).backward()
+    push = torch.cat([part.grad.sum(1) for part in routing.tokens], 1)
+    worth = torch.cat([
+        -gate.grad / (g.cost.dense / gate.shape[1])
+        for gate, g in zip(routing.gates, network.geometry)], 1)
+    for row in range(2):
+        opened, closed = worth[row][push[row] < 0], worth[row][push[row] > 0]
+        assert len(opened) and len(closed) and opened.min() > closed.max()
+    # The larger budget wants more gates open.
+    assert (push[1] < 0).sum() > (push[0] < 0).sum()
+
+
+def test_efficiency_objective(settings):
+    network = network_of(settings)
+    routing = network.forward_policy(
+        torch.randn(2, 3, 48, 64), torch.tensor([0.5, 0.5]), network.config.tasks, free=True)
+    routing.opened = [torch.ones(2, len(part[0])) for part in routing.opened]
+    routing.gates = [torch.full_like(part, 0.5) for part in routing.gates]
+    for how in ('total', 'layer', 'mixed'):
+        found = efficiency_loss(network, routing, 0.9, 0.5, True, how)
+        assert float(found) == pytest.approx(0.01)
+    routing.gates[0] = torch.ones_like(routing.gates[0])
+    # 192 tokens of 16 channels all open, 2 x 48 of 32 half open.
+    assert float(efficiency_loss(network, routing, 1.0, 0.5, True, 'total')) == pytest.approx(
+        0.25 ** 2)
+    assert float(efficiency_loss(network, routing, 1.0, 0.5, False, 'total')) == pytest.approx(
+        (192 / 288 * 0.5) ** 2)
+    assert float(efficiency_loss(network, routing, 1.0, 0.5, True, 'layer')) == pytest.approx(
+        0.25 / 3)
+
+
+def test_losses_of_the_paper():
+    # One edge pixel of four, logit 0 everywhere: ln 2 (0.95 + 3 * 0.05) / 4.
+    edges = torch.tensor([[[1, 0], [0, 0]]])
+    assert float(paper_loss('edges', torch.zeros(1, 1, 2, 2), edges)) == pytest.approx(
+        math.log(2) * (0.95 + 0.15) / 4)
+    # A quarter salient: 0.75 on it, 0.25 on the rest.
+    assert float(paper_loss('saliency', torch.zeros(1, 1, 2, 2), edges * 255)) == pytest.approx(
+        math.log(2) * (0.75 + 3 * 0.25) / 4)
+    normals = torch.tensor([[[[255, 128, 128], [0, 0, 0]]]], dtype=torch.uint8)
+    outputs = torch.tensor([0.0, 2.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 1, 2)
+    assert float(paper_loss('normals', outputs, normals)) == pytest.approx(2 / 3, abs=0.01)
+    depth = torch.tensor([[[2000, 0]]])
+    assert float(paper_loss('depth', torch.zeros(1, 1, 1, 2), depth)) == pytest.approx(1.0)
+    nothing = paper_loss('semseg', torch.zeros(1, 4, 1, 2), torch.full((1, 1, 2), 255))
+    assert float(nothing) == 0
+
+
+def test_distance_to_a_teacher_is_zero_for_the_teacher():
+    generator = torch.Generator().manual_seed(0)
+    outputs = {
+        task: torch.randn(1, record.channels, 4, 4, generator=generator)
+        for task, record in TASKS.items()}
+    assert float(distillation_loss(outputs, outputs)) == pytest.approx(0, abs=1e-5)
+    for task in TASKS:
+        other = {**outputs, task: outputs[task] + torch.randn(
+            outputs[task].shape, generator=generator)}
+        assert float(distillation_loss(other, outputs)) > 0.05, task
+
+
+def test_settings_are_kept_with_the_weights(settings, tmp_path):
+    assert train.main([settings, 'steps=1']) == 0
+    from safetensors import safe_open
+    with safe_open(f'{tmp_path}/out.safetensors', 'pt') as file:
+        kept = json.loads(file.metadata()['settings'])
+    assert kept['steps'] == 1 and kept['tasks'] == ['semseg', 'normals', 'depth']
