@@ -155,7 +155,8 @@ setup(
     # Named, so that an editable install is a plain entry on sys.path: with a finder of its own,
     # Python would take the folder of the generated modules for the whole package.
     package_dir={'': '.'},
-    package_data={'adamtl_ros': ['py.typed', 'data/**/*', 'weights/*']},
+    package_data={'adamtl_ros': [
+        'py.typed', 'data/**/*', 'weights/*', 'bag/*.css', 'bag/*.jinja']},
     include_package_data=False,
     data_files=[('share/adamtl_ros', ['package.xml'])],
     cmdclass={'build': Build, 'build_ros': BuildRos},

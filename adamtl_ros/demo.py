@@ -225,6 +225,11 @@ def prepare_environment() -> None:
     # Above 101 the ports of a domain may be in use by outgoing connections.
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    use_shared_memory()
+
+
+def use_shared_memory() -> None:
+    """Set the shipped profile with room for large images, unless the user has set another."""
     # Fast DDS 2, of Jazzy, only reads the old name, and Fast DDS 3 complains about it.
     family = 'FASTRTPS' if _is_jazzy() else 'FASTDDS'
     os.environ.setdefault(

@@ -4,13 +4,17 @@
 
 import functools
 
+import cv2
 import numpy as np
+
+_BITS = np.array(((8, 4, 2), (16, 0, 1), (32, 64, 128)), dtype=np.float32)
+"""The bit of each neighbour."""
 
 
 @functools.lru_cache(maxsize=1)
-def _removable() -> tuple[np.ndarray, np.ndarray]:
+def _tables() -> tuple[np.ndarray, np.ndarray]:
     """
-    Return which of the 256 neighbourhoods let their centre go, in the two subiterations.
+    Return uint8 (256), 0 where a neighbourhood lets its centre go, for the two subiterations.
 
     Bit i of a neighbourhood is neighbour x(i + 1): east first, then counter-clockwise.
     """
@@ -23,25 +27,18 @@ def _removable() -> tuple[np.ndarray, np.ndarray]:
     common = (crossings == 1) & (fewest >= 2) & (fewest <= 3)
     first = common & ~((x[1] | x[2] | ~x[7]) & x[0])
     second = common & ~((x[5] | x[6] | ~x[3]) & x[4])
-    return first, second
+    return (~first).astype(np.uint8), (~second).astype(np.uint8)
 
 
 def thin(mask: np.ndarray) -> np.ndarray:
     """Return bool (h, w): `mask` reduced to its connected centre lines."""
-    height, width = mask.shape
-    padded = np.zeros((height + 2, width + 2), dtype=bool)
-    padded[1:-1, 1:-1] = mask
-    flat, stride = padded.reshape(-1), width + 2
-    around = (1, 1 - stride, -stride, -1 - stride, -1, stride - 1, stride, stride + 1)
-    pixels = np.flatnonzero(flat)
+    kept: np.ndarray = mask.astype(np.uint8)
+    count = cv2.countNonZero(kept) if kept.size else 0
     while True:
-        before = len(pixels)
-        for table in _removable():
-            codes = np.zeros(len(pixels), dtype=np.intp)
-            for bit, offset in enumerate(around):
-                codes |= flat[pixels + offset].astype(np.intp) << bit
-            gone = table[codes]
-            flat[pixels[gone]] = False
-            pixels = pixels[~gone]
-        if len(pixels) == before:
-            return padded[1:-1, 1:-1].copy()
+        before = count
+        for table in _tables():
+            codes = cv2.filter2D(kept, -1, _BITS, borderType=cv2.BORDER_CONSTANT)
+            kept = cv2.bitwise_and(kept, cv2.LUT(codes, table))
+        count = cv2.countNonZero(kept)
+        if count == before:
+            return kept.astype(bool)

@@ -1,86 +1,203 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy metrics per kind of task, accumulated over frames."""
+"""
+Accuracy metrics per task, accumulated over frames, as multi-task learning defines them.
+
+After the evaluation of ASTMT (Maninis et al., CVPR 2019) and MTI-Net (Vandenhende et al., ECCV
+2020).  Shares are in [0, 1].
+"""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError
+from torchmetrics import MeanMetric
 from torchmetrics import MeanSquaredError
-from torchmetrics import Metric
-from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import BinaryPrecisionRecallCurve
 from torchmetrics.classification import MulticlassJaccardIndex
 
+from adamtl_ros.evaluation.edges import EdgeCounts
+from adamtl_ros.evaluation.edges import TOLERANCE
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 from adamtl_ros.training.losses import normals_of
 
-LOWER_IS_BETTER = {'mae', 'mean_deg', 'rmse_m', 'abs_rel'}
+LOWER_IS_BETTER = {'mae', 'mean_deg', 'median_deg', 'rmse_m', 'log_rmse', 'abs_rel'}
 
 HEADLINE = {
     'semseg': 'miou', 'human_parts': 'miou', 'saliency': 'mae', 'normals': 'mean_deg',
     'edges': 'f_strict', 'depth': 'rmse_m'}
 """The metric of each task that enters the mean relative change (delta_m)."""
 
+PUBLISHED = {**HEADLINE, 'saliency': 'max_miou', 'edges': 'ods_f'}
+"""The same as the literature has it, for results on its data sets."""
+
+
+class _Meter(Protocol):
+    def update(self, predicted: np.ndarray, label: np.ndarray) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
 
 class TaskMetrics:
     """
     Metrics of one task.
 
-    classes: mIoU in [0, 1] over the classes that occur.  saliency: mean absolute error of values
-    in [0, 1].  normals: mean angle in degrees.  edges: F-measure at the best threshold for the
-    whole data set, a pixel counting only where it lies exactly.  depth: RMSE in metres and mean
-    relative error.
+    semseg, human_parts: `miou` over the classes that occur, background being one; images without
+    people do not count for human_parts.  saliency: `mae`; `max_f` and `max_miou`, the best over
+    thresholds of F (of mean precision and mean recall over images) and of the mean IoU over
+    images.  normals: `mean_deg`, `median_deg`, and `within_11_25`, `within_22_5`, `within_30`,
+    over pixels.  edges: `ods_f`, F at the best threshold for the whole data set with a tolerance,
+    and `f_strict`, where a pixel counts only where it lies exactly.  depth: `rmse_m` in metres,
+    `log_rmse`, and `abs_rel`, over pixels.
+
+    classes: their number.  tolerance: of edges, as a share of the picture's diagonal.
     """
 
-    def __init__(self, task: str, classes: int = 0) -> None:
+    def __init__(self, task: str, classes: int = 0, tolerance: float = TOLERANCE) -> None:
         self.task = task
-        self.metrics: dict[str, Metric] = {}
         kind = TASKS[task].kind
+        self.meter: _Meter
         if kind == 'classes':
-            self.metrics['miou'] = MulticlassJaccardIndex(classes, ignore_index=IGNORE)
+            self.meter = _Classes(classes, people=task == 'human_parts')
         elif task == 'edges':
-            self.metrics['f_strict'] = BinaryPrecisionRecallCurve(thresholds=101)
+            self.meter = _Edges(tolerance)
         elif kind == 'map':
-            self.metrics['mae'] = MeanAbsoluteError()
-        elif kind == 'normals':
-            self.metrics['mean_deg'] = MeanMetric()
+            self.meter = _Saliency()
         else:
-            self.metrics['rmse_m'] = MeanSquaredError(squared=False)
-            self.metrics['abs_rel'] = MeanMetric()
+            self.meter = _Normals() if kind == 'normals' else _Depth()
 
     def update(self, predicted: np.ndarray, label: np.ndarray) -> None:
-        """Add a frame: the array as published, the label as the corpus reader gives it."""
-        output, kind = torch.from_numpy(predicted), TASKS[self.task].kind
-        if kind == 'classes':
-            self.metrics['miou'].update(output[None].long(), torch.from_numpy(label)[None].long())
-        elif self.task == 'edges':
-            self.metrics['f_strict'].update(output, torch.from_numpy(label).long())
-        elif kind == 'map':
-            self.metrics['mae'].update(output, torch.from_numpy(label).float() / 255)
-        elif kind == 'normals':
-            target, valid = normals_of(torch.from_numpy(label)[None])
-            cosine = (output.permute(2, 0, 1) * target[0]).sum(0)[valid[0]]
-            degrees = torch.rad2deg(cosine.clamp(-1, 1).acos())
-            # No answer counts as the worst one.
-            self.metrics['mean_deg'].update(degrees.nan_to_num(180.0))
-        else:
-            metres = torch.from_numpy(label.astype(np.float32)) / 1000
-            valid = metres > 0
-            if valid.any():
-                self.metrics['rmse_m'].update(output[valid], metres[valid])
-                self.metrics['abs_rel'].update((output / metres - 1).abs()[valid])
+        """
+        Add a frame: the array as published, the label as the readers give it.
+
+        ValueError: they are not of the same size.
+        """
+        if predicted.shape[:2] != label.shape[:2]:
+            raise ValueError(
+                f'{self.task}: the result is {predicted.shape[1]}x{predicted.shape[0]} pixels, '
+                f'the label {label.shape[1]}x{label.shape[0]}: bring one to the size of the other')
+        self.meter.update(predicted, label)
 
     def compute(self) -> dict[str, float]:
-        """Return the metrics over all frames so far."""
-        values = {}
-        for name, metric in self.metrics.items():
-            value = metric.compute()
-            values[name] = float(_best_f(value) if name == 'f_strict' else value)
-        return values
+        """Return the metrics over all frames so far; NaN where no pixel had a label."""
+        return self.meter.compute()
+
+
+class _Classes:
+    def __init__(self, classes: int, people: bool) -> None:
+        self.jaccard = MulticlassJaccardIndex(classes, ignore_index=IGNORE)
+        self.people = people
+        self.counted = False
+
+    def update(self, predicted: np.ndarray, label: np.ndarray) -> None:
+        if not (label != IGNORE).any() or (
+                self.people and not ((label > 0) & (label != IGNORE)).any()):
+            return
+        self.counted = True
+        self.jaccard.update(
+            torch.from_numpy(predicted)[None].long(), torch.from_numpy(label)[None].long())
+
+    def compute(self) -> dict[str, float]:
+        return {'miou': float(self.jaccard.compute()) if self.counted else float('nan')}
+
+
+class _Saliency:
+    thresholds = np.linspace(0.2, 0.9, 15)
+
+    def __init__(self) -> None:
+        self.error = MeanAbsoluteError()
+        self.rows: list[np.ndarray] = []
+
+    def update(self, predicted: np.ndarray, label: np.ndarray) -> None:
+        self.error.update(torch.from_numpy(predicted), torch.from_numpy(label).float() / 255)
+        salient = label > 127
+        # How many pixels, salient ones and others, lie above each threshold.
+        above = [
+            (predicted[part][:, None] > self.thresholds).sum(0) for part in (salient, ~salient)]
+        hits, false = above
+        union = salient.sum() + false
+        self.rows.append(np.stack((
+            np.where(union > 0, hits / np.maximum(union, 1), 1.0),
+            hits / np.maximum(hits + false, 1), hits / max(int(salient.sum()), 1))))
+
+    def compute(self) -> dict[str, float]:
+        if not self.rows:
+            return dict.fromkeys(('mae', 'max_f', 'max_miou'), float('nan'))
+        iou, precision, recall = np.mean(self.rows, 0)
+        f = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        return {'mae': float(self.error.compute()), 'max_f': float(f.max()),
+                'max_miou': float(iou.max())}
+
+
+class _Normals:
+    shares = {'within_11_25': 11.25, 'within_22_5': 22.5, 'within_30': 30.0}
+    step = 0.01
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.within = dict.fromkeys(self.shares, 0)
+        # Of angles, so that the median needs no list of all pixels.
+        self.histogram = np.zeros(round(180 / self.step) + 1, dtype=np.int64)
+
+    def update(self, predicted: np.ndarray, label: np.ndarray) -> None:
+        target, valid = normals_of(torch.from_numpy(label)[None])
+        cosine = (torch.from_numpy(predicted).permute(2, 0, 1) * target[0]).sum(0)[valid[0]]
+        # No answer counts as the worst one.
+        degrees = torch.rad2deg(cosine.clamp(-1, 1).acos()).nan_to_num(180.0).double().numpy()
+        self.total += float(degrees.sum())
+        self.histogram += np.bincount(
+            (degrees / self.step).astype(np.int64), minlength=len(self.histogram))
+        for name, limit in self.shares.items():
+            self.within[name] += int((degrees < limit).sum())
+
+    def compute(self) -> dict[str, float]:
+        count = int(self.histogram.sum())
+        if not count:
+            return dict.fromkeys(('mean_deg', 'median_deg', *self.shares), float('nan'))
+        # The mean of the two middle ones, where they are two.
+        middle = np.searchsorted(
+            self.histogram.cumsum(), [(count - 1) // 2 + 1, count // 2 + 1]).mean()
+        return {'mean_deg': self.total / count, 'median_deg': float((middle + 0.5) * self.step),
+                **{name: number / count for name, number in self.within.items()}}
+
+
+class _Depth:
+    def __init__(self) -> None:
+        self.metrics = {
+            'rmse_m': MeanSquaredError(squared=False), 'log_rmse': MeanSquaredError(squared=False),
+            'abs_rel': MeanMetric()}
+        self.counted = False
+
+    def update(self, predicted: np.ndarray, label: np.ndarray) -> None:
+        metres = torch.from_numpy(label.astype(np.float32)) / 1000
+        valid = metres > 0
+        if valid.any():
+            self.counted = True
+            output, metres = torch.from_numpy(predicted)[valid].clamp(min=1e-9), metres[valid]
+            self.metrics['rmse_m'].update(output, metres)
+            self.metrics['log_rmse'].update(output.log(), metres.log())
+            self.metrics['abs_rel'].update((output / metres - 1).abs())
+
+    def compute(self) -> dict[str, float]:
+        return {name: float(metric.compute()) if self.counted else float('nan')
+                for name, metric in self.metrics.items()}
+
+
+class _Edges:
+    def __init__(self, tolerance: float) -> None:
+        self.counts = EdgeCounts(tolerance)
+        self.curve = BinaryPrecisionRecallCurve(thresholds=101)
+
+    def update(self, predicted: np.ndarray, label: np.ndarray) -> None:
+        self.counts.update(predicted, label)
+        self.curve.update(torch.from_numpy(predicted), torch.from_numpy(label).long())
+
+    def compute(self) -> dict[str, float]:
+        return {'f_strict': float(_best_f(self.curve.compute())), 'ods_f': self.counts.ods_f()}
 
 
 def _best_f(curve: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -91,16 +208,22 @@ def _best_f(curve: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 def delta_m(
         values: Mapping[str, Mapping[str, float]],
-        reference: Mapping[str, Mapping[str, float]]) -> float:
+        reference: Mapping[str, Mapping[str, float]],
+        headline: Mapping[str, str] = HEADLINE) -> float:
     """
-    Return the mean relative change of the tasks' headline metrics, in per cent.
+    Return the mean relative change of one metric a task against a reference, in per cent.
 
-    Positive is better than the reference (Maninis et al., CVPR 2019, section 5, without the
-    single-task part: the reference here is any other result).
+    Positive is better (Maninis et al., CVPR 2019, section 5).  reference: of networks for single
+    tasks, as the literature has it, or any other result with the same tasks, as the dense
+    network's.  headline: the metric of each task.  ValueError: the reference lacks a task.
     """
+    lacking = [task for task in values if task not in reference]
+    if lacking or not values:
+        raise ValueError(
+            f'no reference for {", ".join(lacking)}' if lacking else 'no task to compare')
     changes = []
     for task, metrics in values.items():
-        name = HEADLINE[task]
+        name = headline[task]
         change = (metrics[name] - reference[task][name]) / reference[task][name]
         changes.append(-change if name in LOWER_IS_BETTER else change)
     return 100 * float(np.mean(changes))

@@ -4,6 +4,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Sequence
 import csv
 from pathlib import Path
 import time
@@ -59,8 +60,14 @@ class Recorder(Node):
     by stamp, which also are a row each in the stats file as they come.
     """
 
-    def __init__(self, stats_file: Path, *, node: str = 'adamtl') -> None:
-        """Subscribe to all that the node of this name, in this node's namespace, may publish."""
+    def __init__(
+            self, stats_file: Path, *, node: str = 'adamtl',
+            pictures: Sequence[str] = PICTURES) -> None:
+        """
+        Subscribe to all that the node of this name, in this node's namespace, may publish.
+
+        pictures: which of PICTURES; without a subscriber, the node does not draw them.
+        """
         super().__init__('adamtl_recorder')
         self.expected: frozenset[str] = frozenset()
         self.answers: dict[int, dict[str, str]] = {}
@@ -69,6 +76,7 @@ class Recorder(Node):
         self.messages: dict[int, dict[str, Any]] = {}
         self.stats: dict[int, GatingStats] = {}
         self.on_overlay: Callable[[int, np.ndarray], None] | None = None
+        self.on_message: Callable[[int, str, Any], None] | None = None
         self._fields = scalar_fields()
         self._file = stats_file.open('w', newline='')
         self._rows = csv.writer(self._file)
@@ -76,7 +84,7 @@ class Recorder(Node):
         # Deep enough for this process to be late by some seconds without losing a message.
         qos = QoSProfile(depth=100)
         kinds: dict[str, type] = {'gating_stats': GatingStats, 'camera_info': CameraInfo}
-        kinds |= dict.fromkeys((*TASKS, *PICTURES), Image)
+        kinds |= dict.fromkeys((*TASKS, *pictures), Image)
         for name, kind in kinds.items():
             self.create_subscription(kind, f'{node}/{name}', self._receiver(name), qos)
         self._spinner = SingleThreadedExecutor()
@@ -110,6 +118,8 @@ class Recorder(Node):
             if self.complete(stamp):
                 self.arrived.setdefault(stamp, self.get_clock().now().nanoseconds)
             self.messages.setdefault(stamp, {})[name] = message
+            if self.on_message:
+                self.on_message(stamp, name, message)
             while len(self.messages) > _KEPT:
                 del self.messages[next(iter(self.messages))]
             if name == 'gating_stats':

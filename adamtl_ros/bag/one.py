@@ -1,0 +1,147 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""One recording: from its path to its results, report and table."""
+
+import argparse
+from contextlib import ExitStack
+import json
+from pathlib import Path
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.prompt import Prompt
+
+from adamtl_ros.bag import report
+from adamtl_ros.bag.evaluate import Evaluation
+from adamtl_ros.bag.evaluate import fixed
+from adamtl_ros.bag.evaluate import Observer
+from adamtl_ros.bag.evaluate import Plan
+from adamtl_ros.bag.evaluate import recommend
+from adamtl_ros.bag.reading import Bag
+from adamtl_ros.bag.reading import CAMERA_INFO
+from adamtl_ros.bag.reading import choose_topic
+from adamtl_ros.bag.reading import decode
+from adamtl_ros.bag.record import OutputBag
+from adamtl_ros.bag.truth import FolderLabels
+from adamtl_ros.bag.truth import TopicLabels
+from adamtl_ros.infer import plain
+from adamtl_ros.runtime.engine import Engine
+
+
+def ask_topic(console: Console) -> Any:
+    """Return what asks a person at a terminal for the topic; None where nobody is there."""
+    if not (sys.stdin.isatty() and console.is_terminal):
+        return None
+    return lambda topics: Prompt.ask('which image topic', choices=topics, console=console)
+
+
+def plan_of(options: argparse.Namespace, topic: str, engine: Engine) -> Plan:
+    """Return what to evaluate."""
+    return Plan(
+        topic=topic, tasks=options.tasks or engine.tasks, budgets=options.budgets,
+        budget=options.budget, modes=options.modes, every=options.every,
+        max_frames=options.max_frames, keep=options.keep)
+
+
+def evaluate_bag(
+        path: Path, options: argparse.Namespace, out: Path, engine: Engine | None = None,
+        progress: Progress | None = None) -> dict[str, Any]:
+    """
+    Evaluate one recording into a folder; return what results.json holds.
+
+    FileNotFoundError or ValueError where nothing of it can be evaluated.
+    """
+    bag = Bag(path)
+    topic = choose_topic(
+        bag, options.topic, ask_topic(progress.console) if progress else None,
+        tuple(options.truth.values()))
+    for name in options.truth.values():
+        if name not in bag.topics:
+            raise ValueError(
+                f'{path}: has no topic {name} for --truth; it has {", ".join(bag.topics)}')
+    labels: TopicLabels | FolderLabels | None = None
+    if options.truth:
+        labels = TopicLabels(options.truth)
+    elif options.labels:
+        labels = FolderLabels(options.labels)
+    engine = engine or Engine(
+        options.model, backend=options.backend, device=options.device,
+        num_threads=options.threads)
+    plan = plan_of(options, topic, engine)
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        observers: list[Observer] = []
+        live = None
+        if options.live:
+            from adamtl_ros.bag.live import play
+            live = play(bag, topic, options, progress.console if progress else None)
+            observers.append(live)
+        if options.record:
+            observers.append(stack.enter_context(OutputBag(
+                options.record, engine, fixed(plan, options.mode, options.budget),
+                node=options.node, camera=camera_info(bag, topic))))
+        evaluation = Evaluation(
+            bag, engine, plan, labels=labels, observers=observers, table=out / 'frames.csv')
+        if progress:
+            total = bag.topics[topic][1]
+            if total and options.max_frames:
+                total = min(total, options.max_frames * options.every)
+            bar = progress.add_task(path.name, total=total)
+            evaluation.progress = lambda count: progress.update(bar, completed=count)
+        evaluation.run()
+    if not evaluation.evaluated:
+        causes = ', '.join(f'{number} {cause}' for cause, number in evaluation.skipped.items())
+        reasons = '; '.join([
+            *bag.problems, *(entry['reason'] for each in evaluation.reasons.values()
+                             for entry in each[:1])])
+        raise ValueError(
+            f'{path}: no frame of {topic} could be used'
+            f'{f" (skipped: {causes})" if causes else ""}{f": {reasons}" if reasons else ""}')
+    figures = evaluation.figures()
+    if live is not None:
+        figures['live'] = live.figures()
+    figures['recommendation'] = recommend(figures)
+    write_json(out / 'results.json', figures)
+    (out / 'report.html').write_text(
+        report.page(figures, report.pictures(bag, engine, plan, figures)), encoding='utf-8')
+    return figures
+
+
+def camera_info(bag: Bag, topic: str) -> Any:
+    """Return the first CameraInfo recorded beside the image topic, if there is one."""
+    wanted = topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
+    if bag.topics.get(wanted, ('', 0))[0] != CAMERA_INFO:
+        return None
+    for message in bag.messages((wanted,)):
+        try:
+            return decode(message)
+        except ValueError as error:
+            bag.problem(f'{wanted}: {error}')
+    return None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a file that is there whole or not at all."""
+    scratch = path.with_suffix('.tmp')
+    scratch.write_text(
+        json.dumps(plain(values), indent=1, allow_nan=False) + '\n', encoding='utf-8')
+    scratch.replace(path)
+
+
+def damaged(figures: dict[str, Any]) -> bool:
+    """Return whether some of the recording could not be used, or live answers differed."""
+    return bool(
+        figures['skipped'] or figures['problems'] or figures.get('live', {}).get('different'))
+
+
+def complain(figures: dict[str, Any]) -> None:
+    """Say on standard error what of a recording was not used."""
+    for cause, number in figures['skipped'].items():
+        example = figures['skipped_examples'][cause][0]
+        print(
+            f'adamtl bag: {figures["bag"]}: {number} messages skipped ({cause}); the first is '
+            f'{example["frame"]}: {example["reason"]}', file=sys.stderr)
+    for problem in figures['problems']:
+        print(f'adamtl bag: {figures["bag"]}: {problem}', file=sys.stderr)

@@ -1,0 +1,140 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The results of a recording as a bag: the node's topics, types and stamps."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rosbags.interfaces import Connection
+from rosbags.interfaces import Qos
+from rosbags.interfaces import QosDurability
+from rosbags.interfaces import QosHistory
+from rosbags.interfaces import QosLiveliness
+from rosbags.interfaces import QosReliability
+from rosbags.interfaces import QosTime
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer
+from rosbags.typesys import get_types_from_msg
+from rosbags.typesys import get_typestore
+from rosbags.typesys import Stores
+
+from adamtl_ros import drawing
+from adamtl_ros.bag.reading import Frame
+from adamtl_ros.bag.reading import IMAGE
+from adamtl_ros.conversions import scaled_camera_info
+from adamtl_ros.paths import share
+from adamtl_ros.published import published_images
+from adamtl_ros.published import stats_fields
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import Settings
+
+GATING_STATS = 'adamtl_ros/msg/GatingStats'
+LABEL_INFO = 'vision_msgs/msg/LabelInfo'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+VERSION: Any = 9
+
+_VISION = {
+    'vision_msgs/msg/VisionClass': 'uint16 class_id\nstring class_name\n',
+    LABEL_INFO: (
+        'std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold\n')}
+
+
+def typestore() -> Any:
+    """Return the standard types, GatingStats and those of vision_msgs that the node uses."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    texts = _VISION | {
+        GATING_STATS: share('msg', 'GatingStats.msg').read_text(encoding='utf-8')}
+    for name, text in texts.items():
+        store.register(get_types_from_msg(text, name))
+    return store
+
+
+def _qos(latched: bool) -> Qos:
+    """Return what the node offers: reliable, depth 1."""
+    never = QosTime(9223372036, 854775807)
+    return Qos(
+        QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        never, never, QosLiveliness.AUTOMATIC, never, False)
+
+
+class OutputBag:
+    """
+    An mcap bag of the results; each message is recorded when its frame was.
+
+    node: the name that the topics are under.  ValueError where the path is taken.
+    """
+
+    def __init__(
+            self, path: Path, engine: Engine, settings: Settings, *, node: str = 'adamtl',
+            camera: Any = None) -> None:
+        """Create the bag; camera: the recording's CameraInfo, if it has one."""
+        if path.exists():
+            raise ValueError(f'{path}: exists already; give the name of a new bag')
+        self.settings, self.node, self.camera = settings, node, camera
+        self.frames = 0
+        self._store = typestore()
+        self._type = self._store.types
+        self._topics: dict[str, Connection] = {}
+        self._writer = Writer(path, version=VERSION, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._class_names = {
+            task: names for task, names in engine.class_names.items() if task in settings.tasks}
+
+    def __enter__(self) -> 'OutputBag':
+        return self
+
+    def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None,
+            trace: TracebackType | None) -> None:
+        """Write the index: what was recorded can be played also after an error."""
+        self._writer.close()
+
+    def frame(self, frame: Frame, engine: Engine) -> None:
+        """Process a frame and write what the node would publish for it."""
+        if not self.frames:
+            for task, names in self._class_names.items():
+                self._write(f'{task}/label_info', LABEL_INFO, frame.time, latched=True, values={
+                    'header': frame.header, 'threshold': 0.0, 'class_map': [
+                        self._type['vision_msgs/msg/VisionClass'](number, name)
+                        for number, name in enumerate(names)]})
+        self.frames += 1
+        result = engine.infer(frame.image, self.settings)
+        latency_ms = 1000 * frame.seconds + sum((
+            result.stats.preprocess_ms, result.stats.network_ms, result.stats.compare_ms,
+            result.stats.postprocess_ms))
+        images = published_images(result)
+        images.append(('overlay', drawing.overlay(frame.image, result.outputs), 'rgb8'))
+        for name, values, encoding in images:
+            values = np.ascontiguousarray(values)
+            self._write(name, IMAGE, frame.time, {
+                'header': frame.header, 'height': values.shape[0], 'width': values.shape[1],
+                'encoding': encoding, 'is_bigendian': 0,
+                'step': values.nbytes // values.shape[0],
+                'data': values.reshape(-1).view(np.uint8)})
+        if self.camera is not None:
+            size = (frame.image.shape[1], frame.image.shape[0])
+            output = size if self.settings.output_size == 'camera' else engine.input_size
+            info = scaled_camera_info(self.camera, size, output, frame.header)
+            self._put('camera_info', CAMERA_INFO, frame.time, info)
+        self._write('gating_stats', GATING_STATS, frame.time, {
+            'header': frame.header, 'latency_ms': latency_ms, 'frames_received': self.frames,
+            'frames_processed': self.frames, 'frames_dropped': 0,
+            **{name: np.array(value, np.float32)
+               if isinstance(value, list) and name != 'tasks' else value
+               for name, value in stats_fields(result.stats).items()}})
+
+    def _write(
+            self, name: str, kind: str, time: int, values: dict[str, Any], *,
+            latched: bool = False) -> None:
+        self._put(name, kind, time, self._type[kind](**values), latched)
+
+    def _put(self, name: str, kind: str, time: int, message: Any, latched: bool = False) -> None:
+        if name not in self._topics:
+            self._topics[name] = self._writer.add_connection(
+                f'/{self.node}/{name}', kind, typestore=self._store,
+                offered_qos_profiles=[_qos(latched)])
+        self._writer.write(
+            self._topics[name], time, self._store.serialize_cdr(message, kind))
