@@ -34,12 +34,14 @@ class Frames:
 
     layout: name of the layout.  labelled: the tasks that have labels.  classes: class names of
     those that have classes.  augmentation: as published for this data set; None: no such thing.
+    edge_tolerance: how far edges may lie off in evaluation, as a share of the diagonal.
     """
 
     layout = ''
     labelled: tuple[str, ...] = ()
     classes: dict[str, tuple[str, ...]] = {}
     augmentation: Augmentation | None = None
+    edge_tolerance = 0.0075
 
     def __init__(self, root: str | Path, tasks: Iterable[str], ids: list[str]) -> None:
         """Check that the tasks have labels, and that every file is there."""

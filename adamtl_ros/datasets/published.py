@@ -171,6 +171,7 @@ class NYUD(Frames):
     labelled = ('semseg', 'normals', 'edges', 'depth')
     classes = {'semseg': NYU_CLASSES}
     augmentation = Augmentation(rotation=0.0, scales=(1.0, 1.2, 1.5), listed=True)
+    edge_tolerance = 0.011
     folders = {'semseg': 'segmentation', 'normals': 'normals', 'edges': 'edge', 'depth': 'depth'}
 
     def __init__(

@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from adamtl_ros.datasets.thinning import thin
 
 TOLERANCE = 0.0075
-"""Of the picture's diagonal; what is usual for PASCAL-Context (for NYUDv2 it is 0.011)."""
+"""Of the picture's diagonal: the Berkeley benchmark's; a reader's `edge_tolerance` may differ."""
 
 THRESHOLDS = np.arange(1, 20) / 20
 """At which a prediction is cut."""
