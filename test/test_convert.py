@@ -150,6 +150,13 @@ def test_own_policy_is_the_reference_without_noise(converted, name):
     np.testing.assert_array_equal(
         [gate.sum() for gate in trace.gates], REFERENCE[f'{name}/own/gates'])
     assert_same(name, 'own', {task: value[0].numpy() for task, value in outputs.items()})
+    if network.config.policy == 'task_aware':
+        # Which task asked for what: the union alone would not tell them apart.
+        theirs = [TASKS.get(key.split('.')[1], key.split('.')[1])
+                  for key in FACTS[name]['shapes'] if key.endswith('segment.3.bias')]
+        wishes = dict(zip(tasks, trace.task_fraction))
+        np.testing.assert_allclose(
+            [wishes[task] for task in theirs], REFERENCE[f'{name}/wishes'], atol=1e-6)
     if 'own' in FACTS[name]['flops']:
         controllers = network.cost.controllers(tasks)
         extra = sum(network.cost.stage_controller) * controllers

@@ -219,22 +219,23 @@ def test_turning_and_mirroring_take_normals_along():
     size = 21
     frame = {
         'image': np.zeros((size, size, 3), np.uint8),
-        'normals': encode_normals(np.full((size, size, 3), (0.6, 0.0, -0.8))),
+        'normals': encode_normals(np.full((size, size, 3), (0.6, 0.48, -0.64))),
         'depth': np.full((size, size), 3000, np.uint16),
         'semseg': np.zeros((size, size), np.uint8),
         'human_parts': np.zeros((size, size), np.uint8)}
     frame['semseg'][10, 18] = 7
     frame['human_parts'][10, 18] = 4
     turned = warp(frame, False, 90.0, 1.0, (size, size))
-    # Counter-clockwise: what was at the right is at the top, what pointed right points up.
+    # Counter-clockwise: what was at the right is at the top; what pointed right points up, and
+    # what pointed down points right.
     rows, columns = np.nonzero(turned['semseg'] == 7)
     assert len(rows) and rows.max() < 5 and abs(columns.mean() - 10) <= 1.5
     np.testing.assert_allclose(
-        decode_normals(turned['normals'])[12, 12], (0, -0.6, -0.8), atol=0.02)
+        decode_normals(turned['normals'])[12, 12], (0.48, -0.6, -0.64), atol=0.02)
     mirrored = warp(frame, True, 0.0, 1.0, (size, size))
     assert mirrored['semseg'][10, 2] == 7 and mirrored['human_parts'][10, 2] == 4
     np.testing.assert_allclose(
-        decode_normals(mirrored['normals'])[5, 5], (-0.6, 0, -0.8), atol=0.01)
+        decode_normals(mirrored['normals'])[5, 5], (-0.6, 0.48, -0.64), atol=0.01)
     nearer = warp(frame, False, 0.0, 1.5, (10, 8))
     assert nearer['depth'].shape == (8, 10) and (nearer['depth'] == 2000).all()
     # The person has left the picture: no part labels are left.

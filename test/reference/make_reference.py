@@ -168,9 +168,13 @@ def main():
                     arrays[f'{name}/{run}/{task}'] = sampled(f'{name} {task}', array)
                     arrays[f'{name}/{run}/{task}/scale'] = np.abs(array).max()
                 if policy:
-                    _, blocks, tokens, *_ = network(image, return_activation_stats=True)
+                    _, _, tokens, per_task, _ = network(image, return_activation_stats=True)
                     arrays[f'{name}/{run}/gates'] = np.array([
                         float(mask.sum()) for stage in tokens for mask in stage], np.float32)
+                    if policy == 'per_task' and run == 'own':
+                        arrays[f'{name}/wishes'] = np.array([
+                            np.mean([float(block[task].mean()) for stage in per_task
+                                     for block in stage]) for task in outputs], np.float32)
                 if not policy:
                     entry['flops'][run] = float(network.backbone.flops())
                 elif parts[4] and parts[5]:
