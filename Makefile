@@ -68,7 +68,7 @@ $(STAMP): $(SOURCES) | check
 	@echo 'Installing into $(VENV); the first time takes some minutes.'
 	test -x $(VENV)/bin/pip || '$(PYTHON)' -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  '.[$(ROS),test]'
+	  '.[$(ROS),openvino,test]'
 	touch $@
 
 $(LINT_STAMP): $(STAMP)

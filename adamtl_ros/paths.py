@@ -30,3 +30,10 @@ def share(*parts: str) -> Path:
     raise FileNotFoundError(
         f'{"/".join(parts) or "the share folder"} of adamtl_ros was not found in {places}: '
         'install the package again, or source the workspace it was built in')
+
+
+def cache() -> Path:
+    """Return the folder for what can be computed anew: $ADAMTL_CACHE, else the user's cache."""
+    if os.environ.get('ADAMTL_CACHE'):
+        return Path(os.environ['ADAMTL_CACHE'])
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'adamtl_ros')

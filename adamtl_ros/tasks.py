@@ -4,12 +4,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-import functools
-
-import numpy as np
-import torch
-from torch import Tensor
-import torch.nn.functional as functional
 
 IGNORE = 255
 """Label of a pixel without annotation, in label images and in published class images."""
@@ -76,49 +70,3 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
         raise ValueError(
             f'unknown task {unknown[0]!r}: the tasks are {", ".join(TASKS)}')
     return tuple(name for name in TASKS if name in wanted)
-
-
-def depth_of(logits: Tensor) -> Tensor:
-    """Return metres for predicted ln metres, of any shape, within DEPTH_RANGE."""
-    low, high = DEPTH_RANGE
-    return logits.float().clamp(float(np.log(low)), float(np.log(high))).exp()
-
-
-@functools.lru_cache(maxsize=4)
-def nominal_rays(height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return x and y, each (height, width), of viewing rays with z = 1, at the nominal focal."""
-    focal = NOMINAL_FOCAL * width
-    y, x = torch.meshgrid(
-        (torch.arange(height) - (height - 1) / 2) / focal,
-        (torch.arange(width) - (width - 1) / 2) / focal, indexing='ij')
-    return x, y
-
-
-def publishable(task: str, logits: Tensor) -> np.ndarray:
-    """
-    Turn decoder outputs into the array that is published.
-
-    logits: (h, w, channels) at the wanted size.  Returns uint8 (h, w) class ids, float32 (h, w)
-    in [0, 1] or metres, or float32 (h, w, 3) unit normals turned towards the camera, NaN where
-    the network gave no direction.
-    """
-    kind = TASKS[task].kind
-    if kind == 'classes':
-        return logits.argmax(-1).to(torch.uint8).numpy()
-    if kind == 'map':
-        return logits[..., 0].float().sigmoid().numpy()
-    if kind == 'depth':
-        return depth_of(logits[..., 0]).numpy()
-    vectors = logits.float()
-    # A zero vector becomes 0 * inf, which is the NaN that marks it.
-    x, y, z = vectors.unbind(-1)
-    scale = (x * x + y * y + z * z).rsqrt()
-    ray_x, ray_y = nominal_rays(*logits.shape[:2])
-    scale = torch.copysign(scale, -(x * ray_x + y * ray_y + z))
-    return (vectors * scale[..., None]).numpy()
-
-
-def confidence(logits: Tensor) -> np.ndarray:
-    """Return uint8 (h, w), the probability of the chosen class x 255, of (h, w, classes)."""
-    top = functional.softmax(logits.float(), -1).amax(-1)
-    return (top * 255).round().to(torch.uint8).numpy()

@@ -15,8 +15,6 @@ from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.tasks import nominal_rays
-from adamtl_ros.tasks import publishable
 from adamtl_ros.tasks import TASKS
 from networks import random_network
 
@@ -28,9 +26,11 @@ def model(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(scope='module')
-def engine(model):
-    return Engine(model)
+@pytest.fixture(scope='module', params=['torch', 'openvino'])
+def engine(model, request):
+    if request.param == 'openvino':
+        pytest.importorskip('openvino')
+    return Engine(model, backend=request.param)
 
 
 def image(height=97, width=161, seed=0):
@@ -116,8 +116,8 @@ def test_shadow_publishes_dense_and_reports_the_policy(engine):
 def test_nothing_wanted_nothing_computed(engine, monkeypatch):
     def fail(*_):
         raise AssertionError('the network ran')
-    monkeypatch.setattr(engine._network, 'run_dense', fail)
-    monkeypatch.setattr(engine._network, 'run_policy', fail)
+    monkeypatch.setattr(engine._backend, 'dense', fail)
+    monkeypatch.setattr(engine._backend, 'adaptive', fail)
     result = engine.infer(image(), Settings(mode='shadow', gating_map=True))
     assert result.outputs == {} and result.stats.gmacs == 0 and not result.gating_map.any()
 
@@ -128,16 +128,6 @@ def test_gating_map_shows_where_blocks_ran(engine):
         image(), Settings(mode='adaptive', budget=0.5, tasks=engine.tasks, gating_map=True))
     encoder = np.average(half.stats.token_fraction)
     assert full.mean() == 255 and 0.4 * encoder < half.gating_map.mean() / 255 < 1.6 * encoder
-
-
-def test_normals_face_the_camera_and_zero_is_invalid():
-    vectors = torch.randn(12, 16, 3, generator=torch.Generator().manual_seed(0))
-    vectors[3, 4] = 0
-    normals = publishable('normals', vectors)
-    rays = torch.stack((*nominal_rays(12, 16), torch.ones(12, 16)), -1).numpy()
-    facing = (normals * rays).sum(-1)
-    assert np.isnan(normals[3, 4]).all()
-    assert np.isnan(normals).sum() == 3 and np.nanmax(facing) <= 0
 
 
 @pytest.mark.parametrize('bad', [
@@ -169,7 +159,7 @@ def test_bad_engine_arguments(model):
     with pytest.raises(FileNotFoundError, match='no weights in this package'):
         Engine('swin_base')
     with pytest.raises(ValueError, match='auto, torch'):
-        Engine(model, backend='openvino')
+        Engine(model, backend='tensorrt')
     for device in ('tpu', 'cuda:x', 'cpu:1'):
         with pytest.raises(ValueError, match='cpu, cuda or cuda:N'):
             Engine(model, device=device)
@@ -195,7 +185,10 @@ def test_the_core_imports_nothing_of_ros():
         'for part in ("tasks", "network", "runtime", "datasets", "training", "evaluation"):\n'
         '    module = importlib.import_module("adamtl_ros." + part)\n'
         '    for item in pkgutil.iter_modules(getattr(module, "__path__", [])):\n'
-        '        importlib.import_module(module.__name__ + "." + item.name)\n'
+        '        try:\n'
+        '            importlib.import_module(module.__name__ + "." + item.name)\n'
+        '        except ModuleNotFoundError as error:\n'
+        '            assert error.name == "openvino", error\n'
         'found = [m for m in sys.modules if m.split(".")[0] in '
         '("rclpy", "sensor_msgs", "std_msgs", "rosidl_runtime_py", "rosidl_parser")]\n'
         'assert not found, found\n')

@@ -2,19 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights on disk: safetensors that carry their configuration as metadata."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from safetensors import safe_open
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-import torch
-from torch import Tensor
 
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
-from adamtl_ros.network.network import AdaMTL
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adamtl_ros.network.network import AdaMTL
 
 FORMAT = 'adamtl_ros-1'
 ENCODER_FORMAT = 'adamtl_ros-encoder-1'
@@ -34,6 +39,8 @@ def save(path: str | Path, network: AdaMTL, half: bool = True,
     half: store as float16 what fits it; they are float32 again once loaded.
     notes: further metadata, such as the licence and the origin of the weights.
     """
+    import torch
+
     tensors = {}
     for name, value in network.state_dict().items():
         if not value.is_floating_point():
@@ -50,6 +57,8 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], config: NetworkConfig
 
     OSError names the file where it cannot be written, as on a full disk; what was there stays.
     """
+    from safetensors.torch import save_file
+
     metadata = {**(notes or {}), 'format': ENCODER_FORMAT if encoder_only else FORMAT,
                 'config': config.to_json()}
     path = Path(path)
@@ -81,16 +90,17 @@ def find(model: str) -> Path:
     return path
 
 
-def load(model: str, to_train: bool = False) -> AdaMTL:
+def read(
+        model: str, to_train: bool = False) -> tuple[NetworkConfig, dict[str, np.ndarray], bool]:
     """
-    Return the network of a preset or of a file, in evaluation mode.
+    Return configuration, weights (float32 arrays by name) and whether they are an encoder alone.
 
-    to_train: take a file with an encoder alone as well; policy and decoders are new then.
-    FileNotFoundError: neither preset nor file.  ValueError: a file that is damaged or not ours.
+    to_train: take a file with an encoder alone as well.  FileNotFoundError: neither preset nor
+    file.  ValueError: a file that is damaged, not ours, or not to be run.
     """
     path = find(model)
     try:
-        with safe_open(str(path), 'pt') as file:
+        with safe_open(str(path), 'np') as file:
             metadata = file.metadata() or {}
             encoder_only = metadata.get('format') == ENCODER_FORMAT
             if encoder_only and not to_train:
@@ -99,19 +109,45 @@ def load(model: str, to_train: bool = False) -> AdaMTL:
                     f'`adamtl train CONFIG start={path}`')
             if metadata.get('format') != FORMAT and not encoder_only:
                 raise ValueError(f'its format is {metadata.get("format")!r}, not {FORMAT!r}')
-            network = AdaMTL(NetworkConfig.from_json(metadata['config']))
-            state = {name: file.get_tensor(name).float() for name in file.keys()}
+            config = NetworkConfig.from_json(metadata['config'])
+            arrays = {
+                name: file.get_tensor(name).astype(np.float32, copy=False)
+                for name in file.keys()}
+        return config, arrays, encoder_only
+    except EncoderOnlyError:
+        raise
+    except (SafetensorError, ValueError, KeyError, OSError, TypeError) as error:
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: Exception) -> ValueError:
+    """Return the error that says that a weights file cannot be used, and why."""
+    return ValueError(
+        f'cannot load the weights {path}: {error}. The file is damaged or was not written '
+        'by adamtl_ros: fetch or train it again')
+
+
+def load(model: str, to_train: bool = False) -> AdaMTL:
+    """
+    Return the network of a preset or of a file, in evaluation mode; arguments as for `read`.
+
+    to_train: policy and decoders are new where the file has an encoder alone.
+    """
+    import torch
+
+    from adamtl_ros.network.network import AdaMTL
+
+    config, arrays, encoder_only = read(model, to_train)
+    try:
+        network = AdaMTL(config)
         expected = {
             name for name, value in network.state_dict().items()
             if value.is_floating_point() and (not encoder_only or name.startswith('encoder.'))}
-        missing = expected ^ set(state)
+        missing = expected ^ set(arrays)
         if missing:
             raise ValueError(f'its tensors do not match, {sorted(missing)[0]} for one')
-        network.load_state_dict(state, strict=False)
-    except EncoderOnlyError:
-        raise
-    except (SafetensorError, ValueError, KeyError, RuntimeError, OSError, TypeError) as error:
-        raise ValueError(
-            f'cannot load the weights {path}: {error}. The file is damaged or was not written '
-            'by adamtl_ros: fetch or train it again') from error
+        network.load_state_dict(
+            {name: torch.from_numpy(array) for name, array in arrays.items()}, strict=False)
+    except (ValueError, RuntimeError) as error:
+        raise unusable(find(model), error) from error
     return network.eval()

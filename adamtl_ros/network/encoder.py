@@ -16,6 +16,9 @@ from torch import Tensor
 import torch.nn.functional as functional
 
 from adamtl_ros.network.config import NetworkConfig
+from adamtl_ros.network.windows import relative_index
+from adamtl_ros.network.windows import shift_mask
+from adamtl_ros.network.windows import window_tokens
 
 
 def partition(x: Tensor, window: tuple[int, int]) -> Tensor:
@@ -33,43 +36,6 @@ def merge(windows: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Te
     return x.transpose(2, 3).reshape(-1, height, width, windows.shape[-1])
 
 
-def relative_index(window: tuple[int, int]) -> Tensor:
-    """Return (n, n) rows of the bias table for each pair of the n tokens of a window."""
-    h, w = window
-    y, x = (part.flatten() for part in torch.meshgrid(
-        torch.arange(h), torch.arange(w), indexing='ij'))
-    rows = y[:, None] - y[None, :] + h - 1
-    return rows * (2 * w - 1) + x[:, None] - x[None, :] + w - 1
-
-
-def window_tokens(
-        size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> np.ndarray:
-    """Return int64 (windows, n): which tokens of a flat (H * W) map each shifted window holds."""
-    tokens = np.arange(size[0] * size[1]).reshape(size)
-    tokens = np.roll(tokens, (-shift[0], -shift[1]), (0, 1))
-    h, w = window
-    cut = tokens.reshape(size[0] // h, h, size[1] // w, w).transpose(0, 2, 1, 3)
-    return cut.reshape(-1, h * w)
-
-
-def shift_mask(
-        size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor | None:
-    """Return (windows, n, n), -100 between tokens that the cyclic shift brought together."""
-    if shift == (0, 0):
-        return None
-    region = np.zeros(size, dtype=np.int64)
-    for axis in (0, 1):
-        if shift[axis]:
-            index = np.arange(size[axis])
-            part = (index >= size[axis] - window[axis]).astype(np.int64)
-            part += index >= size[axis] - shift[axis]
-            region += part.reshape((-1, 1) if axis == 0 else (1, -1)) * 3 ** axis
-    h, w = window
-    cut = region.reshape(size[0] // h, h, size[1] // w, w).transpose(0, 2, 1, 3)
-    flat = torch.from_numpy(cut.reshape(-1, h * w))
-    return (flat[:, None, :] != flat[:, :, None]).float() * -100.0
-
-
 class WindowAttention(nn.Module):
     """Multi-head self-attention within windows, with relative position bias."""
 
@@ -83,7 +49,8 @@ class WindowAttention(nn.Module):
             torch.zeros((2 * window[0] - 1) * (2 * window[1] - 1), heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.index: Tensor
-        self.register_buffer('index', relative_index(window), persistent=False)
+        self.register_buffer(
+            'index', torch.from_numpy(relative_index(window)), persistent=False)
 
     def bias(self) -> Tensor:
         """Return (heads, n, n), added to the attention logits."""
@@ -126,8 +93,9 @@ class Block(nn.Module):
             nn.Linear(channels, config.mlp_ratio * channels), nn.GELU(),
             nn.Linear(config.mlp_ratio * channels, channels))
         self.mask: Tensor | None
+        mask = shift_mask(self.size, self.window, self.shift)
         self.register_buffer(
-            'mask', shift_mask(self.size, self.window, self.shift), persistent=False)
+            'mask', None if mask is None else torch.from_numpy(mask), persistent=False)
         self.tokens_of_window = window_tokens(self.size, self.window, self.shift)
         self._bias: Tensor | None = None
         self._windows = torch.from_numpy(self.tokens_of_window)

@@ -9,6 +9,7 @@ until the allowance is used up.  So the result depends on nothing but frame and 
 network keeps any budget, and a policy that was trained for its budget decides by itself.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
@@ -16,14 +17,37 @@ import math
 
 import numpy as np
 
+from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import BlockCost
 from adamtl_ros.network.cost import CostModel
+from adamtl_ros.network.windows import cell_of_token
+from adamtl_ros.network.windows import window_tokens
 
 FREEDOM = 0.35
 """How far one block may depart from the share that remains for all (share of its cost)."""
 
 LEAST_SHARE = 0.25
 """A block is closed rather than opened for less than this share of its cost."""
+
+
+Gates = list[np.ndarray]
+"""For each block, bool (cells): which cells run; all False is a closed block."""
+
+
+@dataclass
+class Trace:
+    """
+    What ran for one frame.
+
+    gates: per block, bool (cells).  macs: everything that was executed, policy included.
+    token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
+    over all blocks, that each enabled task asks for by itself at the threshold in force.
+    """
+
+    gates: Gates
+    macs: float
+    token_fraction: list[float]
+    task_fraction: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -58,7 +82,9 @@ class BlockGeometry:
         if not self.skip_attention:
             opened[1:] = self.cost.windows
         elif self.window_of is not None:
-            _, first = np.unique(self.window_of[order], return_index=True)
+            # Of several cells of a window, the one assigned last stays: the first in the order.
+            first = np.full(self.cost.windows, count, dtype=np.int64)
+            first[self.window_of[order[::-1]]] = np.arange(count - 1, -1, -1)
             opened[first + 1] = 1
             opened = opened.cumsum()
         else:
@@ -77,7 +103,7 @@ class BlockGeometry:
         """
         order = np.argsort(-scores, kind='stable')
         costs, opened = self.costs(order)
-        count = int((scores > 0).sum())
+        count = int(np.count_nonzero(scores > 0))
         threshold = 0.0
         if not low <= costs[count] <= high:
             bound = high if costs[count] > high else low
@@ -172,3 +198,77 @@ class Allowance:
 
     def _least_after(self, stage: int) -> int:
         return min(self._least(block) for block in self.model.blocks if block.stage > stage)
+
+
+def block_geometries(config: NetworkConfig, cost: CostModel) -> list[BlockGeometry]:
+    """Return how the gated cells of every block lie in its windows, in the order of the blocks."""
+    geometries = []
+    for block, (stage, position) in zip(cost.blocks, positions(config)):
+        size, cell = config.resolution(stage), config.cells[stage]
+        order = window_tokens(size, config.stage_window(stage), config.shift(stage, position))
+        cells = cell_of_token(size, cell)[order]
+        windows_of_cell: list[list[int]] = [[] for _ in range(cells.max() + 1)]
+        for window, members in enumerate(cells):
+            for number in np.unique(members):
+                windows_of_cell[number].append(window)
+        geometries.append(BlockGeometry(
+            block, cell[0] * cell[1], config.skip_attention,
+            [np.array(windows) for windows in windows_of_cell]))
+    return geometries
+
+
+def positions(config: NetworkConfig) -> list[tuple[int, int]]:
+    """Return (stage, position in it) of every block, in the order in which they run."""
+    return [(stage, block) for stage, depth in enumerate(config.depths) for block in range(depth)]
+
+
+class FrameGates:
+    """
+    The policy's decisions for one frame, as its logits come in.
+
+    budget: share of the dense cost, in (0, 1]; None lets the policy choose by its own threshold:
+    every positive logit opens.  weights: how much each task's wish counts (1 unless given).
+    ValueError: there is no policy, or a policy that needs a budget has none.
+    """
+
+    def __init__(
+            self, config: NetworkConfig, cost: CostModel, geometry: Sequence[BlockGeometry],
+            tasks: tuple[str, ...], budget: float | None,
+            weights: Mapping[str, float] | None = None) -> None:
+        if config.policy == 'none':
+            raise ValueError(
+                f'{config.name} has no policy: it runs dense, in mode static, until an adaptive '
+                'stage of `adamtl train` has given it one')
+        if budget is None and config.budget_input:
+            raise ValueError(f'the policy of {config.name} was trained with budgets: give one')
+        self.allowance = Allowance(cost, tasks, budget, config.frame_spread)
+        self.geometry = geometry
+        self.gates: Gates = []
+        self._wishes = np.zeros(len(tasks))
+        self._bonus = np.zeros((1, 1), dtype=np.float32)
+        if weights and config.policy == 'task_aware':
+            self._bonus = np.log(np.array(
+                [[max(weights.get(task, 1.0), 1e-6)] for task in tasks], dtype=np.float32))
+
+    def open_stage(self, stage: int, logits: np.ndarray) -> np.ndarray:
+        """Decide which blocks of a stage run, bool (blocks), by logits (tasks, blocks)."""
+        return self.allowance.open_stage(stage, (logits + self._bonus).max(0))
+
+    def open_tokens(self, logits: np.ndarray) -> np.ndarray:
+        """Decide which cells of the next block run, bool (cells), by logits (tasks, cells)."""
+        scores = logits + self._bonus
+        choice = self.allowance.open_tokens(self.geometry[len(self.gates)], scores.max(0))
+        self._wishes += (scores > choice.threshold).mean(1)
+        self.gates.append(choice.cells)
+        return choice.cells
+
+    def close(self) -> None:
+        """Leave the next block out."""
+        cells = len(self.geometry[len(self.gates)].windows_of_cell)
+        self.gates.append(np.zeros(cells, dtype=bool))
+
+    def trace(self) -> Trace:
+        """Return what was decided, once every block is."""
+        return Trace(
+            self.gates, self.allowance.spent, [float(cells.mean()) for cells in self.gates],
+            [float(wish) for wish in self._wishes / len(self.gates)])

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
-import math
 from typing import cast
 
 import numpy as np
@@ -23,34 +22,17 @@ from adamtl_ros.network.encoder import Block
 from adamtl_ros.network.encoder import Encoder
 from adamtl_ros.network.encoder import Stage
 from adamtl_ros.network.gating import Allowance
+from adamtl_ros.network.gating import block_geometries
 from adamtl_ros.network.gating import BlockGeometry
-from adamtl_ros.network.gating import Choice
+from adamtl_ros.network.gating import FrameGates
+from adamtl_ros.network.gating import Gates
+from adamtl_ros.network.gating import Trace
 from adamtl_ros.network.policy import Policy
 from adamtl_ros.network.policy import StagePolicy
 from adamtl_ros.tasks import DEPTH_RANGE
 
 TEMPERATURE = 5.0
 """Of the Gumbel-sigmoid (AdaMTL uses the same)."""
-
-Gates = list[np.ndarray]
-"""For each block, bool (cells): which cells run; all False is a closed block."""
-
-
-@dataclass
-class Trace:
-    """
-    What ran for one frame.
-
-    gates: per block, bool (cells).  macs: everything that was executed, policy included.
-    token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
-    over all blocks, that each enabled task asks for by itself at the threshold in force.
-    """
-
-    gates: Gates
-    macs: float
-    token_fraction: list[float]
-    task_fraction: list[float] = field(default_factory=list)
-
 
 @dataclass
 class Routing:
@@ -95,7 +77,7 @@ class AdaMTL(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        self.geometry = [self._geometry(block, index) for index, block in enumerate(self.blocks())]
+        self.geometry = block_geometries(config, self.cost)
 
     def stages(self) -> Iterator[tuple[int, list[Block], StagePolicy]]:
         """Walk through the stages: number, blocks and policy of each."""
@@ -106,19 +88,6 @@ class AdaMTL(nn.Module):
     def blocks(self) -> list[Block]:
         """Return the encoder's blocks in the order in which they run."""
         return [block for _, blocks, _ in self.stages() for block in blocks]
-
-    def _geometry(self, block: Block, index: int) -> BlockGeometry:
-        cost = self.cost.blocks[index]
-        h, w = self.config.cells[cost.stage]
-        height, width = block.size
-        cell = np.arange(height)[:, None] // h * (width // w) + np.arange(width)[None] // w
-        windows_of_cell: list[set[int]] = [set() for _ in range(height * width // (h * w))]
-        for window, tokens in enumerate(block.tokens_of_window):
-            for number in np.unique(cell.reshape(-1)[tokens]):
-                windows_of_cell[number].add(window)
-        return BlockGeometry(
-            cost, h * w, self.config.skip_attention,
-            [np.array(sorted(windows)) for windows in windows_of_cell])
 
     def task_indices(self, tasks: Sequence[str]) -> Tensor:
         """Return which of the policy's stacked controllers serve these tasks."""
@@ -316,51 +285,36 @@ class AdaMTL(nn.Module):
         weights: how much each task's wish counts against the others' (1 unless given).
         ValueError: there is no policy, or a policy that needs a budget has none.
         """
-        self.check_policy()
-        if budget is None and self.config.budget_input:
-            raise ValueError(
-                f'the policy of {self.config.name} was trained with budgets: give one')
         enabled = tuple(tasks)
+        frame = FrameGates(self.config, self.cost, self.geometry, enabled, budget, weights)
         chosen = self.task_indices(enabled).to(image.device)
-        bonus = self._bonus(enabled, weights)
         budgets = torch.tensor(
             [1.0 if budget is None else budget], dtype=image.dtype, device=image.device)
-        allowance = Allowance(self.cost, enabled, budget, self.config.frame_spread)
-        x, index = self.encoder.stem(image).contiguous(), 0
+        x = self.encoder.stem(image).contiguous()
         taps: list[Tensor] = []
-        gates: Gates = []
-        wishes = np.zeros(len(enabled))
         for number, blocks, policy in self.stages():
             pooled = policy.pool(x)
-            logits = policy.blocks(pooled, budgets, chosen)[0].cpu().numpy()
-            opened = allowance.open_stage(number, (logits + bonus).max(0))
+            logits = policy.blocks(pooled, budgets, chosen)[0].flatten()
             if policy.per_stage:
-                token_logits = policy.tokens(pooled, budgets, chosen)[0].cpu().numpy()
+                # One transfer a stage, and none between its blocks.
+                tokens = policy.tokens(pooled, budgets, chosen)[0]
+                joined = torch.cat((logits, tokens.flatten())).cpu()
+                logits, flat = joined[:len(logits)], joined[len(logits):]
+                token_logits = flat.view(tokens.shape).numpy()
+            opened = frame.open_stage(
+                number, logits.view(-1, len(blocks)).cpu().numpy())
             for position, block in enumerate(blocks):
-                geometry = self.geometry[index]
-                cells = np.zeros(len(geometry.windows_of_cell), dtype=bool)
-                if opened[position]:
-                    if not policy.per_stage:
-                        token_logits = policy.tokens(
-                            policy.pool(x), budgets, chosen)[0].cpu().numpy()
-                    scores = token_logits[position if policy.per_stage else 0] + bonus
-                    choice: Choice = allowance.open_tokens(geometry, scores.max(0))
-                    cells = choice.cells
-                    wishes += (scores > choice.threshold).mean(1)
-                    x = block.run(x, self.active_tokens(number, cells).reshape(-1))
-                gates.append(cells)
-                index += 1
+                if not opened[position]:
+                    frame.close()
+                    continue
+                if policy.per_stage:
+                    scores = token_logits[position]
+                else:
+                    scores = policy.tokens(policy.pool(x), budgets, chosen)[0, 0].cpu().numpy()
+                cells = frame.open_tokens(scores)
+                x = block.run(x, self.active_tokens(number, cells).reshape(-1))
             x = self._downsample(number, x, taps)
-        trace = Trace(
-            gates, allowance.spent, [float(cells.mean()) for cells in gates],
-            [float(wish) for wish in wishes / len(gates)])
-        return self.decode(taps, enabled), trace
-
-    def _bonus(self, tasks: tuple[str, ...], weights: Mapping[str, float] | None) -> np.ndarray:
-        if not weights or self.config.policy == 'task_agnostic':
-            return np.zeros((1, 1), dtype=np.float32)
-        return np.array(
-            [[math.log(max(weights.get(task, 1.0), 1e-6))] for task in tasks], dtype=np.float32)
+        return self.decode(taps, enabled), frame.trace()
 
 
 def _straight_through(logits: Tensor, hard: Tensor) -> Tensor:

@@ -2,31 +2,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: one camera frame in, the results of every wanted task out, under a budget."""
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from importlib.util import find_spec
 import math
 import time
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from adamtl_ros.network import checkpoint
-from adamtl_ros.network.network import Trace
+from adamtl_ros.network.cost import CostModel
+from adamtl_ros.network.gating import Trace
+from adamtl_ros.network.windows import cell_of_token
+from adamtl_ros.paths import cache
 from adamtl_ros.runtime.agreement import agreement
-from adamtl_ros.runtime.preprocess import normalise
 from adamtl_ros.runtime.preprocess import shrink
+from adamtl_ros.runtime.publish import confidence
+from adamtl_ros.runtime.publish import published
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.tasks import confidence
 from adamtl_ros.tasks import ordered
-from adamtl_ros.tasks import publishable
 from adamtl_ros.tasks import TASKS
 
-BACKENDS = ('auto', 'torch')
+if TYPE_CHECKING:
+    from adamtl_ros.runtime.openvino_backend import OpenVinoBackend
+    from adamtl_ros.runtime.torch_backend import TorchBackend
+
+BACKENDS = ('auto', 'torch', 'openvino')
+PRECISIONS = ('f32', 'bf16')
 
 
 @dataclass(frozen=True)
@@ -79,40 +84,39 @@ class Engine:
     """
     A loaded model, ready for frames of any size; one caller at a time.
 
-    model: preset or path of a weights file.  backend: 'auto' or 'torch'.
-    device: 'cpu', 'cuda' or 'cuda:N'.  num_threads: of torch, for the process; 0 leaves it.
+    model: preset or path of a weights file.  backend: 'torch', 'openvino' (CPU alone), or 'auto':
+    openvino where it is installed and the device is a CPU.  device: 'cpu', 'cuda' or 'cuda:N'.
+    num_threads: of the backend; 0 leaves it.  precision: 'f32', or 'bf16' with openvino on a
+    processor that has it.
     """
 
     def __init__(
             self, model: str = 'glasses', *, backend: str = 'auto', device: str = 'cpu',
-            num_threads: int = 0) -> None:
+            num_threads: int = 0, precision: str = 'f32') -> None:
         """Load the model; FileNotFoundError or ValueError where that cannot be done."""
-        if backend not in BACKENDS:
-            raise ValueError(
-                f'backend {backend!r} is not available: choose one of {", ".join(BACKENDS)}')
         if num_threads < 0:
             raise ValueError(f'num_threads {num_threads}: 0 (automatic) or the number of threads')
-        self.device = device
-        self._device = _device(device)
-        self._network = checkpoint.load(model).to(self._device)
-        if num_threads:
-            torch.set_num_threads(num_threads)
-        config = self._network.config
+        self._backend = _backend(model, backend, device, num_threads, precision)
+        self.config = self._backend.config
+        self.cost = CostModel(self.config)
         self.model = model
-        self.backend = 'torch'
-        self.tasks = config.tasks
-        self.class_names = {task: tuple(names) for task, names in config.classes.items()}
-        self.input_size = (config.input_size[1], config.input_size[0])
+        self.device = device
+        self.backend = self._backend.name
+        self.precision = precision
+        self.tasks = self.config.tasks
+        self.class_names = {task: tuple(names) for task, names in self.config.classes.items()}
+        self.input_size = (self.config.input_size[1], self.config.input_size[0])
         # The first run allocates and selects kernels: that is not the first frame's business.
-        blank = np.zeros((*config.input_size, 3), dtype=np.uint8)
-        self.infer(blank, Settings(tasks=self.tasks))
+        blank = np.zeros((*self.config.input_size, 3), dtype=np.uint8)
+        for mode in self.modes[::2]:
+            self.infer(blank, Settings(mode=mode, budget=1.0, tasks=self.tasks))
 
     def check(self, settings: Settings) -> None:
         """Raise ValueError where this model cannot do what the settings ask for."""
         self._known(settings.tasks)
         if settings.mode == 'static':
             return
-        config = self._network.config
+        config = self.config
         if config.policy == 'none':
             raise ValueError(
                 f'mode {settings.mode!r}: the model {self.model!r} has no policy; choose mode '
@@ -125,18 +129,17 @@ class Engine:
     @property
     def needs_budget(self) -> bool:
         """Return whether the policy was trained with budgets."""
-        return self._network.config.budget_input
+        return self.config.budget_input
 
     @property
     def modes(self) -> tuple[str, ...]:
         """Return the modes that the model can run in."""
-        return MODES if self._network.config.policy != 'none' else ('static',)
+        return MODES if self.config.policy != 'none' else ('static',)
 
     def min_budget(self, tasks: Sequence[str]) -> float:
         """Return the least budget that the policy can keep for these tasks."""
         chosen = self._known(tasks)
-        cost = self._network.cost
-        return cost.minimum(chosen) / cost.dense(chosen)
+        return self.cost.minimum(chosen) / self.cost.dense(chosen)
 
     def _known(self, tasks: Sequence[str]) -> tuple[str, ...]:
         names = ordered(tasks)
@@ -164,48 +167,33 @@ class Engine:
             stats = GatingResult(settings.mode, _number(settings.budget), 0.0, 0.0, 0.0, ())
             blank = np.zeros(size[::-1], dtype=np.uint8) if settings.gating_map else None
             return Result({}, stats, gating_map=blank)
-        with torch.inference_mode():
-            return self._infer(image, settings, tasks, size)
-
-    def _infer(
-            self, image: np.ndarray, settings: Settings, tasks: tuple[str, ...],
-            size: tuple[int, int]) -> Result:
-        network, clock = self._network, time.perf_counter
+        backend, clock = self._backend, time.perf_counter
         times = [clock()]
-        small = shrink(image, self.input_size)
-        pixels = torch.from_numpy(np.ascontiguousarray(small))[None].to(self._device)
-        inputs = normalise(pixels)
+        pixels = np.ascontiguousarray(shrink(image, self.input_size))
         times.append(clock())
         if settings.mode == 'adaptive':
-            logits, trace = network.run_policy(inputs, tasks, settings.budget, settings.weights)
+            logits, trace = backend.adaptive(pixels, tasks, settings.budget, settings.weights)
         else:
-            logits, trace = network.run_dense(inputs, tasks)
-        # As in the reference, bringing the logits to the input's size is the network's last step.
-        full = self._full(logits)
+            logits, trace = backend.dense(pixels, tasks)
+        times.append(clock())
+        outputs = self._published(logits)
+        confidences = {}
+        if settings.confidence and 'semseg' in logits:
+            confidences['semseg'] = confidence(logits['semseg'], self.config.input_size)
         times.append(clock())
         agreed: dict[str, float] = {}
         if settings.compares:
             if settings.mode == 'adaptive':
-                other, _ = network.run_dense(inputs, tasks)
+                other, _ = backend.dense(pixels, tasks)
             else:
-                other, trace = network.run_policy(
-                    inputs, tasks, settings.budget, settings.weights)
+                other, trace = backend.adaptive(pixels, tasks, settings.budget, settings.weights)
             agreed = {
-                task: agreement(task, publishable(task, full[task]), publishable(task, value))
-                for task, value in self._full(other).items()}
+                task: agreement(task, outputs[task], value)
+                for task, value in self._published(other).items()}
         elif settings.mode == 'shadow':
             trace = Trace([], math.nan, [])
         times.append(clock())
-        outputs = {task: publishable(task, value) for task, value in full.items()}
-        confidences = {}
-        if settings.confidence and 'semseg' in full:
-            confidences['semseg'] = confidence(full['semseg'])
         heat = self._gating_map(trace) if settings.gating_map else None
-        raw: dict[str, np.ndarray] = {}
-        if settings.raw:
-            raw = {
-                task: np.ascontiguousarray(value[0].float().cpu().numpy())
-                for task, value in logits.items()}
         if size != self.input_size:
             outputs = {task: resize(task, value, size) for task, value in outputs.items()}
             confidences = {
@@ -214,36 +202,35 @@ class Engine:
             if heat is not None:
                 heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)
         times.append(clock())
-        dense = network.cost.dense(tasks)
-        pre, net, compare, post = (1000 * (end - start) for start, end in zip(times, times[1:]))
+        dense = self.cost.dense(tasks)
+        pre, net, post, compare, rest = (
+            1000 * (end - start) for start, end in zip(times, times[1:]))
         stats = GatingResult(
             settings.mode, _number(settings.budget), trace.macs / dense, trace.macs / 1e9,
             dense / 1e9, tasks,
             (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
-            float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net, post,
-            compare)
-        return Result(outputs, stats, confidences, heat, raw)
+            float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net,
+            post + rest, compare)
+        return Result(outputs, stats, confidences, heat, logits if settings.raw else {})
 
-    def _full(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Bring (1, channels, H, W) to network size, channels last: (h, w, channels)."""
-        full = {}
-        for task, value in logits.items():
-            # OpenCV does in a fifth of torch's time what `upsample` does, to rounding.
-            small = value[0].float().permute(1, 2, 0).contiguous().cpu().numpy()
-            large = cv2.resize(small, self.input_size, interpolation=cv2.INTER_LINEAR)
-            full[task] = torch.from_numpy(large.reshape(*large.shape[:2], -1))
-        return self._network.standard(full, -1)
+    def _published(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        config = self.config
+        return {
+            task: published(
+                task, value, config.input_size, axes=config.normals_axes,
+                linear_depth=config.linear_depth)
+            for task, value in logits.items()}
 
     def _gating_map(self, trace: Trace) -> np.ndarray:
         """Return uint8 (h, w): the share, by cost, of the encoder's blocks that ran there."""
-        network = self._network
-        total = np.zeros(network.config.resolution(0), dtype=np.float64)
+        total = np.zeros(self.config.resolution(0))
         weight = 0.0
-        for cells, block in zip(trace.gates, network.cost.blocks):
-            active = network.active_tokens(block.stage, cells)
+        for cells, block in zip(trace.gates, self.cost.blocks):
+            resolution = self.config.resolution(block.stage)
+            active = cells[cell_of_token(resolution, self.config.cells[block.stage])]
             step = 1 << block.stage
-            total += block.dense * active.repeat(step, 0).repeat(step, 1)
+            total += block.dense * active.reshape(resolution).repeat(step, 0).repeat(step, 1)
             weight += block.dense
         heat = np.round(total * (255 / weight)).astype(np.uint8)
         return cv2.resize(heat, self.input_size, interpolation=cv2.INTER_NEAREST)
@@ -263,15 +250,27 @@ def resize(task: str, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return array
 
 
-def _device(name: str) -> torch.device:
-    kind, _, number = name.partition(':')
-    if kind == 'cpu' and not number:
-        return torch.device('cpu')
-    if kind != 'cuda' or (number and not number.isdigit()):
-        raise ValueError(f'device {name!r}: choose cpu, cuda or cuda:N')
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
+def _backend(
+        model: str, name: str, device: str, num_threads: int, precision: str
+) -> 'TorchBackend | OpenVinoBackend':
+    # Each is imported only if it is used: torch alone takes seconds and 200 MB.
+    if name not in BACKENDS:
+        raise ValueError(f'backend {name!r}: choose one of {", ".join(BACKENDS)}')
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision {precision!r}: choose one of {", ".join(PRECISIONS)}')
+    installed = find_spec('openvino') is not None
+    if name == 'openvino' or (name == 'auto' and device == 'cpu' and installed):
+        if not installed:
+            raise ValueError(
+                "backend 'openvino' is not installed: pip install 'adamtl_ros[openvino]', or "
+                'choose torch')
+        if device != 'cpu':
+            raise ValueError(
+                f"device {device!r}: the backend openvino runs on 'cpu' alone; choose torch")
+        from adamtl_ros.runtime.openvino_backend import OpenVinoBackend
+        return OpenVinoBackend(model, num_threads, precision, cache())
+    if precision != 'f32':
         raise ValueError(
-            f'device {name!r} is not there: torch sees {count} CUDA devices; choose cpu, or '
-            'install a CUDA build of torch and its driver')
-    return torch.device(name)
+            f'precision {precision!r}: the backend torch has f32 alone; choose openvino')
+    from adamtl_ros.runtime.torch_backend import TorchBackend
+    return TorchBackend(model, device, num_threads)

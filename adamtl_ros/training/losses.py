@@ -3,13 +3,14 @@
 """A loss per kind of task, on decoder outputs of any resolution."""
 
 from collections.abc import Mapping
+import math
 
 import torch
 from torch import Tensor
 import torch.nn.functional as functional
 
 from adamtl_ros.network.encoder import upsample
-from adamtl_ros.tasks import depth_of
+from adamtl_ros.tasks import DEPTH_RANGE
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 
@@ -82,7 +83,8 @@ def paper_loss(
         target, valid = normals_of(label)
         return _mean((functional.normalize(outputs, dim=1) - target).abs().mean(1), valid)
     metres = label.float() / 1000
-    return _mean((depth_of(outputs[:, 0]) - metres).abs(), metres > 0)
+    predicted = outputs[:, 0].clamp(*(math.log(limit) for limit in DEPTH_RANGE)).exp()
+    return _mean((predicted - metres).abs(), metres > 0)
 
 
 LOSSES = {'plain': plain_loss, 'paper': paper_loss}

@@ -1,0 +1,360 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The network as OpenVINO graphs, built from its weights.
+
+Token maps are flat, (H * W, C).  A segment is what runs between two decisions of the policy: a
+whole stage, or a block where the policy looks before every block.  Its gates are inputs of
+dynamic length, so that its time follows what they let through; nothing is computed for the rest.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TypeAlias
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+
+from adamtl_ros.network.config import NetworkConfig
+from adamtl_ros.network.windows import cell_of_token
+from adamtl_ros.network.windows import relative_index
+from adamtl_ros.network.windows import shift_mask
+from adamtl_ros.network.windows import window_tokens
+from adamtl_ros.runtime.preprocess import MEAN
+from adamtl_ros.runtime.preprocess import STD
+
+EPSILON = 1e-5
+"""Of torch's LayerNorm and BatchNorm."""
+
+Node: TypeAlias = Any
+"""An ov.Node, or an output of one."""
+
+
+def _floats(values: np.ndarray | float) -> Node:
+    return ops.constant(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _ints(*values: int) -> Node:
+    return ops.constant(np.array(values, dtype=np.int32))
+
+
+def _rows(values: np.ndarray) -> Node:
+    return ops.constant(np.ascontiguousarray(values.reshape(-1), dtype=np.int32))
+
+
+def _gather(x: Node, rows: Node) -> Node:
+    return ops.gather(x, rows, _ints(0))
+
+
+def _input(shape: Sequence[int], kind: type, name: str) -> Node:
+    node = ops.parameter(list(shape), kind, name=name)
+    node.output(0).get_tensor().set_names({name})
+    return node
+
+
+def _model(outputs: Mapping[str, Node], inputs: Sequence[Node], name: str) -> ov.Model:
+    results = []
+    for key, node in outputs.items():
+        result = ops.result(node)
+        result.output(0).get_tensor().set_names({key})
+        results.append(result)
+    return ov.Model(results, list(inputs), name)
+
+
+class Graphs:
+    """
+    Builds the graphs of a network.
+
+    weights: float32 arrays by the names of AdaMTL.state_dict().
+    """
+
+    def __init__(self, config: NetworkConfig, weights: Mapping[str, np.ndarray]) -> None:
+        self.config = config
+        self.weights = weights
+
+    def size(self, stage: int) -> int:
+        """Return the number of tokens of a stage."""
+        height, width = self.config.resolution(stage)
+        return height * width
+
+    def dense(self) -> ov.Model:
+        """Return `pixels` uint8 (1, h, w, 3) to the tapped maps `tap0`, ... (T, C)."""
+        pixels = _input((1, *self.config.input_size, 3), np.uint8, 'pixels')
+        x, taps = self._stem(pixels), []
+        for stage, depth in enumerate(self.config.depths):
+            for block in range(depth):
+                x = self._block(x, stage, block)
+            after = self._downsample(x, stage)
+            taps.append(after if self.config.taps == 'merged' else x)
+            x = after
+        return _model({f'tap{i}': tap for i, tap in enumerate(taps)}, [pixels], 'dense')
+
+    def stem(self) -> ov.Model:
+        """Return `pixels` to the tokens `x` of stage 0 and its policy's logits."""
+        pixels = _input((1, *self.config.input_size, 3), np.uint8, 'pixels')
+        x = self._stem(pixels)
+        inputs, logits = self._policy(x, 0)
+        return _model({'x': x, **logits}, [pixels, *inputs], 'stem')
+
+    def segment(self, stage: int, blocks: Sequence[int], whole: bool) -> ov.Model:
+        """
+        Return the graph of some blocks of a stage: `x` (T, C) to `y` (T, C).
+
+        For block b: `tokens<b>` int32, the rows that its MLP works on, and where attention is
+        skipped too, `windows<b>` int32, the map's rows in the windows that run (`tokens<b>` then
+        counts in those), and in shifted blocks `masks<b>` int32, those windows' numbers.
+        whole: the blocks are the whole stage: what lies between it and the next follows, as
+        `bridge` gives it; else the logits for the block that comes next.
+        """
+        x = y = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
+        inputs = [x]
+        for block in blocks:
+            gates = {'tokens': _input((-1,), np.int32, f'tokens{block}')}
+            if self.config.skip_attention:
+                gates['windows'] = _input((-1,), np.int32, f'windows{block}')
+                if self.config.shift(stage, block) != (0, 0):
+                    gates['masks'] = _input((-1,), np.int32, f'masks{block}')
+            inputs += gates.values()
+            y = self._block(y, stage, block, gates)
+        outputs = {'y': y}
+        if whole:
+            more, following = self._bridge(y, stage)
+        elif blocks[-1] + 1 < self.config.depths[stage]:
+            more, following = self._policy(y, stage, ('tokens',))
+        else:
+            more, following = [], {}
+        return _model({**outputs, **following}, [*inputs, *more], f'stage{stage}.{blocks[0]}')
+
+    def bridge(self, stage: int) -> ov.Model:
+        """Return `x` (T, C) of a stage to `next`, the next one's tokens, and its logits."""
+        x = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
+        inputs, outputs = self._bridge(x, stage)
+        return _model(outputs, [x, *inputs], f'bridge{stage}')
+
+    def _bridge(self, x: Node, stage: int) -> tuple[list[Node], dict[str, Node]]:
+        if stage + 1 == len(self.config.depths):
+            return [], {}
+        after = self._downsample(x, stage)
+        inputs, logits = self._policy(after, stage + 1)
+        return inputs, {'next': after, **logits}
+
+    def _stem(self, pixels: Node) -> Node:
+        name, height, width = 'encoder.stem.', *self.config.resolution(0)
+        x = (ops.convert(pixels, np.float32) - _floats(np.array(MEAN))) * _floats(
+            1 / np.array(STD))
+        x = ops.transpose(x, _ints(0, 3, 1, 2))
+        if self.config.stem == 'linear':
+            x = self._conv(x, name + 'proj', stride=4)
+        else:
+            x = ops.relu(self._conv(x, name + 'proj.0', name + 'proj.1', stride=2))
+            x = self._conv(x, name + 'proj.3', stride=2)
+        x = ops.reshape(ops.transpose(x, _ints(0, 2, 3, 1)), _ints(height * width, -1), False)
+        shift = self.weights[name + 'norm.bias']
+        if self.config.position:
+            places = self.weights[name + 'rows'] + self.weights[name + 'columns']
+            shift = places.reshape(height * width, -1) + shift
+        return _normalised(x) * _floats(self.weights[name + 'norm.weight']) + _floats(shift)
+
+    def _block(
+            self, x: Node, stage: int, block: int, gates: Mapping[str, Node] | None = None
+    ) -> Node:
+        config, name = self.config, f'encoder.stages.{stage}.blocks.{block}.'
+        channels, heads = config.width(stage), config.heads[stage]
+        size, window = config.resolution(stage), config.stage_window(stage)
+        shift = config.shift(stage, block)
+        order = window_tokens(size, window, shift)
+        skips = gates is not None and config.skip_attention
+        windows = gates['windows'] if gates is not None and skips else _rows(order)
+        bias = self.weights[name + 'attn.relative_position_bias_table'][
+            relative_index(window)].transpose(2, 0, 1)[None]
+        mask = shift_mask(size, window, shift)
+        if mask is not None:
+            bias = bias + mask[:, None]
+        biases = _floats(bias)
+        if mask is not None and gates is not None and skips:
+            biases = _gather(biases, gates['masks'])
+
+        # One window holds the map in its order: there is nothing to gather then.
+        single = len(order) == 1
+        rows = x if single and not skips else _gather(x, windows)
+        scale = np.ones((3 * channels, 1), dtype=np.float32)
+        scale[:channels] = (channels // heads) ** -0.5
+        parts = self._linear(_normalised(rows), name + 'attn.qkv', name + 'norm1', scale)
+        shape = _ints(-1, order.shape[1], 3, heads, channels // heads)
+        parts = ops.transpose(ops.reshape(parts, shape, False), _ints(2, 0, 3, 1, 4))
+        split = ops.split(parts, ops.constant(np.int32(0)), 3)
+        query, key, value = (ops.squeeze(part, _ints(0)) for part in split.outputs())
+        mixed = ops.scaled_dot_product_attention(query, key, value, biases, _floats(1.0))
+        mixed = ops.reshape(ops.transpose(mixed, _ints(0, 2, 1, 3)), _ints(-1, channels), False)
+        rows = rows + self._linear(mixed, name + 'attn.proj')
+
+        tokens = None if gates is None else gates['tokens']
+        if config.skipped_norm and tokens is not None:
+            normed = _normalised(rows) * _floats(self.weights[name + 'norm2.weight']) + _floats(
+                self.weights[name + 'norm2.bias'])
+            chosen = self._linear(_gather(normed, tokens), name + 'mlp.0')
+            chosen = self._linear(ops.gelu(chosen, 'erf'), name + 'mlp.2')
+            rows = rows + ops.scatter_update(normed, tokens, chosen, _ints(0))
+        else:
+            chosen = rows if tokens is None else _gather(rows, tokens)
+            inner = self._linear(_normalised(chosen), name + 'mlp.0', name + 'norm2')
+            chosen = chosen + self._linear(ops.gelu(inner, 'erf'), name + 'mlp.2')
+            rows = chosen if tokens is None else ops.scatter_update(
+                rows, tokens, chosen, _ints(0))
+        if skips:
+            return ops.scatter_update(x, windows, rows, _ints(0))
+        return rows if single else _gather(rows, _rows(np.argsort(order.reshape(-1))))
+
+    def _downsample(self, x: Node, stage: int) -> Node:
+        if stage + 1 == len(self.config.depths):
+            return x
+        height, width = self.config.resolution(stage)
+        # The four tokens side by side, in the order (top, bottom) x left, (top, bottom) x right.
+        x = ops.reshape(x, _ints(height // 2, 2, width // 2, 2, -1), False)
+        x = ops.reshape(ops.transpose(x, _ints(0, 2, 3, 1, 4)), _ints(
+            height * width // 4, -1), False)
+        name = f'encoder.stages.{stage}.downsample.'
+        return self._linear(_normalised(x), name + 'reduction', name + 'norm')
+
+    def _policy(
+            self, x: Node, stage: int, kinds: Sequence[str] = ('blocks', 'tokens')
+    ) -> tuple[list[Node], dict[str, Node]]:
+        """
+        Return the controllers' inputs, and their logits for the tasks asked for.
+
+        `tasks` int32 (k): which of the stacked controllers; `budget` float32 (1).  Outputs:
+        `blocks` (k, blocks) and, of the tokens, `scores` (k, cells, blocks or 1).
+        """
+        config = self.config
+        if config.policy == 'none':
+            return [], {}
+        height, width = config.resolution(stage)
+        h, w = config.cells[stage]
+        cells = height // h * (width // w)
+        if h * w > 1:
+            cell = cell_of_token((height, width), (h, w))
+            members = np.argsort(cell, kind='stable').reshape(cells, h * w)
+            x = ops.reduce_mean(
+                ops.gather(x, ops.constant(members.astype(np.int32)), _ints(0)), _ints(1), False)
+        x = ops.unsqueeze(x, _ints(0))
+        tasks = _input((-1,), np.int32, 'tasks')
+        inputs = [tasks]
+        if config.budget_input:
+            inputs.append(_input((1,), np.float32, 'budget'))
+        logits = {}
+        for kind in kinds:
+            name = f'policy.stages.{stage}.{kind}.'
+            weight1, bias1, weight2, bias2 = (
+                _gather(_floats(self.weights[name + part]), tasks)
+                for part in ('weight1', 'bias1', 'weight2', 'bias2'))
+            if config.budget_input:
+                bias1 = bias1 + _gather(_floats(self.weights[name + 'budget']), tasks) * inputs[1]
+            hidden = ops.relu(
+                ops.matmul(x, weight1, False, False) + ops.unsqueeze(bias1, _ints(1)))
+            if kind == 'blocks':
+                hidden = ops.reshape(hidden, _ints(0, 1, -1), True)
+            output = ops.matmul(hidden, weight2, False, False) + ops.unsqueeze(bias2, _ints(1))
+            if kind == 'blocks':
+                logits['blocks'] = ops.squeeze(output, _ints(1))
+            else:
+                logits['scores'] = output
+        return inputs, logits
+
+    def decoder(self, task: str) -> ov.Model:
+        """Return `tap<i>` (T, C) to `logits` (1, channels, H, W)."""
+        shapes = self.config.tap_shapes()
+        taps = [_input((height * width, channels), np.float32, f'tap{i}')
+                for i, (channels, height, width) in enumerate(shapes)]
+        decode = self._pyramid if self.config.decoder == 'pyramid' else self._residual
+        return _model({'logits': decode(taps, shapes, f'decoders.{task}.')}, taps, task)
+
+    def _pyramid(
+            self, taps: Sequence[Node], shapes: Sequence[tuple[int, int, int]], name: str) -> Node:
+        maps = []
+        for i, (tap, (_, height, width)) in enumerate(zip(taps, shapes)):
+            # The batch norm after the sum is linear, and so is upsampling: it goes in here.
+            scale, shift = self._norm(name + ('fine.0' if i == 0 else 'coarse.0'))
+            weight = self.weights[f'{name}lateral.{i}.weight'][:, :, 0, 0] * scale[:, None]
+            bias = self.weights[f'{name}lateral.{i}.bias'] * scale
+            bias = bias + shift if i < 2 else bias
+            x = ops.matmul(tap, _floats(weight), False, True) + _floats(bias)
+            x = ops.reshape(x, _ints(1, height, width, -1), False)
+            x = ops.transpose(x, _ints(0, 3, 1, 2))
+            maps.append(x if i < 2 else _resized(x, shapes[1][1:]))
+        x = maps[1]
+        for part in maps[2:]:
+            x = x + part
+        x = ops.relu(self._conv(x, name + 'coarse.1', name + 'coarse.2', pad=1))
+        scale, _ = self._norm(name + 'fine.0')
+        x = maps[0] + _resized(x * _floats(scale.reshape(1, -1, 1, 1)), shapes[0][1:])
+        x = self._conv(x, name + 'fine.1', name + 'fine.2', pad=1, groups=True)
+        x = ops.relu(self._conv(x, name + 'fine.3', name + 'fine.4'))
+        return self._conv(x, name + 'head')
+
+    def _residual(
+            self, taps: Sequence[Node], shapes: Sequence[tuple[int, int, int]], name: str) -> Node:
+        maps = []
+        for i, (tap, (channels, height, width)) in enumerate(zip(taps, shapes)):
+            # The reference reads the memory of (H, W, C) maps as (C, H, W).
+            x = ops.reshape(tap, _ints(1, channels, height, width), False)
+            for part in (f'{name}fuse.{i}.0.', f'{name}fuse.{i}.1.'):
+                shortcut = x
+                if part + 'downsample.0.weight' in self.weights:
+                    shortcut = self._conv(x, part + 'downsample.0', part + 'downsample.1')
+                x = ops.relu(self._conv(x, part + 'conv1', part + 'bn1', pad=1))
+                x = ops.relu(self._conv(x, part + 'conv2', part + 'bn2', pad=1) + shortcut)
+            maps.append(_resized(x, shapes[0][1:], 'nearest'))
+        x = ops.relu(self._conv(ops.concat(maps, 1), name + 'segment.0', name + 'segment.1'))
+        return self._conv(x, name + 'segment.3')
+
+    def _linear(
+            self, x: Node, name: str, norm: str = '', scale: np.ndarray | float = 1.0) -> Node:
+        """Apply a linear layer; `norm` is the LayerNorm before it whose weights go into it."""
+        weight = self.weights[name + '.weight']
+        bias = self.weights.get(name + '.bias')
+        if norm:
+            shift = weight @ self.weights[norm + '.bias']
+            bias = shift if bias is None else bias + shift
+            weight = weight * self.weights[norm + '.weight']
+        y = ops.matmul(x, _floats(weight * scale), False, True)
+        return y if bias is None else y + _floats(bias * np.squeeze(scale))
+
+    def _norm(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the factor and the summand of a BatchNorm."""
+        mean, variance, weight, bias = (self.weights[f'{name}.{part}'] for part in (
+            'running_mean', 'running_var', 'weight', 'bias'))
+        scale = weight / np.sqrt(variance + EPSILON)
+        return scale, bias - mean * scale
+
+    def _conv(
+            self, x: Node, name: str, norm: str = '', *, stride: int = 1, pad: int = 0,
+            groups: bool = False) -> Node:
+        """Convolve; the BatchNorm after it, if named, goes into the weights."""
+        weight = self.weights[name + '.weight']
+        bias = self.weights.get(name + '.bias', np.zeros(len(weight), dtype=np.float32))
+        if norm:
+            scale, shift = self._norm(norm)
+            weight, bias = weight * scale.reshape(-1, 1, 1, 1), bias * scale + shift
+        if name.startswith('encoder.stem') and self.config.stem == 'conv':
+            pad = 1
+        if groups:
+            x = ops.group_convolution(
+                x, _floats(weight[:, None]), [stride] * 2, [pad] * 2, [pad] * 2, [1, 1])
+        else:
+            x = ops.convolution(
+                x, _floats(weight), [stride] * 2, [pad] * 2, [pad] * 2, [1, 1])
+        return x + _floats(bias.reshape(1, -1, 1, 1))
+
+
+def _normalised(x: Node) -> Node:
+    return ops.mvn(x, _ints(-1), True, EPSILON, 'inside_sqrt')
+
+
+def _resized(x: Node, size: Sequence[int], mode: str = 'linear_onnx') -> Node:
+    if list(x.shape)[2:] == list(size):
+        return x
+    return ops.interpolate(
+        x, _ints(*size), mode, 'sizes', axes=_ints(2, 3), nearest_mode='floor',
+        coordinate_transformation_mode='asymmetric' if mode == 'nearest' else 'half_pixel')

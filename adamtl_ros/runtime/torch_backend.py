@@ -1,0 +1,71 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The network run by torch, on the CPU or a CUDA device."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adamtl_ros.network import checkpoint
+from adamtl_ros.network.gating import Trace
+from adamtl_ros.runtime.preprocess import normalise
+
+Logits = dict[str, np.ndarray]
+
+
+class TorchBackend:
+    """
+    Runs pixels through the network.
+
+    model: as for checkpoint.load.  device: 'cpu', 'cuda' or 'cuda:N'.  num_threads: of torch, for
+    the whole process; 0 leaves it.  Both ways to run take uint8 (h, w, 3) of the network's input
+    size and return, by task, the decoders' outputs, float32 (channels, H, W).
+    """
+
+    name = 'torch'
+
+    def __init__(self, model: str, device: str = 'cpu', num_threads: int = 0) -> None:
+        """Load the network; ValueError where that or the device is not possible."""
+        self._device = _device(device)
+        self._network = checkpoint.load(model).to(self._device)
+        self.config = self._network.config
+        if num_threads:
+            torch.set_num_threads(num_threads)
+
+    @torch.inference_mode()
+    def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
+        """Run every block on every token."""
+        logits, trace = self._network.run_dense(self._inputs(pixels), tasks)
+        return _arrays(logits), trace
+
+    @torch.inference_mode()
+    def adaptive(
+            self, pixels: np.ndarray, tasks: Sequence[str], budget: float | None,
+            weights: Mapping[str, float]) -> tuple[Logits, Trace]:
+        """Run what the policy chooses; see FrameGates."""
+        logits, trace = self._network.run_policy(self._inputs(pixels), tasks, budget, weights)
+        return _arrays(logits), trace
+
+    def _inputs(self, pixels: np.ndarray) -> Tensor:
+        return normalise(torch.from_numpy(pixels)[None].to(self._device))
+
+
+def _arrays(logits: Mapping[str, Tensor]) -> Logits:
+    return {task: value[0].float().contiguous().cpu().numpy() for task, value in logits.items()}
+
+
+def _device(name: str) -> torch.device:
+    kind, _, number = name.partition(':')
+    if kind == 'cpu' and not number:
+        return torch.device('cpu')
+    if kind != 'cuda' or (number and not number.isdigit()):
+        raise ValueError(f'device {name!r}: choose cpu, cuda or cuda:N')
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        raise ValueError(
+            f'device {name!r} is not there: torch sees {count} CUDA devices; choose cpu, or '
+            'install a CUDA build of torch and its driver')
+    return torch.device(name)
