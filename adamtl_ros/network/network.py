@@ -102,7 +102,7 @@ class AdaMTL(nn.Module):
 
     def standard(self, outputs: Mapping[str, Tensor], dim: int = 1) -> dict[str, Tensor]:
         """
-        Return decoder outputs as `tasks.publishable` reads them.
+        Return decoder outputs as `runtime.publish` reads them.
 
         They are that already but for converted weights, whose normals may lie in other axes than
         the optical frame's, and whose depth is metres, not their logarithm.  dim: the channels.
