@@ -22,6 +22,7 @@ from adamtl_ros.network.config import PRESETS
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import TASKS as ALL
+from corpus import write_corpus
 import recipe
 
 with np.load(Path(__file__).parent / 'reference' / 'reference.npz') as stored:
@@ -286,6 +287,40 @@ def test_a_classifier_starts_a_training(tmp_path, capsys):
     network = checkpoint.load(str(out), to_train=True)
     assert network.config.tasks == tuple(ALL) and network.config.policy == 'task_aware'
     assert (network.config.depths, network.config.input_size) == ((2, 1, 2, 2), (128, 128))
+    train_one_step(tmp_path, out)
+    trained = checkpoint.load(str(tmp_path / 'trained.safetensors'))
+    name = 'stages.2.blocks.1.mlp.0.weight'
+    before = network.encoder.state_dict()[name]
+    assert torch.allclose(trained.encoder.state_dict()[name], before, atol=1e-2)
+    assert Engine(str(tmp_path / 'trained.safetensors')).tasks == tuple(ALL)
+
+
+def train_one_step(folder, start):
+    config = folder / 'train.yaml'
+    data = write_corpus(folder / 'corpus', 2)
+    config.write_text(
+        f'data: {data}\nout: {folder}/trained.safetensors\nstart: {start}\nstage: static\n'
+        'steps: 1\nbatch: 2\nwarmup: 1\nworkers: 0\n')
+    assert cli.main(['train', str(config)]) == 0
+
+
+def test_a_converted_network_is_trained_on(converted, tmp_path):
+    """With its own decoders and conventions; a policy may be added."""
+    start = converted('little_static')
+    network = checkpoint.load(str(start))
+    config = tmp_path / 'train.yaml'
+    data = write_corpus(tmp_path / 'corpus', 2)
+    config.write_text(
+        f'data: {data}\nout: {tmp_path}/trained.safetensors\nstart: {start}\nsteps: 1\n'
+        'batch: 2\nwarmup: 1\nworkers: 0\nstage: adaptive\nnetwork: {policy: task_aware}\n'
+        'tasks: [normals, depth]\n')
+    assert cli.main(['train', str(config)]) == 0
+    trained = checkpoint.load(str(tmp_path / 'trained.safetensors'))
+    assert trained.config.linear_depth and trained.config.policy == 'task_aware'
+    assert trained.config.normals_axes == (1, 1, -1)
+    name = 'depth.segment.0.weight'
+    assert torch.allclose(
+        trained.decoders.state_dict()[name], network.decoders.state_dict()[name], atol=1e-2)
     weight = recipe.weight('little_static backbone.layers.2.blocks.1.mlp.fc1.weight', (256, 64))
     assert torch.equal(
         network.encoder.stages[2].blocks[1].mlp[0].weight, torch.from_numpy(weight))

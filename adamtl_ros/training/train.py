@@ -82,7 +82,7 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        given = checkpoint.load(config.start) if config.start else None
+        given = checkpoint.load(config.start, to_train=True) if config.start else None
         base = given.config if given else PRESETS[config.preset]
         data = open_dataset(config.data, config.chosen(base), 'train')
         self.network = self._begin(given, config.network_config(base, data.classes))
