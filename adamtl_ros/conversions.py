@@ -123,7 +123,7 @@ def rgb_from_image(message: Any) -> NDArray[np.uint8]:
 
 def rgb_from_compressed(message: Any) -> NDArray[np.uint8]:
     """
-    Return the picture of a CompressedImage (what OpenCV decodes) as uint8 (h, w, 3) RGB.
+    Return the picture of a CompressedImage, JPEG or PNG, as uint8 (h, w, 3) RGB.
 
     Raises BadFrameError with the cause 'decode'.
     """
@@ -133,7 +133,9 @@ def rgb_from_compressed(message: Any) -> NDArray[np.uint8]:
     # may be padded; the marker of an embedded thumbnail lies in the front.
     cut_off = data[:2].tobytes() == b'\xff\xd8' and b'\xff\xd9' not in data[
         data.size // 2:].tobytes()
-    if data.size and not cut_off:
+    # OpenCV would read twenty other formats as well, whose decoders nobody here has use for.
+    known = data[:8].tobytes().startswith((b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'))
+    if known and not cut_off:
         try:
             # A camera's EXIF orientation must not turn the frame against its camera_info.
             bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)

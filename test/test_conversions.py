@@ -235,3 +235,11 @@ def test_cut_off_jpeg_is_not_taken_for_a_picture() -> None:
     with pytest.raises(BadFrameError, match='cut off'):
         rgb_from_compressed(
             CompressedImage(format='jpeg', data=array.array('B', data[:len(data) * 3 // 4])))
+
+
+@pytest.mark.parametrize('suffix', ['.bmp', '.webp', '.tiff', '.ppm'])
+def test_other_compressed_formats_are_refused(suffix):
+    data = cv2.imencode(suffix, np.full((8, 8, 3), 90, np.uint8))[1].tobytes()
+    with pytest.raises(BadFrameError, match='JPEG or PNG') as error:
+        rgb_from_compressed(CompressedImage(format='jpeg', data=array.array('B', data)))
+    assert error.value.cause == 'decode'

@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The executable `adamtl_node`: start the lifecycle node, and end it in good order."""
 
+import os
 import signal
 import sys
 from threading import Thread
+
+MAX_PIXELS = 2**26
+"""Largest compressed picture that is decoded, 67 megapixels."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -18,6 +22,8 @@ def main(args: list[str] | None = None) -> int:
     # import, nor the loading of the model, nor a frame: it waits until it is asked for below.
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    # Read when OpenCV is loaded: a few bytes of PNG may claim to be a picture of gigabytes.
+    os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
