@@ -232,8 +232,9 @@ def test_other_conventions_become_ours(converted):
     assert result.outputs['depth'].max() > 0.1
     signs = result.outputs['normals'] / (raw['normals'] * (1, 1, -1))
     assert (np.sign(signs).min(-1) == np.sign(signs).max(-1)).all()
-    dense = engine._network(torch.zeros(1, 3, 128, 128), ('depth',))['depth']
-    raw_depth, _ = engine._network.run_dense(torch.zeros(1, 3, 128, 128), ('depth',))
+    network = checkpoint.load(str(converted('little_static')))
+    dense = network(torch.zeros(1, 3, 128, 128), ('depth',))['depth']
+    raw_depth, _ = network.run_dense(torch.zeros(1, 3, 128, 128), ('depth',))
     np.testing.assert_allclose(
         dense.detach().exp(), raw_depth['depth'].clamp(min=0.05), rtol=1e-4)
 
@@ -253,7 +254,8 @@ def test_a_static_checkpoint_runs_in_mode_static_only(converted, tmp_path, capsy
     assert cli.main(arguments) == 0
     assert json.loads((tmp_path / 'p.json').read_text())['mode'] == 'static'
     with pytest.raises(ValueError, match='has no policy'):
-        engine._network.forward_policy(torch.zeros(1, 3, 128, 128), torch.ones(1), engine.tasks)
+        checkpoint.load(model).forward_policy(
+            torch.zeros(1, 3, 128, 128), torch.ones(1), engine.tasks)
 
 
 def test_a_policy_that_was_trained_with_budgets_needs_one():
