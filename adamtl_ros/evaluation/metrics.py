@@ -12,11 +12,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchmetrics import MeanAbsoluteError
 from torchmetrics import MeanMetric
 from torchmetrics import MeanSquaredError
-from torchmetrics.classification import BinaryPrecisionRecallCurve
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from adamtl_ros.evaluation.edges import EdgeCounts
@@ -188,22 +186,24 @@ class _Depth:
 
 
 class _Edges:
+    # What torchmetrics has for `f_strict` takes ten times as long.
+    thresholds = np.linspace(0, 1, 101, dtype=np.float32)
+
     def __init__(self, tolerance: float) -> None:
         self.counts = EdgeCounts(tolerance)
-        self.curve = BinaryPrecisionRecallCurve(thresholds=101)
+        # Pixels by the highest threshold that they reach: labelled ones, and all.
+        self.right, self.found = np.zeros((2, len(self.thresholds)), dtype=np.int64)
 
     def update(self, predicted: np.ndarray, label: np.ndarray) -> None:
         self.counts.update(predicted, label)
-        self.curve.update(torch.from_numpy(predicted), torch.from_numpy(label).long())
+        reached = np.searchsorted(self.thresholds, predicted, side='right') - 1
+        for total, part in ((self.right, reached[label > 0]), (self.found, reached.reshape(-1))):
+            total += np.bincount(part, minlength=len(total))
 
     def compute(self) -> dict[str, float]:
-        return {'f_strict': float(_best_f(self.curve.compute())), 'ods_f': self.counts.ods_f()}
-
-
-def _best_f(curve: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    precision, recall, _ = curve
-    # Above the highest score there is no precision (0 / 0) and no recall.
-    return (2 * precision * recall / (precision + recall)).nan_to_num(0.0).max()
+        right, found = (total[::-1].cumsum() for total in (self.right, self.found))
+        strict = 2 * right / np.maximum(found + self.right.sum(), 1)
+        return {'f_strict': float(strict.max()), 'ods_f': self.counts.ods_f()}
 
 
 def delta_m(
