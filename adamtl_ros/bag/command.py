@@ -26,6 +26,7 @@ from adamtl_ros.bag.sample import STORAGES
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.cli import Parser
 from adamtl_ros.runtime.engine import BACKENDS
+from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.settings import check_budget
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.tasks import ordered
@@ -57,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
         help='of mode shadow and of --record (default: 0.6)')
     parser.add_argument('--model', default='glasses', help='preset or weights file')
     parser.add_argument('--backend', default='auto', help=f'one of {", ".join(BACKENDS)}')
+    parser.add_argument(
+        '--precision', default='f32', choices=PRECISIONS, help='of the network (default: f32)')
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
     parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='of the network; 0: automatic')

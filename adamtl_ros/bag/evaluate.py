@@ -11,13 +11,14 @@ import csv
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from adamtl_ros.bag.energy import Meter
 from adamtl_ros.bag.measures import Difference
@@ -34,10 +35,12 @@ from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import label_of
 from adamtl_ros.bag.truth import TopicLabels
 from adamtl_ros.bag.truth import WAITING
-from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import Result
 from adamtl_ros.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from adamtl_ros.evaluation.metrics import TaskMetrics
 
 EXAMPLES = 5
 """Reasons that are kept for each cause of skipping."""
@@ -58,6 +61,7 @@ class Plan:
     modes: of 'static', 'shadow', 'adaptive'; static is always run, as the reference.
     budgets: of mode adaptive.  budget: of mode shadow.  every: one frame of so many is run.
     max_frames: frames that are run, 0 for all.  keep: the agreement that a recommendation holds.
+    threads: what the engine was given, 0 for automatic.
     """
 
     topic: str
@@ -68,6 +72,7 @@ class Plan:
     every: int = 1
     max_frames: int = 0
     keep: float = 0.95
+    threads: int = 0
 
     def settings(self) -> list[Settings]:
         """Return the settings to compare, the reference first."""
@@ -87,7 +92,7 @@ class Run:
     settings: Settings
     difference: Difference
     stability: Difference
-    metrics: dict[str, TaskMetrics]
+    metrics: dict[str, 'TaskMetrics']
     latency: Sample = field(default_factory=Sample)
     slot: LatestOnly = field(default_factory=LatestOnly)
     # achieved, agreement, latency
@@ -198,9 +203,11 @@ class Evaluation:
         classes = {
             task: len(names) for task, names in self.engine.class_names.items()
             if task in self.plan.tasks}
-        metrics = {
-            task: TaskMetrics(task, classes.get(task, 0)) for task in self.plan.tasks
-        } if self.labels is not None else {}
+        metrics = {}
+        if self.labels is not None:
+            # With torch, which an engine can do without.
+            from adamtl_ros.evaluation.metrics import TaskMetrics
+            metrics = {task: TaskMetrics(task, classes.get(task, 0)) for task in self.plan.tasks}
         return Run(settings, Difference(classes), Difference(classes), metrics)
 
     def run(self) -> None:
@@ -350,7 +357,8 @@ class Evaluation:
             'rate_hz': (read - 1) / seconds if seconds > 0 and read > 1 else None,
             'sizes': dict(self.frames.sizes), 'every': self.plan.every,
             'model': self.engine.model, 'backend': self.engine.backend,
-            'device': self.engine.device, 'threads': torch.get_num_threads(),
+            'device': self.engine.device, 'precision': self.engine.precision,
+            'threads': _threads(self.engine, self.plan.threads),
             'tasks': list(self.plan.tasks), 'keep': self.plan.keep,
             'energy_source': self.meter.source, 'seconds': self.seconds,
             'min_budget': self.engine.min_budget(self.plan.tasks),
@@ -403,6 +411,14 @@ class Evaluation:
         return {
             'first': scene.first, 'last': scene.last, 'start_s': scene.start,
             'end_s': scene.end, 'frames': int(self.runs[0].scenes[number][0]), 'rows': rows}
+
+
+def _threads(engine: Engine, asked: int) -> int:
+    """Return how many threads the network uses."""
+    if engine.backend == 'torch':
+        import torch
+        return torch.get_num_threads()
+    return asked or len(os.sched_getaffinity(0))
 
 
 def _histogram(latency: Sample) -> dict[str, list[float]] | None:

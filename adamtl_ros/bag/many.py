@@ -36,8 +36,8 @@ FILES = ('results.json', 'report.html', 'frames.csv')
 
 _NEEDED = "several recordings at the same time need Dask: pip install '.[cluster]', or --jobs 1"
 _ASKED = (
-    'topic', 'budgets', 'modes', 'mode', 'budget', 'model', 'backend', 'device', 'tasks', 'every',
-    'max_frames', 'keep', 'truth', 'labels', 'record')
+    'topic', 'budgets', 'modes', 'mode', 'budget', 'model', 'backend', 'device', 'precision',
+    'tasks', 'every', 'max_frames', 'keep', 'truth', 'labels', 'record')
 """Options that change the results; with the recording's files, what a result stands for."""
 
 
@@ -50,14 +50,16 @@ def fingerprint(bag: Path, options: argparse.Namespace) -> str:
 
 
 @lru_cache(maxsize=1)
-def _engine(model: str, backend: str, device: str, threads: int) -> Engine:
-    return Engine(model, backend=backend, device=device, num_threads=threads)
+def _engine(model: str, backend: str, device: str, threads: int, precision: str) -> Engine:
+    return Engine(
+        model, backend=backend, device=device, num_threads=threads, precision=precision)
 
 
 def work(bag: Path, options: argparse.Namespace) -> dict[str, bytes] | str:
     """Evaluate one recording; return its files, or why there are none."""
     try:
-        engine = _engine(options.model, options.backend, options.device, options.threads)
+        engine = _engine(
+            options.model, options.backend, options.device, options.threads, options.precision)
         with tempfile.TemporaryDirectory(prefix='adamtl_bag_') as folder:
             evaluate_bag(bag, options, Path(folder), engine)
             return {name: Path(folder, name).read_bytes() for name in FILES}

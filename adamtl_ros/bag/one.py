@@ -42,7 +42,7 @@ def plan_of(options: argparse.Namespace, topic: str, engine: Engine) -> Plan:
     return Plan(
         topic=topic, tasks=options.tasks or engine.tasks, budgets=options.budgets,
         budget=options.budget, modes=options.modes, every=options.every,
-        max_frames=options.max_frames, keep=options.keep)
+        max_frames=options.max_frames, keep=options.keep, threads=options.threads)
 
 
 def evaluate_bag(
@@ -68,8 +68,10 @@ def evaluate_bag(
         labels = FolderLabels(options.labels)
     engine = engine or Engine(
         options.model, backend=options.backend, device=options.device,
-        num_threads=options.threads)
+        num_threads=options.threads, precision=options.precision)
     plan = plan_of(options, topic, engine)
+    for settings in plan.settings():
+        engine.check(settings)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         observers: list[Observer] = []
