@@ -34,6 +34,9 @@ from adamtl_ros.tasks import TASKS
 
 State = dict[str, Tensor]
 
+MAX_SIZE = 2048
+"""Largest height and width of the input, in pixels."""
+
 _NAMES = {
     'semseg': 'semseg', 'human_parts': 'human_parts', 'sal': 'saliency', 'normals': 'normals',
     'edge': 'edges', 'depth': 'depth'}
@@ -112,6 +115,8 @@ def configuration(state: Mapping[str, Tensor], input_size: int = 0) -> NetworkCo
         found = re.match(rf'{re.escape(prefix)}layers\.(\d+)\.blocks\.(\d+)\.', name)
         if found:
             stage, block = int(found[1]), int(found[2])
+            if stage > 9 or block > 99:
+                raise ValueError(f'{name}: no Swin transformer has so many stages or blocks')
             depths += [0] * (stage + 1 - len(depths))
             depths[stage] = max(depths[stage], block + 1)
     first = [f'{prefix}layers.{stage}.blocks.0.' for stage in range(len(depths))]
@@ -134,6 +139,8 @@ def configuration(state: Mapping[str, Tensor], input_size: int = 0) -> NetworkCo
                 'no shape tells the size of the input (there are neither controllers nor '
                 'attn_mask): give it, --input-size 224 or the like')
         size = window * (4 << len(depths) - 1)
+    if not 0 < size <= MAX_SIZE:
+        raise ValueError(f'the input has {size} pixels: 1 to {MAX_SIZE} are expected')
     width = len(stem)
     # An encoder alone is trained with this package's conventions, to begin with for all tasks.
     reference: dict[str, Any] = {
@@ -322,6 +329,10 @@ def run(source: str | Path, target: str | Path, input_size: int = 0) -> tuple[
         tensors, unused = convert(state, config)
     except ValueError as error:
         raise ValueError(f'{source} cannot be converted: {error}') from error
+    except (ArithmeticError, LookupError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f'{source} cannot be converted: its tensors have shapes that fit no Swin transformer '
+            f'({error})') from error
     encoder_only = not any(name.startswith('decoders.') for name in tensors)
     checkpoint.write(target, tensors, config, encoder_only, {'converted': source.name})
     return config, unused, encoder_only

@@ -370,6 +370,33 @@ def test_what_does_not_fit_is_listed_by_name(tmp_path, capsys):
     assert checkpoint.load(str(out)).config.input_size == (128, 128)
 
 
+def test_odd_shapes_are_refused(tmp_path, monkeypatch, capsys):
+    """Whatever the shape of one tensor, it is refused in a line, or of no consequence."""
+    state = state_of('little_task_agnostic')
+    maskless = {name: value for name, value in shapes_of('little_task_agnostic').items()
+                if not name.endswith('attn_mask')}
+    assert convert.configuration(maskless).input_size == (128, 128)
+    out = str(tmp_path / 'o.safetensors')
+    (tmp_path / 'c.pth').touch()
+    monkeypatch.setattr(checkpoint, 'write', lambda *_: None)
+    for name in list(state)[::23]:
+        for shape in ((), (0,), (4, 0), (2, 2, 2, 2)):
+            odd = {**state, name: torch.zeros(shape)}
+            monkeypatch.setattr(convert, 'read', lambda _, odd=odd: odd)
+            code = cli.main(['convert', str(tmp_path / 'c.pth'), out])
+            written = capsys.readouterr().err
+            if not name.endswith(('relative_position_index', 'num_batches_tracked', 'attn_mask')):
+                assert code == 2 and 'cannot be converted' in written, (name, shape)
+                assert written.count('\n') == 1
+    for name, shape in (
+            ('backbone.layers.99999999.blocks.0.norm1.weight', (16,)),
+            ('backbone.layers.0.blocks.99999999.norm1.weight', (16,)),
+            ('backbone.layers_controllers.0.fc.weight', (2, 64 * 10 ** 12))):
+        with pytest.raises(ValueError, match='so many stages|pixels: 1 to 2048'):
+            convert.configuration(
+                {**maskless, name: torch.empty(shape, device='meta')})
+
+
 def test_bad_files_are_refused(tmp_path, capsys):
     assert 'no checkpoint' in refused(capsys, tmp_path, None)
     for content, words in (
