@@ -21,10 +21,9 @@ from adamtl_ros.evaluation.metrics import delta_m
 from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.network import checkpoint
-from adamtl_ros.network.encoder import upsample
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.runtime.preprocess import normalise
-from adamtl_ros.tasks import publishable
+from adamtl_ros.runtime.publish import published
 from adamtl_ros.training import train
 
 CONFIG = Path(__file__).resolve().parent.parent / 'config' / 'reproduction.yaml'
@@ -81,16 +80,13 @@ def measure(network: AdaMTL, corpus: EgoRooms, budget: float | None = None) -> t
         image = normalise(torch.from_numpy(small)[None])
         if budget is None:
             outputs, macs = network(image, tasks), float(dense)
-        elif budget == 0:
-            routing = network.forward_policy(image, torch.tensor([0.5]), tasks, 0.0, free=True)
-            outputs, macs = routing.outputs, float(routing.spent[0]) * dense
         else:
-            outputs, trace = network.run_policy(image, tasks, budget)
+            outputs, trace = network.run_policy(image, tasks, budget or None)
             macs = trace.macs
         spent.append(macs)
         for task in tasks:
-            value = upsample(outputs[task], frame[task].shape[:2])[0].permute(1, 2, 0)
-            scores[task].update(publishable(task, value), frame[task])
+            value = published(task, outputs[task][0].float().numpy(), frame[task].shape[:2])
+            scores[task].update(value, frame[task])
     return {task: score.compute() for task, score in scores.items()}, float(np.mean(spent)) / 1e9
 
 

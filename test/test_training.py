@@ -98,18 +98,35 @@ def test_evaluate_command(corpus, tmp_path, capsys):
     out = tmp_path / 'report.json'
     assert evaluate.main([
         str(corpus), '--budgets', '0.5', '--limit', '2', '--baseline', str(corpus),
-        '--json', str(out)]) == 0
+        '--json', str(out), '--figure', str(tmp_path / 'f.png')]) == 0
     report = json.loads(out.read_text())
+    assert cv2.imread(str(tmp_path / 'f.png')).std() > 1
+    dense, half, _ = report['rows']
+    assert half['gmacs'] / dense['gmacs'] == pytest.approx(half['achieved'], rel=1e-3)
     assert [row['mode'] for row in report['rows']] == ['static', 'adaptive', 'constant']
     assert report['frames'] == 2 and report['rows'][0]['delta_m'] == 0
     assert report['rows'][1]['achieved'] == pytest.approx(0.5, abs=0.02)
     assert set(report['rows'][0]['tasks']) == set(TASKS)
     for arguments, words in (
-            (['/nowhere'], 'no frames'), ([str(corpus), '--budgets', '0'], 'budget'),
+            (['/nowhere'], 'no data set'), ([str(corpus), '--budgets', '0'], 'budget'),
             ([str(corpus), '--budgets', 'half'], 'half'), ([str(corpus), '--model', 'x'], 'model'),
-            ([str(corpus), '--limit', '-1'], 'limit')):
+            ([str(corpus), '--limit', '-1'], 'limit'),
+            ([str(corpus), '--tasks', 'colour'], 'colour'),
+            ([str(corpus), '--reference', __file__], 'no report')):
         assert evaluate.main(arguments) == 2
         assert words in capsys.readouterr().err
+
+
+def test_evaluate_against_single_tasks(corpus, tmp_path):
+    one = tmp_path / 'depth.json'
+    common = [str(corpus), '--limit', '1', '--tasks', 'depth', '--budgets', '']
+    assert evaluate.main([*common, '--json', str(one)]) == 0
+    report = json.loads(one.read_text())
+    report['rows'][0]['tasks']['depth']['rmse_m'] *= 2
+    one.write_text(json.dumps(report))
+    out = tmp_path / 'out.json'
+    assert evaluate.main([*common, '--reference', str(one), '--json', str(out)]) == 0
+    assert json.loads(out.read_text())['rows'][0]['delta_m'] == pytest.approx(50)
 
 
 def test_shipped_weights_keep_their_budget_and_know_the_demo_scene():

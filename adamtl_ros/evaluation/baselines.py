@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from adamtl_ros.datasets.egorooms import EgoRooms
+from adamtl_ros.datasets.frames import Frames
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 
@@ -12,7 +12,7 @@ FRAMES = 400
 """Frames of the training split that the constants are taken from, evenly spaced."""
 
 
-def constants(train: EgoRooms) -> dict[str, np.ndarray]:
+def constants(train: Frames) -> dict[str, np.ndarray]:
     """
     Return, per task, the best constant answer of a training split, as it would be published.
 

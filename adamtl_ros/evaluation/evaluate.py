@@ -1,39 +1,48 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy of a model on annotated frames: dense, and adaptive at several budgets."""
+"""Accuracy of a model on annotated frames, and what it costs: dense, and adaptive per budget."""
 
 import argparse
+from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 from pathlib import Path
 import sys
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from adamtl_ros.datasets.egorooms import EgoRooms
+from adamtl_ros.datasets import open_dataset
+from adamtl_ros.datasets.frames import Frames
 from adamtl_ros.evaluation.baselines import constants
 from adamtl_ros.evaluation.metrics import delta_m
 from adamtl_ros.evaluation.metrics import HEADLINE
+from adamtl_ros.evaluation.metrics import PUBLISHED
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.tasks import ordered
 
 
 def evaluate(
-        engine: Engine, data: EgoRooms, budgets: Sequence[float], limit: int = 0,
-        baseline: EgoRooms | None = None) -> dict[str, object]:
+        engine: Engine, data: Frames, budgets: Sequence[float | None], limit: int = 0,
+        baseline: Frames | None = None,
+        reference: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Any]:
     """
-    Return {'dataset', 'frames', 'rows'}: a row for the dense network and one per budget.
+    Return {'dataset', 'frames', 'headline', 'rows'}: a row for the dense network, one per budget.
 
-    limit: use so many evenly spaced frames; 0 is all.  baseline: a training split whose best
-    constant answers become a row of mode 'constant'.
+    budgets: each in (0, 1], or None for the policy's own choice.  limit: use so many evenly
+    spaced frames; 0 is all.  baseline: a training split whose best constant answers become a row
+    of mode 'constant'.  reference: metrics per task that Δm compares with; None is the dense row.
     """
     tasks = data.tasks
-    runs = [Settings(mode='static', tasks=tasks)]
-    runs += [Settings(mode='adaptive', budget=budget, tasks=tasks) for budget in budgets]
+    headline = HEADLINE if data.layout == 'egorooms' else PUBLISHED
+    runs = [Settings(mode='static', tasks=tasks, output_size='camera')]
+    runs += [Settings(mode='adaptive', budget=budget, tasks=tasks, output_size='camera')
+             for budget in budgets]
     answers = constants(baseline) if baseline is not None else None
 
     def metrics() -> dict[str, TaskMetrics]:
@@ -41,78 +50,150 @@ def evaluate(
 
     scores = [metrics() for _ in runs]
     trivial = metrics()
-    achieved: list[list[float]] = [[] for _ in runs]
+    spent: list[list[tuple[float, float, float]]] = [[] for _ in runs]
     count = min(limit, len(data)) if limit else len(data)
     console = Console(stderr=True)
     for index in track(
             np.linspace(0, len(data) - 1, count).astype(int), 'evaluating', console=console):
         frame = data[int(index)]
-        for run, score, spent in zip(runs, scores, achieved):
+        for run, score, costs in zip(runs, scores, spent):
             result = engine.infer(frame['image'], run)
-            spent.append(result.stats.budget_achieved)
+            costs.append((
+                result.stats.budget_achieved, result.stats.gmacs, result.stats.gmacs_dense))
             for task in tasks:
                 score[task].update(result.outputs[task], frame[task])
         if answers is not None:
             for task in tasks:
                 trivial[task].update(answers[task], frame[task])
-    values = [{task: metric.compute() for task, metric in score.items()} for score in scores]
-    rows: list[dict[str, object]] = [
-        {'mode': run.mode, 'budget': run.budget, 'achieved': float(np.mean(spent)),
-         'achieved_std': float(np.std(spent)), 'tasks': value,
-         'delta_m': delta_m(value, values[0])}
-        for run, spent, value in zip(runs, achieved, values)]
+    rows: list[dict[str, Any]] = []
+    for run, score, costs in zip(runs, scores, spent):
+        achieved, gmacs, dense = np.mean(costs, axis=0)
+        rows.append({
+            'mode': run.mode, 'budget': run.budget, 'achieved': float(achieved),
+            'achieved_std': float(np.std([cost[0] for cost in costs])), 'gmacs': float(gmacs),
+            'gmacs_dense': float(dense),
+            'tasks': {task: metric.compute() for task, metric in score.items()}})
     if answers is not None:
-        value = {task: metric.compute() for task, metric in trivial.items()}
-        rows.append({'mode': 'constant', 'budget': None, 'achieved': 0.0, 'achieved_std': 0.0,
-                     'tasks': value, 'delta_m': delta_m(value, values[0])})
-    return {'dataset': str(data.root), 'frames': count, 'rows': rows}
-
-
-def table(report: dict[str, object]) -> Table:
-    """Return the report as a table, a row a run and a column a task."""
-    rows: list[dict[str, object]] = report['rows']  # type: ignore[assignment]
-    first: dict[str, dict[str, float]] = rows[0]['tasks']  # type: ignore[assignment]
-    view = Table(title=f'{report["dataset"]}, {report["frames"]} frames')
-    for heading in ('mode', 'budget', 'achieved', *(f'{t} {HEADLINE[t]}' for t in first), 'Δm %'):
-        view.add_column(heading, justify='right')
+        rows.append({
+            'mode': 'constant', 'budget': None, 'achieved': 0.0, 'achieved_std': 0.0,
+            'gmacs': 0.0, 'gmacs_dense': rows[0]['gmacs_dense'],
+            'tasks': {task: metric.compute() for task, metric in trivial.items()}})
     for row in rows:
-        tasks: dict[str, dict[str, float]] = row['tasks']  # type: ignore[assignment]
-        budget = '' if row['budget'] is None else f'{row["budget"]:.2f}'
+        row['delta_m'] = delta_m(row['tasks'], reference or rows[0]['tasks'], headline)
+    return {'dataset': str(data.root), 'frames': count,
+            'headline': {task: headline[task] for task in tasks}, 'rows': rows}
+
+
+def read_reference(paths: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the dense metrics per task of earlier reports; ValueError on other files."""
+    found: dict[str, dict[str, float]] = {}
+    for path in paths:
+        try:
+            report = json.loads(Path(path).read_text(encoding='utf-8'))
+            found |= report['rows'][0]['tasks']
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f'{path} is no report that `adamtl evaluate --json` wrote ({error!r})') from error
+    return found
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """Return the report as a table, a row a run and a column a task."""
+    headline = report['headline']
+    view = Table(title=f'{report["dataset"]}, {report["frames"]} frames')
+    for heading in ('mode', 'budget', 'achieved', 'GMACs',
+                    *(f'{task} {name}' for task, name in headline.items()), 'Δm %'):
+        view.add_column(heading, justify='right')
+    for row in report['rows']:
         view.add_row(
-            str(row['mode']), budget, f'{row["achieved"]:.3f}',
-            *(f'{metrics[HEADLINE[task]]:.3f}' for task, metrics in tasks.items()),
+            row['mode'], _budget(row), f'{row["achieved"]:.3f}', f'{row["gmacs"]:.3f}',
+            *(f'{row["tasks"][task][name]:.3f}' for task, name in headline.items()),
             f'{row["delta_m"]:+.1f}')
     return view
+
+
+def _budget(row: Mapping[str, Any]) -> str:
+    if row['mode'] != 'adaptive':
+        return ''
+    return 'own' if row['budget'] is None else f'{row["budget"]:.2f}'
+
+
+def draw(report: Mapping[str, Any], path: str) -> None:
+    """Draw accuracy against cost to a picture file: Δm, and each task's metric."""
+    from matplotlib.figure import Figure
+    headline = report['headline']
+    panels = ['Δm %', *headline]
+    figure = Figure(figsize=(3.4 * len(panels), 3.2), layout='constrained')
+    runs = sorted((row for row in report['rows'] if row['mode'] == 'adaptive'),
+                  key=lambda row: row['gmacs'])
+    dense = report['rows'][0]
+    for axes, panel in zip(figure.subplots(1, len(panels)), panels):
+        def value(row: Mapping[str, Any], panel: str = panel) -> float:
+            if panel not in headline:
+                return row['delta_m']
+            return row['tasks'][panel][headline[panel]]
+        axes.plot([row['gmacs'] for row in runs], [value(row) for row in runs], 'o-',
+                  label='adaptive')
+        axes.plot([dense['gmacs']], [value(dense)], 's', label='dense')
+        axes.set_xlabel('GMACs a frame')
+        axes.set_title(f'{panel} {headline.get(panel, "")}')
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(path)
+
+
+def _check_classes(engine: Engine, data: Frames) -> None:
+    for task in data.tasks:
+        mine, theirs = len(engine.class_names.get(task, ())), len(data.classes.get(task, ()))
+        if task in data.classes and mine != theirs:
+            raise ValueError(
+                f'the model has {mine} classes of {task}, {data.root} has {theirs}: choose a '
+                'model that was trained for these data, or other --tasks')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `adamtl evaluate DATASET ...`; 2 on bad arguments."""
     parser = argparse.ArgumentParser(prog='adamtl evaluate', description=__doc__)
-    parser.add_argument('dataset', help='folder of a split: image/, semseg/, depth/ ...')
+    parser.add_argument(
+        'dataset', help='PASCAL-Context, NYUDv2 or the corpus, as docs/datasets.md describes')
+    parser.add_argument('--split', default='val', help='of the data set')
     parser.add_argument('--model', default='glasses', help='preset or weights file')
     parser.add_argument(
-        '--budgets', default='1.0,0.8,0.6,0.5,0.4', help='comma-separated, each in (0, 1]')
+        '--budgets', default='1.0,0.8,0.6,0.5,0.4',
+        help="comma-separated, each in (0, 1], or own for the policy's own choice; '' for none")
+    parser.add_argument('--tasks', help='comma-separated; those of the model unless given')
+    parser.add_argument(
+        '--reference', nargs='+', metavar='JSON', default=[],
+        help='earlier reports whose dense rows Δm compares with, single-task networks, say')
     parser.add_argument('--limit', type=int, default=0, help='evenly spaced frames, 0: all')
     parser.add_argument('--baseline', help='training split: add the best constant answers')
     parser.add_argument('--threads', type=int, default=0, help='of torch; 0: automatic')
     parser.add_argument('--json', help='write the report to this file')
+    parser.add_argument('--figure', help='draw accuracy against cost to this .png or .svg file')
     arguments = parser.parse_args(argv)
     try:
-        budgets = [float(part) for part in arguments.budgets.split(',') if part]
+        budgets = [None if part == 'own' else float(part)
+                   for part in arguments.budgets.split(',') if part]
         engine = Engine(arguments.model, num_threads=arguments.threads)
         if arguments.limit < 0:
             raise ValueError(f'limit {arguments.limit}: 0 for all frames, or how many')
-        data = EgoRooms(arguments.dataset, engine.tasks)
+        tasks = ordered(arguments.tasks.split(',')) if arguments.tasks else engine.tasks
+        data = open_dataset(arguments.dataset, tasks, arguments.split)
+        _check_classes(engine, data)
         baseline = None
         if arguments.baseline:
-            baseline = EgoRooms(arguments.baseline, engine.tasks)
-        report = evaluate(engine, data, budgets, arguments.limit, baseline)
+            baseline = open_dataset(arguments.baseline, tasks, 'train')
+        reference = read_reference(arguments.reference)
+        report = evaluate(
+            engine, data, budgets, arguments.limit, baseline, reference or None)
         if arguments.json:
             Path(arguments.json).write_text(json.dumps(report, indent=1), encoding='utf-8')
+        if arguments.figure:
+            draw(report, arguments.figure)
     except (ValueError, OSError) as error:
         print(f'adamtl evaluate: {error}', file=sys.stderr)
         return 2
-    Console(width=170).print(table(report))
+    Console(width=180).print(table(report))
     return 0
 
 
