@@ -96,13 +96,13 @@ def test_wrong_arguments_are_named(file, name, value, word):
         file.parameters(values(file, **{name: value}))
 
 
-def start(*arguments: str) -> subprocess.Popen:
-    """Launch the file in a process group of its own."""
+def start(*arguments: str, file: Path = FILE) -> subprocess.Popen:
+    """Launch a file in a process group of its own."""
     if not (PREFIX / 'lib' / 'adamtl_ros' / 'adamtl_node').exists():
         pytest.skip(f'adamtl_ros is not installed in an ament prefix, but found in {FILE}')
     prefixes = [str(PREFIX), *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
     return subprocess.Popen(
-        [sys.executable, '-c', LAUNCH, str(FILE), *arguments], text=True,
+        [sys.executable, '-c', LAUNCH, str(file), *arguments], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         env=os.environ | {'AMENT_PREFIX_PATH': os.pathsep.join(filter(None, prefixes))})
 
@@ -164,3 +164,36 @@ def test_it_plays_a_folder_to_the_node(ended, tmp_path):
     assert launched.returncode == 0, output
     assert output.count('process has finished cleanly') == 2, output
     assert 'Traceback' not in output
+
+
+def test_two_cameras_side_by_side(ended, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.full((48, 64, 3), 50, np.uint8))
+    rclpy.init()
+    executor = SingleThreadedExecutor()
+    client = Node('client')
+    executor.add_node(client)
+    got: dict[str, list[GatingStats]] = {'port': [], 'right': []}
+    for name, messages in got.items():
+        client.create_subscription(
+            GatingStats, f'/{name}/adamtl/gating_stats', messages.append, 10)
+    try:
+        launched = start(f'source:={tmp_path}', 'first:=port', 'mode:=adaptive', 'budget:=0.5',
+                         file=FILE.with_name('two_cameras.launch.py'))
+        ended.append(launched)
+        end = time.monotonic() + WAIT
+        while min(map(len, got.values())) < 3:
+            assert launched.poll() is None, launched.communicate()[0]
+            assert time.monotonic() < end
+            executor.spin_once(0.05)
+        topics = dict(client.get_topic_names_and_types())
+        launched.send_signal(signal.SIGINT)
+        output, _ = launched.communicate(timeout=WAIT)
+    finally:
+        client.destroy_node()
+        executor.shutdown()
+        rclpy.shutdown()
+    assert {f'/{name}/{topic}' for name in got for topic in ('image', 'adamtl/depth')} <= set(
+        topics)
+    assert all(each[-1].budget_requested == 0.5 for each in got.values())
+    assert launched.returncode == 0, output
+    assert output.count('process has finished cleanly') == 4, output

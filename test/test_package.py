@@ -68,6 +68,8 @@ def test_ament_index_lists_the_package() -> None:
 
 @pytest.mark.parametrize('path', [
     'package.xml', 'config/glasses.yaml', 'config/fastdds.xml', 'launch/glasses.launch.py',
+    'launch/two_cameras.launch.py', 'config/adamtl.rviz', 'config/foxglove.json',
+    'config/sros2_policy.xml',
     'msg/GatingStats.msg'])
 def test_share_holds(path: str) -> None:
     assert share(*path.split('/')).is_file()
