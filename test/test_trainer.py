@@ -354,3 +354,4 @@ def test_settings_are_kept_with_the_weights(settings, tmp_path):
     with safe_open(f'{tmp_path}/out.safetensors', 'pt') as file:
         kept = json.loads(file.metadata()['settings'])
     assert kept['steps'] == 1 and kept['tasks'] == ['semseg', 'normals', 'depth']
+    assert str(tmp_path) not in str(kept)

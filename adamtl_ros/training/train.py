@@ -449,9 +449,13 @@ class Trainer:
         self._write_weights(self.out)
 
     def _write_weights(self, path: Path) -> None:
+        # Where things lie on this machine is of no use to those who get the weights.
+        settings = {
+            key: value for key, value in asdict(self.config).items()
+            if key not in ('data', 'val', 'out', 'start', 'teacher')}
         notes = {
             'licence': 'Apache-2.0', 'trained': f'{self.config.stage} stage, step {self.step}',
-            'settings': json.dumps(asdict(self.config))}
+            'settings': json.dumps(settings)}
         self._write(path, lambda part: checkpoint.save(part, self.weights(), notes=notes))
 
     def _write(self, path: Path, write: Any) -> None:
