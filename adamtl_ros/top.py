@@ -46,9 +46,15 @@ TYPE = 'adamtl_ros/msg/GatingStats'
 
 @dataclass
 class Watched:
-    """What a node has said lately: its last messages, and (time, latency, achieved) a frame."""
+    """
+    What a node has said lately: its last messages, and (time, latency, achieved) a frame.
+
+    gated: the last statistics in which the policy ran or was not asked for, in mode shadow only
+    those of the compared frames.
+    """
 
     stats: GatingStats | None = None
+    gated: GatingStats | None = None
     frames: deque[tuple[float, float, float]] = field(default_factory=deque)
     level: int = 3
     message: str = 'no diagnostics yet'
@@ -57,6 +63,8 @@ class Watched:
     def add(self, stats: GatingStats, now: float) -> None:
         """Take in a frame's statistics."""
         self.stats = stats
+        if stats.budget_achieved == stats.budget_achieved:
+            self.gated = stats
         self.frames.append((now, stats.latency_ms, stats.budget_achieved))
         self.forget(now)
 
@@ -78,7 +86,7 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
     """Return what is shown of a node."""
     watched.forget(now)
     label, colour = LEVELS[watched.level]
-    values, stats = watched.values, watched.stats
+    values, stats, gated = watched.values, watched.stats, watched.gated
     head = Text.assemble((f' {label} ', f'bold reverse {colour}'), f' {watched.message}')
     rows = Table.grid(padding=(0, 2))
     seconds = min(WINDOW, max(now - watched.frames[0][0], 1e-3)) if watched.frames else WINDOW
@@ -94,7 +102,8 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
         mean = statistics.mean(achieved) if achieved else stats.budget_achieved
         rows.add_row('mode', stats.mode)
         rows.add_row('budget', f'{stats.budget_requested:.2f} asked, {mean:.2f} achieved  '
-                               f'{bar(mean)}  {stats.gmacs:.2f} of {stats.gmacs_dense:.2f} GMACs')
+                               f'{bar(mean)}  {mean * stats.gmacs_dense:.2f} of '
+                               f'{stats.gmacs_dense:.2f} GMACs')
         rows.add_row('frames', f'{stats.frames_received} received = {stats.frames_processed} '
                                f'processed + {stats.frames_dropped} dropped')
     drops = ', '.join(f'{value} {key.removeprefix("dropped: ")}'
@@ -112,15 +121,15 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
         tasks = Table(box=None, padding=(0, 2), header_style='bold')
         for column in ('task', 'tokens asked for', '', 'agreement'):
             tasks.add_column(column)
-        # Empty where the policy did not run.
-        shares = [*stats.task_token_fraction, *[float('nan')] * len(stats.tasks)]
-        for task, share in zip(stats.tasks, shares):
+        asked = dict(zip(gated.tasks, gated.task_token_fraction)) if gated else {}
+        for task in stats.tasks:
+            share = asked.get(task, float('nan'))
             tasks.add_row(task, bar(share), '' if share != share else f'{share:.2f}',
                           values.get(f'agreement: {task}', ''))
         parts.append(tasks)
-    if stats is not None and stats.token_fraction:
+    if gated is not None and gated.token_fraction:
         blocks = Text('blocks  ', style='bold')
-        for active, share in zip(stats.block_active, stats.token_fraction):
+        for active, share in zip(gated.block_active, gated.token_fraction):
             blocks.append('▁▂▃▄▅▆▇█'[min(int(share * 8), 7)] if active else '·', style='not bold')
         blocks.append('  tokens executed, first to last; · closed', style='dim not bold')
         parts.append(blocks)

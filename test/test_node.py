@@ -15,6 +15,7 @@ import sys
 from threading import Event
 import time
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -373,6 +374,28 @@ def test_class_names_are_latched(bench, weights):
         bench.until(lambda got=got: got)
         assert [(each.class_id, each.class_name) for each in got[0].class_map] == list(
             enumerate(TASKS[task].classes))
+
+
+def test_the_security_policy_allows_what_the_node_has_and_no_more(bench, weights):
+    node = bench.running(weights)
+    profile = ElementTree.parse(share('config', 'sros2_policy.xml')).find(
+        './/enclave[@path="/adamtl"]//profile')
+
+    def allowed(kind, verb):
+        return {f'/{each.text}' for group in profile.iter(f'{kind}s') if group.get(verb)
+                for each in group}
+
+    graph = node.get_publisher_names_and_types_by_node('adamtl', '/')
+    # Where vision_msgs is not installed, two topics less.
+    publishes = {name for name, _ in graph} | {
+        f'/adamtl/{task}/label_info' for task in ('semseg', 'human_parts')}
+    assert allowed('topic', 'publish') == publishes
+    subscribes = {name for name, _ in node.get_subscriber_names_and_types_by_node('adamtl', '/')}
+    assert subscribes <= allowed('topic', 'subscribe')
+    assert allowed('topic', 'subscribe') - subscribes <= {
+        '/image/compressed', '/clock', '/parameter_events'}
+    services = {name for name, _ in node.get_service_names_and_types_by_node('adamtl', '/')}
+    assert services <= allowed('service', 'reply') <= services | {'/adamtl/get_type_description'}
 
 
 # Frames that are not answered
