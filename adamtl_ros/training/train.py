@@ -16,6 +16,7 @@ import json
 import math
 import os
 from pathlib import Path
+import shutil
 import sys
 import time
 from typing import Any
@@ -468,9 +469,10 @@ class Trainer:
             os.replace(part, path)
         except (OSError, RuntimeError, ValueError) as error:
             part.unlink(missing_ok=True)
+            free = shutil.disk_usage(path.parent).free // 2 ** 20
             raise TrainingError(
-                f'cannot write {path} at step {self.step}: {error}. {self._kept()} Make room and '
-                'start again: it resumes there') from error
+                f'cannot write {path} at step {self.step} ({free} MB are free there): {error}. '
+                f'{self._kept()} Make room and start again: it resumes there') from error
 
     def _kept(self) -> str:
         try:
