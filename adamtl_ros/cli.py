@@ -17,6 +17,7 @@ DELEGATED = {
     'evaluate': 'measure the accuracy per task and budget on a labelled data set',
     'soak': 'run the node under load for a long time and report memory, latency and losses',
     'top': 'watch running nodes in the terminal: rates, budget, gates, drops',
+    'bench': 'measure latency, MACs and memory, static against adaptive',
     'bag': 'compare budgets with the dense network on recordings, and write a report',
 }
 """Subcommands that parse their own arguments."""
@@ -143,6 +144,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return evaluate.main(arguments[1:]) or 0
         if arguments[:1] in (['soak'], ['top']):
             return _over_ros(arguments[0]).main(arguments[1:])
+        if arguments[:1] == ['bench']:
+            from adamtl_ros import bench
+            return bench.main(arguments[1:])
         if arguments[:1] == ['bag']:
             from adamtl_ros.bag.command import main as bag
             return bag(arguments[1:])

@@ -42,12 +42,14 @@ class Trace:
     gates: per block, bool (cells).  macs: everything that was executed, policy included.
     token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
     over all blocks, that each enabled task asks for by itself at the threshold in force.
+    block_macs: per block, what was executed of it, its controller not counted.
     """
 
     gates: Gates
     macs: float
     token_fraction: list[float]
     task_fraction: list[float] = field(default_factory=list)
+    block_macs: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -244,6 +246,7 @@ class FrameGates:
         self.allowance = Allowance(cost, tasks, budget, config.frame_spread)
         self.geometry = geometry
         self.gates: Gates = []
+        self._macs: list[int] = []
         self._wishes = np.zeros(len(tasks))
         self._bonus = np.zeros((1, 1), dtype=np.float32)
         if weights and config.policy == 'task_aware':
@@ -260,15 +263,17 @@ class FrameGates:
         choice = self.allowance.open_tokens(self.geometry[len(self.gates)], scores.max(0))
         self._wishes += (scores > choice.threshold).mean(1)
         self.gates.append(choice.cells)
+        self._macs.append(choice.cost)
         return choice.cells
 
     def close(self) -> None:
         """Leave the next block out."""
         cells = len(self.geometry[len(self.gates)].windows_of_cell)
         self.gates.append(np.zeros(cells, dtype=bool))
+        self._macs.append(0)
 
     def trace(self) -> Trace:
         """Return what was decided, once every block is."""
         return Trace(
             self.gates, self.allowance.spent, [float(cells.mean()) for cells in self.gates],
-            [float(wish) for wish in self._wishes / len(self.gates)])
+            [float(wish) for wish in self._wishes / len(self.gates)], self._macs)

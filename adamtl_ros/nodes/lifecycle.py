@@ -52,7 +52,6 @@ from adamtl_ros.nodes.conversions import rgb_from_compressed
 from adamtl_ros.nodes.conversions import rgb_from_image
 from adamtl_ros.nodes.conversions import scaled_camera_info
 from adamtl_ros.nodes.diagnostics import Report
-from adamtl_ros.nodes.pacing import next_budget
 from adamtl_ros.nodes.pacing import RateLimiter
 from adamtl_ros.nodes.rollout import Rollout
 from adamtl_ros.nodes.slot import FrameCounter
@@ -61,6 +60,7 @@ from adamtl_ros.nodes.slot import Slot
 from adamtl_ros.published import published_images
 from adamtl_ros.published import stats_fields
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.latency import LatencyControl
 from adamtl_ros.tasks import TASKS
 
 try:
@@ -107,6 +107,7 @@ class AdamtlNode(LifecycleNode):
         """
         super().__init__('adamtl', **kwargs)
         self._engine_class = engine_class
+        self._control: LatencyControl | None = None
         self._engine: Engine | None = None
         self._results: dict[str, LifecyclePublisher] = {}
         self._subscribed: list[Any] = []
@@ -210,7 +211,7 @@ class AdamtlNode(LifecycleNode):
         parameters.Options.from_values(values, TASKS)
         engine = self._engine_class(
             values['model'], backend=values['backend'], device=values['device'],
-            num_threads=values['num_threads'])
+            num_threads=values['num_threads'], precision=values['precision'])
         options = parameters.Options.from_values(values, engine.tasks)
         engine.check(options.settings)
         for task, names in engine.class_names.items():
@@ -231,6 +232,8 @@ class AdamtlNode(LifecycleNode):
         if LabelInfo is not None:
             for task in engine.class_names:
                 self._offer(f'{task}/label_info', LabelInfo, latched=True)
+        model = engine.calibrate()
+        self._control = None if model is None else LatencyControl(model, engine.cost)
         self._engine, self._options = engine, options
         warning = _below_least(engine, options)
         if warning:
@@ -415,16 +418,16 @@ class AdamtlNode(LifecycleNode):
         highest = max(options.budget, rollout.least)
         least = min(max(options.min_budget, rollout.least), highest)
         budget = highest
-        if controlled and self._held_budget is not None:
-            budget = min(max(self._held_budget, least), highest)
+        if controlled and tasks and self._control is not None:
+            budget = self._control.budget(tasks, options.target_latency_ms, least, highest)
             settings = replace(settings, budget=budget)
         result = engine.infer(rgb, settings)
         latency_ms = 1000.0 * (monotonic() - frame.received)
         self._held_budget = budget
-        if controlled and tasks:
-            self._held_budget = next_budget(
-                budget, latency_ms - result.stats.compare_ms,
-                options.target_latency_ms, least)
+        if controlled and tasks and self._control is not None:
+            self._control.observe(
+                result.stats.predicted_ms, result.stats.network_ms,
+                latency_ms - result.stats.compare_ms)
         acted = rollout.note(result.stats, options.comparing)
         if acted:
             self.get_logger().warning(f'guard: {acted}')

@@ -18,6 +18,7 @@ from rclpy.parameter import Parameter
 from adamtl_ros.nodes.rollout import Comparing
 from adamtl_ros.nodes.rollout import GUARD_ACTIONS
 from adamtl_ros.runtime.engine import BACKENDS
+from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import OUTPUT_SIZES
 from adamtl_ros.runtime.settings import Settings
@@ -100,6 +101,8 @@ PARAMETERS: dict[str, Spec] = {
                    allowed='cpu, cuda or cuda:N', fixed=True),
     'num_threads': Spec(0, 'Threads that the network may use; 0 leaves it to the backend.',
                         (0, 1024), fixed=True),
+    'precision': Spec('f32', 'Of the computation; bf16 needs the backend openvino and a processor '
+                      'that has it.', allowed=f'one of {", ".join(PRECISIONS)}', fixed=True),
     'image_transport': Spec('raw', 'Subscribe to image (raw) or image/compressed (compressed).',
                             allowed=f'one of {", ".join(IMAGE_TRANSPORTS)}', fixed=True),
     'mode': Spec('static', 'static: policy off. shadow: dense results, and what the policy would '

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from adamtl_ros.network import checkpoint
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import Trace
 from adamtl_ros.network.windows import cell_of_token
 from adamtl_ros.paths import cache
+from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.publish import confidence
@@ -42,7 +44,8 @@ class GatingResult:
     Budgets are shares of the dense cost of the tasks.  In mode 'shadow' the cost and the gates
     are those that the policy would have executed, NaN and empty where it was not run.  Where both
     paths ran, `task_agreement` compares their results, each in [0, 1].  Times are in
-    milliseconds; `compare_ms`, what comparing took, is no part of the others.
+    milliseconds; `compare_ms`, what comparing took, is no part of the others.  `predicted_ms` is
+    what the latency model expects the network to take, NaN unless it was measured.
     """
 
     mode: str
@@ -60,6 +63,7 @@ class GatingResult:
     network_ms: float = 0.0
     postprocess_ms: float = 0.0
     compare_ms: float = 0.0
+    predicted_ms: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,8 @@ class Engine:
         self.device = device
         self.backend = self._backend.name
         self.precision = precision
+        self._threads = num_threads
+        self.latency_model: latency.LatencyModel | None = None
         self.tasks = self.config.tasks
         self.class_names = {task: tuple(names) for task, names in self.config.classes.items()}
         self.input_size = (self.config.input_size[1], self.config.input_size[0])
@@ -211,8 +217,37 @@ class Engine:
             (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
             float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net,
-            post + rest, compare)
+            post + rest, compare, self._predicted(trace, tasks, settings.mode))
         return Result(outputs, stats, confidences, heat, logits if settings.raw else {})
+
+    def _predicted(self, trace: Trace, tasks: Sequence[str], mode: str) -> float:
+        if self.latency_model is None or mode != 'adaptive':
+            return math.nan
+        return self.latency_model.predict(trace, tasks)
+
+    def calibrate(self) -> latency.LatencyModel | None:
+        """
+        Time the network's pieces on this device, some seconds, unless that was kept; return it.
+
+        From then on every adaptive frame has its `predicted_ms`.  None without a policy.
+        """
+        if 'adaptive' not in self.modes or self.latency_model is not None:
+            return self.latency_model
+        path = cache() / ('latency-' + latency.key(
+            checkpoint.find(self.model), self.backend, self.device, self.precision,
+            self._threads) + '.json')
+        self.latency_model = latency.load(path, self.tasks)
+        if self.latency_model is None:
+            self.latency_model = latency.measured(self.config, self._timed)
+            latency.save(path, self.latency_model)
+        return self.latency_model
+
+    def _timed(
+            self, pixels: np.ndarray, tasks: tuple[str, ...], budget: float | None
+    ) -> tuple[Trace, float]:
+        started = time.perf_counter()
+        _, trace = self._backend.adaptive(pixels, tasks, budget, {})
+        return trace, 1000 * (time.perf_counter() - started)
 
     def _published(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         config = self.config

@@ -1,0 +1,247 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Measure latency, MACs and memory: static against adaptive, interleaved in one run.
+
+Every round takes the next frame of the source, in order, and runs it in every row; a row is a
+mode with its budget, or a reference.  Times are of whole frames, image in to arrays out, but for
+references, which are the static network alone without pre- and postprocessing.
+"""
+
+import argparse
+from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import cycle
+from itertools import islice
+import json
+import os
+from pathlib import Path
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from adamtl_ros.network import checkpoint
+from adamtl_ros.runtime.engine import BACKENDS
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.engine import PRECISIONS
+from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.sources import DEMO
+from adamtl_ros.sources import open_source
+
+REFERENCES = ('torch', 'compile', 'openvino')
+
+_START = """
+import sys, time
+started = time.perf_counter()
+import numpy as np
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import Settings
+engine = Engine(sys.argv[1], backend=sys.argv[2], num_threads=int(sys.argv[3]))
+engine.infer(np.zeros((480, 640, 3), np.uint8), Settings('static', tasks=engine.tasks))
+print(time.perf_counter() - started)
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
+    parse = argparse.ArgumentParser(prog='adamtl bench', description=__doc__)
+    parse.add_argument('--model', default='glasses', help='preset or weights file')
+    parse.add_argument('--backend', default='auto', choices=BACKENDS)
+    parse.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
+    parse.add_argument('--precision', default='f32', choices=PRECISIONS)
+    parse.add_argument('--threads', type=int, default=0, help='0: as the backend likes')
+    parse.add_argument('--budgets', default='1.0,0.75,0.5,0.35', help='comma-separated shares')
+    parse.add_argument('--tasks', help='comma-separated (default: all of the model)')
+    parse.add_argument(
+        '--source', help='video, folder of pictures or bag (default: the sequence shipped)')
+    parse.add_argument('--rounds', type=int, default=90, help='frames for every row')
+    parse.add_argument('--warm-up', type=int, default=10, help='rounds before those')
+    parse.add_argument(
+        '--reference', action='append', default=[], choices=REFERENCES,
+        help='also run the static network in eager torch, torch.compile or plain OpenVINO')
+    parse.add_argument('--start-up', action='store_true', help='time a cold and a warm start')
+    parse.add_argument('--json', type=Path, metavar='F', help='write the figures to F')
+    parse.add_argument('--figure', type=Path, metavar='F', help='plot latency over budget to F')
+    return parse
+
+
+def reference(kind: str, model: str, tasks: Sequence[str]) -> Callable[[], object]:
+    """Return a call that runs the static network, as its users would without this package."""
+    import torch
+
+    network = checkpoint.load(model)
+    image = torch.randn(1, 3, *network.config.input_size)
+
+    class Static(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return tuple(self.network(image, tasks).values())
+
+    static = Static().eval()
+    if kind == 'openvino':
+        import openvino as ov
+
+        with torch.no_grad():
+            static(image)  # what the blocks keep for inference is no part of the trace then
+            traced = torch.jit.trace(static, image, check_trace=False)
+        plain = ov.convert_model(traced, input=list(image.shape))
+        request = ov.Core().compile_model(
+            plain, 'CPU', {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
+        ).create_infer_request()
+        array = image.numpy()
+        return lambda: request.infer({0: array}, share_inputs=True)
+    call = torch.compile(static) if kind == 'compile' else static
+    return torch.inference_mode()(lambda: call(image))
+
+
+def memory_mb() -> float:
+    """Return the resident memory of this process in MB (NaN where /proc is not)."""
+    try:
+        pages = int(Path('/proc/self/statm').read_text().split()[1])
+    except OSError:
+        return float('nan')
+    return pages * os.sysconf('SC_PAGESIZE') / 2 ** 20
+
+
+def start_up(model: str, backend: str, threads: int) -> dict[str, float]:
+    """Return the seconds from a new interpreter to the first result, cold and warm cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = [float(subprocess.run(
+            [sys.executable, '-c', _START, model, backend, str(threads)], check=True, text=True,
+            stdout=subprocess.PIPE, timeout=300, env={**os.environ, 'ADAMTL_CACHE': folder}
+        ).stdout.split()[-1]) for _ in range(2)]
+    return {'cold_s': seconds[0], 'warm_s': seconds[1]}
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure and return the figures; ValueError or OSError name what is wrong."""
+    budgets = [Settings(budget=float(each)).budget for each in options.budgets.split(',') if each]
+    if options.rounds < 1 or options.warm_up < 0:
+        raise ValueError(f'--rounds {options.rounds}: 1 or more (--warm-up: 0 or more)')
+    engine = Engine(
+        options.model, backend=options.backend, device=options.device,
+        num_threads=options.threads, precision=options.precision)
+    named = tuple(options.tasks.split(',')) if options.tasks else engine.tasks
+    tasks = Settings(tasks=named).tasks
+    settings = [Settings(tasks=tasks)]
+    if 'adaptive' in engine.modes:
+        settings += [Settings('adaptive', budget, tasks) for budget in budgets]
+    for each in settings:
+        engine.check(each)
+    pictures = [frame.image for frame in islice(
+        open_source(options.source or DEMO).read(), options.rounds)]
+    if not pictures:
+        raise ValueError(f'{options.source}: there are no pictures in it')
+    references = {kind: reference(kind, options.model, tasks) for kind in options.reference}
+    times: list[list[float]] = [[] for _ in settings]
+    network: list[list[float]] = [[] for _ in settings]
+    spent: list[list[float]] = [[] for _ in settings]
+    beside: dict[str, list[float]] = {kind: [] for kind in references}
+    rounds = options.warm_up + options.rounds
+    for number, picture in enumerate(islice(cycle(pictures), rounds)):
+        counts = number >= options.warm_up
+        for row, each in enumerate(settings):
+            started = time.perf_counter()
+            stats = engine.infer(picture, each).stats
+            if counts:
+                times[row].append(1e3 * (time.perf_counter() - started))
+                network[row].append(stats.network_ms)
+                spent[row].append(stats.budget_achieved)
+        for kind, call in references.items():
+            started = time.perf_counter()
+            call()
+            if counts:
+                beside[kind].append(1e3 * (time.perf_counter() - started))
+    dense = engine.cost.dense(tasks) / 1e9
+    memory = memory_mb()
+    rows = [{
+        'mode': each.mode, 'budget': each.budget if each.mode == 'adaptive' else None,
+        'achieved': statistics.fmean(spent[row]), 'gmacs': dense * statistics.fmean(spent[row]),
+        **_percentiles(times[row]), 'network_p50_ms': statistics.median(network[row]),
+        'ratio': statistics.median(own / static for own, static in zip(times[row], times[0])),
+        'rss_mb': memory} for row, each in enumerate(settings)]
+    figures: dict[str, Any] = {
+        'backend': engine.backend, 'device': engine.device, 'precision': engine.precision,
+        'threads': options.threads or os.cpu_count(), 'model': options.model,
+        'tasks': list(tasks), 'rounds': options.rounds, 'rows': rows,
+        'references': [{
+            'name': kind, **_percentiles(taken), 'ratio': statistics.median(
+                own / static for own, static in zip(taken, network[0]))}
+            for kind, taken in beside.items()]}
+    if options.start_up:
+        figures['start_up'] = start_up(options.model, engine.backend, options.threads)
+    return figures
+
+
+def _percentiles(times: Sequence[float]) -> dict[str, float]:
+    return {f'p{share}_ms': float(np.percentile(times, share)) for share in (50, 95, 99)}
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print the figures as a table."""
+    table = Table(title=(
+        f"{figures['model']}, {', '.join(figures['tasks'])}: {figures['backend']} "
+        f"{figures['precision']} on {figures['device']}, {figures['threads']} threads, "
+        f"{figures['rounds']} frames"))
+    for name in ('mode', 'budget', 'achieved', 'GMACs', 'p50 ms', 'p95 ms', 'p99 ms',
+                 'network ms', 'of static', 'MB'):
+        table.add_column(name, justify='right')
+    for row in figures['rows']:
+        table.add_row(
+            row['mode'], '' if row['budget'] is None else f"{row['budget']:.2f}",
+            f"{row['achieved']:.3f}", f"{row['gmacs']:.3f}", f"{row['p50_ms']:.1f}",
+            f"{row['p95_ms']:.1f}", f"{row['p99_ms']:.1f}", f"{row['network_p50_ms']:.1f}",
+            f"{row['ratio']:.2f}", f"{row['rss_mb']:.0f}")
+    for row in figures['references']:
+        table.add_row(
+            f"static network, {row['name']}", '', '', '', '', f"{row['p95_ms']:.1f}",
+            f"{row['p99_ms']:.1f}", f"{row['p50_ms']:.1f}", f"{row['ratio']:.2f}", '')
+    console = Console(width=max(Console().width, 110))
+    console.print(table)
+    if 'start_up' in figures:
+        console.print('start to first result: {cold_s:.1f} s, with a warm cache '
+                      '{warm_s:.1f} s'.format(**figures['start_up']))
+
+
+def plot(figures: dict[str, Any], path: Path) -> None:
+    """Draw latency over achieved budget; ValueError where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError("--figure needs matplotlib: pip install 'adamtl_ros[plot]'") from None
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.subplots()
+    static, *rows = figures['rows']
+    axes.plot([0, 1], [0, static['p50_ms']], ':', color='grey', label='in proportion to MACs')
+    axes.axhline(static['p50_ms'], color='black', label='static')
+    axes.fill_between(
+        [row['achieved'] for row in rows], [row['p50_ms'] for row in rows],
+        [row['p95_ms'] for row in rows], alpha=0.2, label='to p95')
+    axes.plot([row['achieved'] for row in rows], [row['p50_ms'] for row in rows], 'o-',
+              label='adaptive, median')
+    axes.set(xlabel='achieved budget (share of the dense MACs)', ylabel='ms a frame',
+             xlim=(0, 1.05), ylim=(0, None))
+    axes.legend()
+    figure.savefig(path)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `adamtl bench`; return its exit code."""
+    options = parser().parse_args(argv)
+    figures = run(options)
+    show(figures)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+    if options.figure:
+        plot(figures, options.figure)
+    return 0
