@@ -236,7 +236,7 @@ class Engine:
         path = cache() / ('latency-' + latency.key(
             checkpoint.find(self.model), self.backend, self.device, self.precision,
             self._threads) + '.json')
-        self.latency_model = latency.load(path, self.tasks)
+        self.latency_model = latency.load(path)
         if self.latency_model is None:
             self.latency_model = latency.measured(self.config, self._timed)
             latency.save(path, self.latency_model)

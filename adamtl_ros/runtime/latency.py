@@ -8,7 +8,6 @@ in what ran: a constant, a term a decoder, a term an open block and one a MAC of
 """
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
@@ -34,10 +33,10 @@ Run = Callable[[np.ndarray, tuple[str, ...], float | None], tuple[Trace, float]]
 
 @dataclass(frozen=True)
 class LatencyModel:
-    """Milliseconds of the network: for any frame, for each task, an open block, and a GMAC."""
+    """Milliseconds of the network: for any frame, a task, an open block, a GMAC of the blocks."""
 
     fixed_ms: float
-    task_ms: Mapping[str, float]
+    task_ms: float
     block_ms: float
     gmac_ms: float
 
@@ -64,7 +63,7 @@ class LatencyModel:
         return self.block_ms * len(cost.blocks) + self.gmac_ms * blocks / 1e9
 
     def _least(self, tasks: Sequence[str]) -> float:
-        return self.fixed_ms + sum(self.task_ms[task] for task in tasks)
+        return self.fixed_ms + self.task_ms * len(tasks)
 
 
 def measured(config: NetworkConfig, run: Run) -> LatencyModel:
@@ -90,11 +89,10 @@ def measured(config: NetworkConfig, run: Run) -> LatencyModel:
                 times[number] = min(times[number], taken)
             else:
                 rows.append([
-                    1.0, *(float(task in tasks) for task in every),
-                    sum(macs > 0 for macs in trace.block_macs), sum(trace.block_macs) / 1e9])
-    found = _non_negative(np.array(rows), times)
-    return LatencyModel(
-        found[0], dict(zip(every, found[1:-2])), found[-2], max(found[-1], 1e-6))
+                    1.0, len(tasks), sum(macs > 0 for macs in trace.block_macs),
+                    sum(trace.block_macs) / 1e9])
+    fixed, task, block, gmac = _non_negative(np.array(rows), times)
+    return LatencyModel(fixed, task, block, max(gmac, 1e-6))
 
 
 def _non_negative(rows: np.ndarray, values: np.ndarray) -> list[float]:
@@ -108,13 +106,12 @@ def _non_negative(rows: np.ndarray, values: np.ndarray) -> list[float]:
         kept &= found >= 0
 
 
-def load(path: Path, tasks: Sequence[str]) -> LatencyModel | None:
+def load(path: Path) -> LatencyModel | None:
     """Return the model kept in a file, None if there is no usable one."""
     try:
         model = LatencyModel(**json.loads(path.read_text(encoding='utf-8')))
-        model.predict(Trace([], 0, []), tasks)
-        return model
-    except (OSError, ValueError, TypeError, KeyError):
+        return model if all(value >= 0 for value in asdict(model).values()) else None
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -54,7 +54,8 @@ class OpenVinoBackend:
             self._cells.append(cell_of_token(size, config.cells[stage])[order])
             self._shifted.append(config.shift(stage, block) != (0, 0))
         self._options = {
-            'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1,
+            # A pinned thread waits for whatever else runs on its core, and all others for it.
+            'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
             'INFERENCE_PRECISION_HINT': precision}
         if num_threads:
             self._options['INFERENCE_NUM_THREADS'] = num_threads
