@@ -122,6 +122,7 @@ def main():
         'dropped': final.frames_dropped, 'answered_by_all_tasks': complete,
         'beside_network_ms_median_of_seconds': round(statistics.median(seconds), 2),
         'latency_ms_median': round(statistics.median(s.latency_ms for s in stats), 2),
+        'latency_ms_p95': round(sorted(s.latency_ms for s in stats)[int(0.95 * len(stats))], 2),
         **{f'{name}_ms_median': round(statistics.median(
             getattr(s, f'{name}_ms') for s in stats), 2)
            for name in ('preprocess', 'network', 'postprocess')},
