@@ -60,7 +60,7 @@ def main():
         settled = next((first for first in range(140) if abs(
             np.mean(part[first:first + 10]) / target - 1) < 0.1), None)
         print(f'{name}: mean {np.mean(part):.1f} ms, after 30 frames {np.mean(after):.1f} ms '
-              f'(p95 {np.percentile(after, 95):.1f}); ten frames within 10 % from frame {settled}; '
+              f'(p95 {np.percentile(after, 95):.1f}); ten frames within 10 % from {settled}; '
               f'budget {np.mean(budgets[start + 30:start + 150]):.2f} '
               f'+- {np.std(budgets[start + 30:start + 150]):.2f}')
 
