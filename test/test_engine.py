@@ -13,8 +13,10 @@ import torch
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.preprocess import normalise
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.torch_backend import TorchBackend
 from adamtl_ros.tasks import TASKS
 from networks import random_network
 
@@ -208,3 +210,19 @@ def test_shrinking_averages(height, width):
     # Three stripes leave a third; with less than two pixels to average, they hardly fade.
     limit = 20 if min(width / 256, height / 192) >= 2 else 60
     assert np.abs(one - wanted).mean() < limit
+
+
+@pytest.mark.parametrize('name', ['glasses', 'small'])
+def test_the_torch_backend_computes_what_the_network_does(tmp_path, name):
+    """Its decoders have their batch norms in the weights of the convolutions."""
+    path = tmp_path / 'random.safetensors'
+    checkpoint.save(path, random_network(name))
+    backend, network = TorchBackend(str(path)), checkpoint.load(str(path))
+    assert any(isinstance(each, torch.nn.Identity) for each in backend._network.modules())
+    pixels = image(*network.config.input_size)
+    with torch.no_grad():
+        expected = network(normalise(torch.from_numpy(pixels)[None]))
+    logits, _ = backend.dense(pixels, network.config.tasks)
+    for task, value in expected.items():
+        np.testing.assert_allclose(
+            logits[task], value[0].numpy(), atol=1e-4 * float(value.abs().max()))

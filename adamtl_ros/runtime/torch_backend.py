@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.gating import Trace
@@ -30,7 +32,9 @@ class TorchBackend:
     def __init__(self, model: str, device: str = 'cpu', num_threads: int = 0) -> None:
         """Load the network; ValueError where that or the device is not possible."""
         self._device = _device(device)
-        self._network = checkpoint.load(model).to(self._device)
+        network = checkpoint.load(model)
+        _fold(network.decoders)
+        self._network = network.to(self._device)
         self.config = self._network.config
         if num_threads:
             torch.set_num_threads(num_threads)
@@ -51,6 +55,19 @@ class TorchBackend:
 
     def _inputs(self, pixels: np.ndarray) -> Tensor:
         return normalise(torch.from_numpy(pixels)[None].to(self._device))
+
+
+def _fold(module: nn.Module) -> None:
+    """Put every BatchNorm that follows a convolution into that convolution's weights."""
+    for child in module.modules():
+        pairs = [('conv1', 'bn1'), ('conv2', 'bn2')]
+        if isinstance(child, nn.Sequential):
+            pairs = [(str(i), str(i + 1)) for i in range(len(child) - 1)]
+        for first, second in pairs:
+            conv, norm = getattr(child, first, None), getattr(child, second, None)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(child, first, fuse_conv_bn_eval(conv, norm))
+                setattr(child, second, nn.Identity())
 
 
 def _arrays(logits: Mapping[str, Tensor]) -> Logits:
