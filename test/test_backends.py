@@ -95,6 +95,8 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path):
     blocked.write_text('in the way')
     image = pixels((112, 112))
     expected = OpenVinoBackend(str(path), cache=blocked).dense(image, ('semseg',))[0]
+    below = OpenVinoBackend(str(path), cache=blocked / 'folder').dense(image, ('semseg',))[0]
+    close(below, expected)
     cache = tmp_path / 'cache'
     OpenVinoBackend(str(path), cache=cache)
     for file in cache.iterdir():

@@ -59,8 +59,8 @@ class OpenVinoBackend:
             'INFERENCE_PRECISION_HINT': precision}
         if num_threads:
             self._options['INFERENCE_NUM_THREADS'] = num_threads
-        if cache is not None:
-            # OpenVINO names the files by content, and does without where it cannot write.
+        if cache is not None and _usable(cache):
+            # OpenVINO names the files by content, and does without those it cannot write or read.
             self._options['CACHE_DIR'] = str(cache)
         self._core = ov.Core()
         if precision == 'bf16' and 'BF16' not in self._core.get_property(
@@ -180,6 +180,14 @@ class OpenVinoBackend:
             # The request's own memory is written again with the next frame.
             logits[task] = request.get_output_tensor(0).data[0].copy()
         return logits
+
+
+def _usable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _infer(request: ov.InferRequest, inputs: Mapping[str, ov.Tensor]) -> None:
