@@ -126,6 +126,13 @@ class NetworkConfig:
                         f'{self.name}: input {self.input_size}, window {self.window} and cells '
                         f'{self.cells[stage]} do not divide stage {stage} ({size} tokens)')
 
+    def check_policy(self) -> None:
+        """Raise ValueError where there is no policy."""
+        if self.policy == 'none':
+            raise ValueError(
+                f'{self.name} has no policy: it runs dense, in mode static, until an adaptive '
+                'stage of `adamtl train` has given it one')
+
     def to_json(self) -> str:
         """Return the configuration as JSON text."""
         return json.dumps(asdict(self))

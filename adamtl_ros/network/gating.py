@@ -237,10 +237,7 @@ class FrameGates:
             self, config: NetworkConfig, cost: CostModel, geometry: Sequence[BlockGeometry],
             tasks: tuple[str, ...], budget: float | None,
             weights: Mapping[str, float] | None = None) -> None:
-        if config.policy == 'none':
-            raise ValueError(
-                f'{config.name} has no policy: it runs dense, in mode static, until an adaptive '
-                'stage of `adamtl train` has given it one')
+        config.check_policy()
         if budget is None and config.budget_input:
             raise ValueError(f'the policy of {config.name} was trained with budgets: give one')
         self.allowance = Allowance(cost, tasks, budget, config.frame_spread)

@@ -100,28 +100,20 @@ class AdaMTL(nn.Module):
         maps = [tap.permute(0, 3, 1, 2) for tap in taps]
         return {task: self.decoders[task](maps) for task in tasks}
 
-    def standard(self, outputs: Mapping[str, Tensor], dim: int = 1) -> dict[str, Tensor]:
+    def standard(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
         Return decoder outputs as `runtime.publish` reads them.
 
         They are that already but for converted weights, whose normals may lie in other axes than
-        the optical frame's, and whose depth is metres, not their logarithm.  dim: the channels.
+        the optical frame's, and whose depth is metres, not their logarithm.
         """
         outputs = dict(outputs)
         if 'normals' in outputs and self.config.normals_axes != (1, 1, 1):
             value = outputs['normals']
-            signs = value.new_tensor(self.config.normals_axes)
-            outputs['normals'] = (value.movedim(dim, -1) * signs).movedim(-1, dim)
+            outputs['normals'] = value * value.new_tensor(self.config.normals_axes).view(3, 1, 1)
         if 'depth' in outputs and self.config.linear_depth:
             outputs['depth'] = outputs['depth'].clamp(min=DEPTH_RANGE[0]).log()
         return outputs
-
-    def check_policy(self) -> None:
-        """Raise ValueError where there is no policy."""
-        if self.config.policy == 'none':
-            raise ValueError(
-                f'{self.config.name} has no policy: it runs dense, in mode static, until an '
-                'adaptive stage of `adamtl train` has given it one')
 
     def _downsample(self, stage: int, x: Tensor, taps: list[Tensor]) -> Tensor:
         downsample = cast(Stage, self.encoder.stages[stage]).downsample
@@ -164,7 +156,7 @@ class AdaMTL(nn.Module):
         an open gate gains) can be read, and nothing reaches the policy through them; otherwise
         they pass their gradient straight through to a sigmoid of the logits.
         """
-        self.check_policy()
+        self.config.check_policy()
         chosen = self.task_indices(tasks)
         enabled = tuple(tasks)
         allowances = [
