@@ -71,11 +71,14 @@ class BlockGeometry:
     skip_attention: bool
     windows_of_cell: Sequence[np.ndarray]
     window_of: np.ndarray | None = field(init=False)
+    token_costs: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         """Note the common case, in which each cell lies in one window."""
         single = all(len(windows) == 1 for windows in self.windows_of_cell)
         self.window_of = np.concatenate(self.windows_of_cell) if single else None
+        self.token_costs = np.arange(len(self.windows_of_cell) + 1, dtype=np.int64) * (
+            self.cell_tokens * self.cost.token)
 
     def costs(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the costs and the numbers of windows of the 0 ... n first cells of an order."""
@@ -94,8 +97,7 @@ class BlockGeometry:
             for rank, cell in enumerate(order):
                 seen.update(self.windows_of_cell[cell].tolist())
                 opened[rank + 1] = len(seen)
-        tokens = np.arange(count + 1, dtype=np.int64) * self.cell_tokens
-        return opened * self.cost.window + tokens * self.cost.token, opened
+        return opened * self.cost.window + self.token_costs, opened
 
     def choose(self, scores: np.ndarray, low: float, high: float) -> Choice:
         """
@@ -258,7 +260,7 @@ class FrameGates:
         """Decide which cells of the next block run, bool (cells), by logits (tasks, cells)."""
         scores = logits + self._bonus
         choice = self.allowance.open_tokens(self.geometry[len(self.gates)], scores.max(0))
-        self._wishes += (scores > choice.threshold).mean(1)
+        self._wishes += (scores > choice.threshold).sum(1) / scores.shape[1]
         self.gates.append(choice.cells)
         self._macs.append(choice.cost)
         return choice.cells

@@ -47,12 +47,17 @@ class OpenVinoBackend:
         self._cells = []
         self._windows = []
         self._shifted = []
+        self._closed: list[dict[str, ov.Tensor]] = []
+        nothing = _tensor(np.zeros(0, dtype=np.int32))
         for stage, block in positions(config):
             size = config.resolution(stage)
             order = window_tokens(size, config.stage_window(stage), config.shift(stage, block))
             self._windows.append(order.astype(np.int32))
             self._cells.append(cell_of_token(size, config.cells[stage])[order])
             self._shifted.append(config.shift(stage, block) != (0, 0))
+            names = ['tokens', *(['windows'] if config.skip_attention else []), *(
+                ['masks'] if config.skip_attention and self._shifted[-1] else [])]
+            self._closed.append({f'{name}{block}': nothing for name in names})
         self._options = {
             # A pinned thread waits for whatever else runs on its core, and all others for it.
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
@@ -88,7 +93,7 @@ class OpenVinoBackend:
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
             for run in runs:
                 self._segments[stage, run[0]] = self._compile(graphs.segment(stage, run, whole))
-            if not whole and stage + 1 < len(config.depths):
+            if stage + 1 < len(config.depths):
                 self._bridges[stage] = self._compile(graphs.bridge(stage))
 
     def _compile(self, model: ov.Model) -> ov.InferRequest:
@@ -122,28 +127,26 @@ class OpenVinoBackend:
         for stage, depth in enumerate(config.depths):
             opened = frame.open_stage(stage, request.get_tensor('blocks').data)
             tokens = request.get_tensor('scores').data
-            if whole:
-                inputs = {'x': x, **(known if stage + 1 < len(config.depths) else {})}
-                for block in range(depth):
-                    inputs |= self._gate(
-                        frame, block, tokens[:, :, block] if opened[block] else None)
-                request = self._segments[stage, 0]
-                _infer(request, inputs)
-                x = request.get_tensor('y')
-            else:
-                for block in range(depth):
-                    gates = self._gate(frame, block, tokens[:, :, 0] if opened[block] else None)
-                    if not frame.gates[-1].any():
-                        continue
+            inputs: dict[str, ov.Tensor] = {}
+            for block in range(depth):
+                column = block if whole else 0
+                gates = self._gate(frame, block, tokens[:, :, column] if opened[block] else None)
+                if whole:
+                    inputs |= gates
+                elif frame.gates[-1].any():
                     step = self._segments[stage, block]
                     last = block + 1 == depth
                     _infer(step, {'x': x, **gates, **({} if last else known)})
                     x = step.get_tensor('y')
                     if not last:
                         tokens = step.get_tensor('scores').data
-                if stage in self._bridges:
-                    request = self._bridges[stage]
-                    _infer(request, {'x': x, **known})
+            if whole and any(cells.any() for cells in frame.gates[-depth:]):
+                request = self._segments[stage, 0]
+                _infer(request, {'x': x, **inputs, **(known if stage in self._bridges else {})})
+                x = request.get_tensor('y')
+            elif stage in self._bridges:
+                request = self._bridges[stage]
+                _infer(request, {'x': x, **known})
             after = request.get_tensor('next') if stage + 1 < len(config.depths) else x
             taps.append(after if config.taps == 'merged' else x)
             x = after
@@ -156,8 +159,8 @@ class OpenVinoBackend:
         index = len(frame.gates)
         if logits is None:
             frame.close()
-        else:
-            frame.open_tokens(logits)
+            return self._closed[index]
+        frame.open_tokens(logits)
         active = frame.gates[index][self._cells[index]]
         if not self.config.skip_attention:
             rows = np.flatnonzero(active).astype(np.int32)
