@@ -17,6 +17,7 @@ DELEGATED = {
     'evaluate': 'measure the accuracy per task and budget on a labelled data set',
     'soak': 'run the node under load for a long time and report memory, latency and losses',
     'top': 'watch running nodes in the terminal: rates, budget, gates, drops',
+    'quantize': 'measure the ranges that precision int8 needs, for a model of your own',
     'bench': 'measure latency, MACs and memory, static against adaptive',
     'bag': 'compare budgets with the dense network on recordings, and write a report',
 }
@@ -147,6 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments[:1] == ['bench']:
             from adamtl_ros import bench
             return bench.main(arguments[1:])
+        if arguments[:1] == ['quantize']:
+            from adamtl_ros import quantize
+            return quantize.main(arguments[1:])
         if arguments[:1] == ['bag']:
             from adamtl_ros.bag.command import main as bag
             return bag(arguments[1:])

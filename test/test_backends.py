@@ -129,7 +129,7 @@ def test_what_it_cannot_do_is_refused(tmp_path):
         Engine(str(path), backend='openvino', device='cuda')
     with pytest.raises(ValueError, match='torch has f32 alone'):
         Engine(str(path), backend='torch', precision='bf16')
-    with pytest.raises(ValueError, match='f32, bf16'):
+    with pytest.raises(ValueError, match='f32, bf16, int8'):
         Engine(str(path), precision='fp8')
     assert Engine(str(path), backend='torch').backend == 'torch'
     engine = Engine(str(path))

@@ -22,7 +22,9 @@ from adamtl_ros.evaluation.metrics import delta_m
 from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import PUBLISHED
 from adamtl_ros.evaluation.metrics import TaskMetrics
+from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import ordered
 
@@ -30,13 +32,16 @@ from adamtl_ros.tasks import ordered
 def evaluate(
         engine: Engine, data: Frames, budgets: Sequence[float | None], limit: int = 0,
         baseline: Frames | None = None,
-        reference: Mapping[str, Mapping[str, float]] | None = None) -> dict[str, Any]:
+        reference: Mapping[str, Mapping[str, float]] | None = None,
+        counterpart: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """
     Return {'dataset', 'frames', 'headline', 'rows'}: a row for the dense network, one per budget.
 
     budgets: each in (0, 1], or None for the policy's own choice.  limit: use so many evenly
     spaced frames; 0 is all.  baseline: a training split whose best constant answers become a row
     of mode 'constant'.  reference: metrics per task that Δm compares with; None is the dense row.
+    counterpart: a report on the same frames, with whose row of the same mode and budget each row's
+    Δm compares instead; ValueError where it has none.
     """
     tasks = data.tasks
     headline = HEADLINE if data.layout == 'egorooms' else PUBLISHED
@@ -79,9 +84,24 @@ def evaluate(
             'gmacs': 0.0, 'gmacs_dense': rows[0]['gmacs_dense'],
             'tasks': {task: metric.compute() for task, metric in trivial.items()}})
     for row in rows:
-        row['delta_m'] = delta_m(row['tasks'], reference or rows[0]['tasks'], headline)
-    return {'dataset': str(data.root), 'frames': count,
+        compared = reference or rows[0]['tasks']
+        if counterpart is not None:
+            compared = _counterpart(row, counterpart, count)
+        row['delta_m'] = delta_m(row['tasks'], compared, headline)
+    return {'dataset': str(data.root), 'frames': count, 'model': engine.model,
+            'backend': engine.backend, 'precision': engine.precision,
             'headline': {task: headline[task] for task in tasks}, 'rows': rows}
+
+
+def _counterpart(
+        row: Mapping[str, Any], report: Mapping[str, Any], frames: int) -> dict[str, Any]:
+    for other in report['rows']:
+        if report['frames'] == frames and (other['mode'], other['budget']) == (
+                row['mode'], row['budget']):
+            return other['tasks']
+    raise ValueError(
+        f'the counterpart has no row for mode {row["mode"]}, budget {row["budget"]} and {frames} '
+        'frames: make it with the same arguments, but for model, backend and precision')
 
 
 def read_reference(paths: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -165,16 +185,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--reference', nargs='+', metavar='JSON', default=[],
         help='earlier reports whose dense rows Δm compares with, single-task networks, say')
+    parser.add_argument(
+        '--counterpart', metavar='JSON', help='earlier report, of precision f32, say, with whose '
+        'row of the same mode and budget Δm compares')
+    parser.add_argument('--backend', default='auto', choices=BACKENDS)
+    parser.add_argument('--precision', default='f32', choices=PRECISIONS)
     parser.add_argument('--limit', type=int, default=0, help='evenly spaced frames, 0: all')
     parser.add_argument('--baseline', help='training split: add the best constant answers')
-    parser.add_argument('--threads', type=int, default=0, help='of torch; 0: automatic')
+    parser.add_argument('--threads', type=int, default=0, help='of the backend; 0: automatic')
     parser.add_argument('--json', help='write the report to this file')
     parser.add_argument('--figure', help='draw accuracy against cost to this .png or .svg file')
     arguments = parser.parse_args(argv)
     try:
         budgets = [None if part == 'own' else float(part)
                    for part in arguments.budgets.split(',') if part]
-        engine = Engine(arguments.model, num_threads=arguments.threads)
+        engine = Engine(
+            arguments.model, backend=arguments.backend, num_threads=arguments.threads,
+            precision=arguments.precision)
         if arguments.limit < 0:
             raise ValueError(f'limit {arguments.limit}: 0 for all frames, or how many')
         tasks = ordered(arguments.tasks.split(',')) if arguments.tasks else engine.tasks
@@ -184,8 +211,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.baseline:
             baseline = open_dataset(arguments.baseline, tasks, 'train')
         reference = read_reference(arguments.reference)
+        counterpart = None
+        if arguments.counterpart:
+            read_reference([arguments.counterpart])
+            counterpart = json.loads(Path(arguments.counterpart).read_text(encoding='utf-8'))
         report = evaluate(
-            engine, data, budgets, arguments.limit, baseline, reference or None)
+            engine, data, budgets, arguments.limit, baseline, reference or None, counterpart)
         if arguments.json:
             Path(arguments.json).write_text(json.dumps(report, indent=1), encoding='utf-8')
         if arguments.figure:

@@ -101,8 +101,9 @@ PARAMETERS: dict[str, Spec] = {
                    allowed='cpu, cuda or cuda:N', fixed=True),
     'num_threads': Spec(0, 'Threads that the network may use; 0 leaves it to the backend.',
                         (0, 1024), fixed=True),
-    'precision': Spec('f32', 'Of the computation; bf16 needs the backend openvino and a processor '
-                      'that has it.', allowed=f'one of {", ".join(PRECISIONS)}', fixed=True),
+    'precision': Spec('f32', 'Of the computation; bf16 and int8 need the backend openvino, bf16 a '
+                      'processor that has it, int8 a model that `adamtl quantize` has measured '
+                      '(glasses is).', allowed=f'one of {", ".join(PRECISIONS)}', fixed=True),
     'image_transport': Spec('raw', 'Subscribe to image (raw) or image/compressed (compressed).',
                             allowed=f'one of {", ".join(IMAGE_TRANSPORTS)}', fixed=True),
     'mode': Spec('static', 'static: policy off. shadow: dense results, and what the policy would '

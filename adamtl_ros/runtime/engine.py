@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from adamtl_ros.runtime.torch_backend import TorchBackend
 
 BACKENDS = ('auto', 'torch', 'openvino')
-PRECISIONS = ('f32', 'bf16')
+PRECISIONS = ('f32', 'bf16', 'int8')
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Engine:
 
     model: preset or path of a weights file.  backend: 'torch', 'openvino' (CPU alone), or 'auto':
     openvino where it is installed and the device is a CPU.  device: 'cpu', 'cuda' or 'cuda:N'.
-    num_threads: of the backend; 0 leaves it.  precision: 'f32', or 'bf16' with openvino on a
-    processor that has it.
+    num_threads: of the backend; 0 leaves it.  precision: 'f32', or with openvino 'bf16' on a
+    processor that has it, or 'int8' where `adamtl quantize` has measured the model.
     """
 
     def __init__(

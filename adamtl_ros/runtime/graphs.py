@@ -67,12 +67,16 @@ class Graphs:
     """
     Builds the graphs of a network.
 
-    weights: float32 arrays by the names of AdaMTL.state_dict().
+    weights: float32 arrays by the names of AdaMTL.state_dict().  ranges: least and largest input
+    of the layers, by name, that are to be computed in int8; see runtime/int8.py.
     """
 
-    def __init__(self, config: NetworkConfig, weights: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+            self, config: NetworkConfig, weights: Mapping[str, np.ndarray],
+            ranges: Mapping[str, Sequence[float]] | None = None) -> None:
         self.config = config
         self.weights = weights
+        self.ranges = ranges or {}
 
     def size(self, stage: int) -> int:
         """Return the number of tokens of a stage."""
@@ -192,9 +196,10 @@ class Graphs:
 
         tokens = None if gates is None else gates['tokens']
         if config.skipped_norm and tokens is not None:
-            normed = _normalised(rows) * _floats(self.weights[name + 'norm2.weight']) + _floats(
+            plain = _normalised(rows)
+            normed = plain * _floats(self.weights[name + 'norm2.weight']) + _floats(
                 self.weights[name + 'norm2.bias'])
-            chosen = self._linear(_gather(normed, tokens), name + 'mlp.0')
+            chosen = self._linear(_gather(plain, tokens), name + 'mlp.0', name + 'norm2')
             chosen = self._linear(ops.gelu(chosen, 'erf'), name + 'mlp.2')
             rows = rows + ops.scatter_update(normed, tokens, chosen, _ints(0))
         else:
@@ -279,7 +284,7 @@ class Graphs:
             weight = self.weights[f'{name}lateral.{i}.weight'][:, :, 0, 0] * scale[:, None]
             bias = self.weights[f'{name}lateral.{i}.bias'] * scale
             bias = bias + shift if i < 2 else bias
-            x = ops.matmul(tap, _floats(weight), False, True) + _floats(bias)
+            x = self._matmul(tap, weight, f'{name}lateral.{i}') + _floats(bias)
             x = ops.reshape(x, _ints(1, height, width, -1), False)
             x = ops.transpose(x, _ints(0, 3, 1, 2))
             maps.append(x if i < 2 else _resized(x, shapes[1][1:]))
@@ -318,8 +323,23 @@ class Graphs:
             shift = weight @ self.weights[norm + '.bias']
             bias = shift if bias is None else bias + shift
             weight = weight * self.weights[norm + '.weight']
-        y = ops.matmul(x, _floats(weight * scale), False, True)
+        y = self._matmul(x, weight * scale, name)
         return y if bias is None else y + _floats(bias * np.squeeze(scale))
+
+    def _matmul(self, x: Node, weight: np.ndarray, name: str) -> Node:
+        x, weights = self._operands(x, weight, name)
+        return ops.matmul(x, weights, False, True, name=name)
+
+    def _operands(self, x: Node, weight: np.ndarray, name: str) -> tuple[Node, Node]:
+        """Return a layer's input and weights, rounded to int8 steps where it has a range."""
+        if name not in self.ranges:
+            return x, _floats(weight)
+        low, high = map(_floats, self.ranges[name])
+        most = np.abs(weight).max(tuple(range(1, weight.ndim)), keepdims=True)
+        bound = np.maximum(most, np.finfo(np.float32).tiny)
+        ends = _floats(-bound), _floats(bound)
+        return (ops.fake_quantize(x, low, high, low, high, 256),
+                ops.fake_quantize(_floats(weight), *ends, *ends, 255))
 
     def _norm(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the factor and the summand of a BatchNorm."""
@@ -339,12 +359,9 @@ class Graphs:
             weight, bias = weight * scale.reshape(-1, 1, 1, 1), bias * scale + shift
         if name.startswith('encoder.stem') and self.config.stem == 'conv':
             pad = 1
-        if groups:
-            x = ops.group_convolution(
-                x, _floats(weight[:, None]), [stride] * 2, [pad] * 2, [pad] * 2, [1, 1])
-        else:
-            x = ops.convolution(
-                x, _floats(weight), [stride] * 2, [pad] * 2, [pad] * 2, [1, 1])
+        convolve = ops.group_convolution if groups else ops.convolution
+        x, weights = self._operands(x, weight[:, None] if groups else weight, name)
+        x = convolve(x, weights, [stride] * 2, [pad] * 2, [pad] * 2, [1, 1], name=name)
         return x + _floats(bias.reshape(1, -1, 1, 1))
 
 

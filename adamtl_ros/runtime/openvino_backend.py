@@ -17,6 +17,7 @@ from adamtl_ros.network.gating import positions
 from adamtl_ros.network.gating import Trace
 from adamtl_ros.network.windows import cell_of_token
 from adamtl_ros.network.windows import window_tokens
+from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.graphs import Graphs
 
 Logits = dict[str, np.ndarray]
@@ -30,8 +31,9 @@ class OpenVinoBackend:
     """
     Runs pixels through the network; used like TorchBackend.
 
-    num_threads: of this model; 0 leaves it to OpenVINO.  precision: 'f32', or 'bf16' on a
-    processor that has it.  cache: folder of compiled models; None compiles anew.
+    num_threads: of this model; 0 leaves it to OpenVINO.  precision: 'f32', 'bf16' on a processor
+    that has it, or 'int8' where `adamtl quantize` has measured the model.  cache:
+    folder of compiled models; None compiles anew.
     """
 
     name = 'openvino'
@@ -61,7 +63,7 @@ class OpenVinoBackend:
         self._options = {
             # A pinned thread waits for whatever else runs on its core, and all others for it.
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
-            'INFERENCE_PRECISION_HINT': precision}
+            'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32'}
         if num_threads:
             self._options['INFERENCE_NUM_THREADS'] = num_threads
         if cache is not None and _usable(cache):
@@ -71,7 +73,7 @@ class OpenVinoBackend:
         if precision == 'bf16' and 'BF16' not in self._core.get_property(
                 'CPU', 'OPTIMIZATION_CAPABILITIES'):
             raise ValueError("precision 'bf16': this processor does not have it; choose f32")
-        graphs = Graphs(config, weights)
+        graphs = Graphs(config, weights, int8.read(model) if precision == 'int8' else None)
         try:
             self._build(graphs)
         except KeyError as error:
