@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import import_module
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 import sys
 from types import ModuleType
@@ -149,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from adamtl_ros import bench
             return bench.main(arguments[1:])
         if arguments[:1] == ['quantize']:
+            if find_spec('openvino') is None:
+                raise ValueError("it needs OpenVINO and NNCF: pip install 'adamtl_ros[int8]'")
             from adamtl_ros import quantize
             return quantize.main(arguments[1:])
         if arguments[:1] == ['bag']:

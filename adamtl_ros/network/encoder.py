@@ -53,25 +53,30 @@ class WindowAttention(nn.Module):
             'index', torch.from_numpy(relative_index(window)), persistent=False)
 
     def bias(self) -> Tensor:
-        """Return (heads, n, n), added to the attention logits."""
-        return self.relative_position_bias_table[self.index].permute(2, 0, 1)
+        """Return (1, heads, n, n), added to the attention logits."""
+        return self.relative_position_bias_table[self.index].permute(2, 0, 1)[None]
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """
         Attend within each window.
 
-        x: (windows, n, C).  bias: (heads, n, n), or (windows, heads, n, n) where shifted windows
-        need masks of their own (the windows of a batch repeat with its period).
+        x: (windows, n, C).  bias: (1, heads, n, n), or (windows, heads, n, n) where shifted
+        windows need masks of their own (the windows of a batch repeat with its period).  torch
+        has a fast kernel for masks of 4 dimensions alone.
         """
         windows, n, channels = x.shape
         qkv = self.qkv(x).view(windows, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
-        logits = (query * self.scale) @ key.transpose(-2, -1)
-        if bias.dim() == 4:
+        if torch.is_grad_enabled():
+            # A mask that wants a gradient has no fused kernel: torch's products are slower.
+            logits = (query * self.scale) @ key.transpose(-2, -1)
             logits = (logits.view(-1, *bias.shape) + bias).view(logits.shape)
+            mixed = logits.softmax(-1).to(value.dtype) @ value
         else:
-            logits = logits + bias
-        mixed = logits.softmax(-1).to(value.dtype) @ value
+            if 1 < len(bias) < windows:
+                bias = bias.repeat(windows // len(bias), 1, 1, 1)
+            mixed = functional.scaled_dot_product_attention(
+                query, key, value, bias.to(query.dtype))
         return self.proj(mixed.transpose(1, 2).reshape(windows, n, channels))
 
 
@@ -97,8 +102,10 @@ class Block(nn.Module):
         self.register_buffer(
             'mask', None if mask is None else torch.from_numpy(mask), persistent=False)
         self.tokens_of_window = window_tokens(self.size, self.window, self.shift)
+        self.windows: Tensor
+        self.register_buffer(
+            'windows', torch.from_numpy(self.tokens_of_window), persistent=False)
         self._bias: Tensor | None = None
-        self._windows = torch.from_numpy(self.tokens_of_window)
 
     def train(self, mode: bool = True) -> 'Block':
         """Switch the mode; the bias that inference keeps is computed anew afterwards."""
@@ -149,34 +156,37 @@ class Block(nn.Module):
             tokens = tokens.roll((-self.shift[0], -self.shift[1]), (1, 2))
         return partition(tokens[..., None], self.window).amax(1, keepdim=True)
 
-    def run(self, x: Tensor, active: np.ndarray | None = None) -> Tensor:
+    def parts(self, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `run` takes for active, bool (H * W): indices of tokens and of windows."""
+        windows = active[self.tokens_of_window].any(1)
+        if not self.skip_attention:
+            windows[:] = True
+        return np.flatnonzero(active), np.flatnonzero(windows)
+
+    def run(self, x: Tensor, tokens: Tensor, windows: Tensor) -> Tensor:
         """
         Run on the active tokens alone; may change x in place, returns the result.
 
-        x: (1, H, W, C), no gradient.  active: bool (H * W); None means all tokens.
+        x: (1, H, W, C), no gradient.  tokens, windows: int64 indices as by `parts`, on its device.
         """
-        if active is not None and not active.any():
-            return x
-        if active is None or active.all():
-            return self(x)
         flat = x.view(-1, x.shape[-1])
-        windows, bias = self._windows.to(x.device), self.bias()
-        chosen = torch.from_numpy(np.flatnonzero(active)).to(x.device)
-        if self.skip_attention:
-            ran = torch.from_numpy(
-                np.flatnonzero(active[self.tokens_of_window].any(1))).to(x.device)
-            if len(ran) < len(windows):
-                windows = windows[ran]
-                bias = bias[ran] if bias.dim() == 4 else bias
-        index = windows.reshape(-1)
-        inside = self.norm1(flat[index]).view(*windows.shape, -1)
+        if not len(tokens):
+            return x
+        if len(tokens) == len(flat):
+            return self(x)
+        members, bias = self.windows, self.bias()
+        if len(windows) < len(members):
+            members = members[windows]
+            bias = bias[windows] if len(bias) > 1 else bias
+        index = members.reshape(-1)
+        inside = self.norm1(flat[index]).view(*members.shape, -1)
         flat.index_add_(0, index, self.attn(inside, bias).reshape(len(index), -1))
-        normed = self.norm2(flat if self.skipped_norm else flat[chosen])
+        normed = self.norm2(flat if self.skipped_norm else flat[tokens])
         if self.skipped_norm:
-            update = self.mlp(normed[chosen])
-            flat.add_(normed.index_copy(0, chosen, update))
+            update = self.mlp(normed[tokens])
+            flat.add_(normed.index_copy(0, tokens, update))
         else:
-            flat.index_add_(0, chosen, self.mlp(normed))
+            flat.index_add_(0, tokens, self.mlp(normed))
         return x
 
 

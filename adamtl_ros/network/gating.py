@@ -265,11 +265,12 @@ class FrameGates:
         self._macs.append(choice.cost)
         return choice.cells
 
-    def close(self) -> None:
-        """Leave the next block out."""
+    def close(self) -> np.ndarray:
+        """Leave the next block out: bool (cells), all False."""
         cells = len(self.geometry[len(self.gates)].windows_of_cell)
         self.gates.append(np.zeros(cells, dtype=bool))
         self._macs.append(0)
+        return self.gates[-1]
 
     def trace(self) -> Trace:
         """Return what was decided, once every block is."""

@@ -250,14 +250,27 @@ class AdaMTL(nn.Module):
         x, index = self.encoder.stem(image).contiguous(), 0
         taps: list[Tensor] = []
         for number, blocks, _ in self.stages():
-            for block in blocks:
-                active = None
-                if gates is not None:
-                    active = self.active_tokens(number, gates[index]).reshape(-1)
-                x = block.run(x, active)
-                index += 1
+            if gates is None:
+                for block in blocks:
+                    x = block(x)
+            else:
+                x = self._run(x, number, blocks, gates[index:index + len(blocks)])
+                index += len(blocks)
             x = self._downsample(number, x, taps)
         return self.decode(taps, tasks)
+
+    def _run(self, x: Tensor, stage: int, blocks: Sequence[Block], gates: Gates) -> Tensor:
+        """Run blocks of a stage on their active cells; all indices go to the device at once."""
+        parts = [
+            part for block, cells in zip(blocks, gates)
+            for part in block.parts(self.active_tokens(stage, cells).reshape(-1))]
+        joined = torch.from_numpy(np.concatenate(parts))
+        if x.is_cuda:
+            joined = joined.pin_memory()  # else the host waits for the device
+        sent = joined.to(x.device, non_blocking=True).split([len(part) for part in parts])
+        for block, tokens, windows in zip(blocks, sent[::2], sent[1::2]):
+            x = block.run(x, tokens, windows)
+        return x
 
     def active_tokens(self, stage: int, cells: np.ndarray) -> np.ndarray:
         """Spread bool (cells) over the tokens of a stage: bool (H, W)."""
@@ -280,31 +293,30 @@ class AdaMTL(nn.Module):
         enabled = tuple(tasks)
         frame = FrameGates(self.config, self.cost, self.geometry, enabled, budget, weights)
         chosen = self.task_indices(enabled).to(image.device)
-        budgets = torch.tensor(
-            [1.0 if budget is None else budget], dtype=image.dtype, device=image.device)
+        budgets = torch.tensor([1.0 if budget is None else budget]).to(image)
         x = self.encoder.stem(image).contiguous()
         taps: list[Tensor] = []
         for number, blocks, policy in self.stages():
             pooled = policy.pool(x)
-            logits = policy.blocks(pooled, budgets, chosen)[0].flatten()
+            logits = policy.blocks(pooled, budgets, chosen)[0]
             if policy.per_stage:
                 # One transfer a stage, and none between its blocks.
                 tokens = policy.tokens(pooled, budgets, chosen)[0]
-                joined = torch.cat((logits, tokens.flatten())).cpu()
-                logits, flat = joined[:len(logits)], joined[len(logits):]
-                token_logits = flat.view(tokens.shape).numpy()
-            opened = frame.open_stage(
-                number, logits.view(-1, len(blocks)).cpu().numpy())
-            for position, block in enumerate(blocks):
-                if not opened[position]:
-                    frame.close()
-                    continue
-                if policy.per_stage:
-                    scores = token_logits[position]
-                else:
+                joined = torch.cat((logits.flatten(), tokens.flatten())).cpu()
+                parts = joined.split((logits.numel(), tokens.numel()))
+                opened = frame.open_stage(number, parts[0].view(logits.shape).numpy())
+                scores = parts[1].view(tokens.shape).numpy()
+                gates = [frame.open_tokens(row) if runs else frame.close()
+                         for runs, row in zip(opened, scores)]
+                x = self._run(x, number, blocks, gates)
+            else:
+                opened = frame.open_stage(number, logits.cpu().numpy())
+                for block, runs in zip(blocks, opened):
+                    if not runs:
+                        frame.close()
+                        continue
                     scores = policy.tokens(policy.pool(x), budgets, chosen)[0, 0].cpu().numpy()
-                cells = frame.open_tokens(scores)
-                x = block.run(x, self.active_tokens(number, cells).reshape(-1))
+                    x = self._run(x, number, [block], [frame.open_tokens(scores)])
             x = self._downsample(number, x, taps)
         return self.decode(taps, enabled), frame.trace()
 

@@ -34,6 +34,8 @@ class TorchBackend:
         self._device = _device(device)
         network = checkpoint.load(model)
         _fold(network.decoders)
+        # torch's own annotations lack this argument.
+        network.decoders.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network.to(self._device)
         self.config = self._network.config
         if num_threads:
