@@ -91,11 +91,13 @@ def reference(kind: str, model: str, tasks: Sequence[str]) -> Callable[[], objec
     if kind == 'openvino':
         import openvino as ov
 
+        from adamtl_ros.runtime.openvino_backend import core
+
         with torch.no_grad():
             static(image)  # what the blocks keep for inference is no part of the trace then
             traced = torch.jit.trace(static, image, check_trace=False)
         plain = ov.convert_model(traced, input=list(image.shape))
-        request = ov.Core().compile_model(
+        request = core().compile_model(
             plain, 'CPU', {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
         ).create_infer_request()
         array = image.numpy()

@@ -24,6 +24,7 @@ from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.graphs import Graphs
+from adamtl_ros.runtime.openvino_backend import core
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.sources import open_source
 
@@ -75,7 +76,7 @@ def calibrate(
     pixels = [np.ascontiguousarray(shrink(picture, size))[None] for picture in pictures]
     dense = graphs.dense()
     found = ranges(dense, pixels)
-    request = ov.Core().compile_model(
+    request = core().compile_model(
         dense, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}).create_infer_request()
     taps = [{f'tap{i}': np.array(value) for i, value in enumerate(request.infer([each]).values())}
             for each in pixels]

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip('openvino', reason="pip install 'adamtl_ros[openvino]'")
+ov = pytest.importorskip('openvino', reason="pip install 'adamtl_ros[openvino]'")
 
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
@@ -102,6 +102,40 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path):
     for file in cache.iterdir():
         file.write_bytes(file.read_bytes()[:1000])  # as a full disk leaves it
     close(OpenVinoBackend(str(path), cache=cache).dense(image, ('semseg',))[0], expected)
+
+
+def test_a_cache_that_another_process_writes_is_done_without(tmp_path, monkeypatch):
+    path = tmp_path / 'small.safetensors'
+    checkpoint.save(path, random_network('small'))
+    image, compile_model = pixels((112, 112)), ov.Core.compile_model
+    expected = OpenVinoBackend(str(path)).dense(image, ('semseg',))[0]
+
+    def taken(core, model, device, options):
+        if 'CACHE_DIR' in options:
+            raise RuntimeError('cannot set permissions: No such file or directory')
+        return compile_model(core, model, device, options)
+
+    monkeypatch.setattr(ov.Core, 'compile_model', taken)
+    found = OpenVinoBackend(str(path), cache=tmp_path / 'cache').dense(image, ('semseg',))[0]
+    close(found, expected)
+
+
+def test_signals_are_survived_after_another_thread_let_it_go(tmp_path):
+    path = tmp_path / 'small.safetensors'
+    checkpoint.save(path, random_network('small'))
+    code = (
+        'import os, signal, sys, threading\n'
+        'from adamtl_ros.runtime.openvino_backend import OpenVinoBackend\n'
+        'heard = []\n'
+        'signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n'
+        'for _ in range(3):\n'
+        f'    held = [OpenVinoBackend({str(path)!r})]\n'
+        '    thread = threading.Thread(target=held.clear)\n'
+        '    thread.start()\n'
+        '    thread.join()\n'
+        '    os.kill(os.getpid(), signal.SIGUSR1)\n'
+        'assert len(heard) == 3\n')
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
 
 
 def test_compiled_models_are_kept(tmp_path):

@@ -52,6 +52,7 @@ def test_presets_fit_together():
 
 @pytest.mark.parametrize('change, words', [
     ({'input_size': (100, 128)}, 'do not divide'), ({'window': (5, 8)}, 'do not divide'),
+    ({'cells': ((6, 4), (3, 4), (3, 4), (2, 2))}, 'cells that lie in one window'),
     ({'heads': (1, 2)}, 'one entry a stage'), ({'outputs': {}}, 'at least one')])
 def test_configuration_that_cannot_work(change, words):
     with pytest.raises(ValueError, match=words):

@@ -26,10 +26,8 @@ def gates(tasks: tuple[str, ...], budget: float, seed: int) -> Trace:
     frame = FrameGates(CONFIG, COST, GEOMETRY, tasks, budget)
     for stage, depth in enumerate(CONFIG.depths):
         opened = frame.open_stage(stage, rng.normal(size=(len(tasks), depth)))
-        for block in range(depth):
-            cells = len(GEOMETRY[len(frame.gates)].windows_of_cell)
-            scores = rng.normal(size=(len(tasks), cells))
-            _ = frame.open_tokens(scores) if opened[block] else frame.close()
+        cells = GEOMETRY[len(frame.choices)].cells
+        frame.open_tokens(opened, rng.normal(size=(depth, len(tasks), cells)))
     return frame.trace()
 
 

@@ -27,7 +27,7 @@ def random_gates(network, seed, open_share=None):
     shares = itertools.cycle([0.1, 0.0, 0.5, 1.0, 0.9])
     gates = []
     for geometry, share in zip(network.geometry, shares):
-        count = len(geometry.windows_of_cell)
+        count = geometry.cells
         share = share if open_share is None else open_share
         # A run of neighbours, so that some windows are fully inactive and others mixed.
         gate = (np.arange(count) + rng.integers(count)) % count < share * count

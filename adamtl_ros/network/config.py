@@ -125,6 +125,11 @@ class NetworkConfig:
                     raise ValueError(
                         f'{self.name}: input {self.input_size}, window {self.window} and cells '
                         f'{self.cells[stage]} do not divide stage {stage} ({size} tokens)')
+                if self.skip_attention and (window % cell or self.shift(stage, 1)[axis] % cell):
+                    raise ValueError(
+                        f'{self.name}: skip_attention needs cells that lie in one window each: '
+                        f'{self.cells[stage]} do not divide the window {self.window} of stage '
+                        f'{stage} and its shift by half')
 
     def check_policy(self) -> None:
         """Raise ValueError where there is no policy."""

@@ -64,6 +64,10 @@ class CostModel:
             self.token_controller.append(0 if per_stage else cells * hidden * (channels + 1))
             self.stage_controller.append(2 * stage if per_stage else stage)
 
+    def block(self, stage: int) -> BlockCost:
+        """Return the cost of each block of a stage."""
+        return self.blocks[sum(self.config.depths[:stage])]
+
     def controllers(self, tasks: Iterable[str]) -> int:
         """Return how many controllers run side by side for these tasks."""
         if self.config.policy == 'task_aware':

@@ -23,11 +23,16 @@ from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.windows import cell_of_token
 from adamtl_ros.network.windows import window_tokens
 
-FREEDOM = 0.35
-"""How far one block may depart from the share that remains for all (share of its cost)."""
+FREEDOM = 0.7
+"""How far one stage may depart from the share that remains for all (share of its cost)."""
 
-LEAST_SHARE = 0.25
-"""A block is closed rather than opened for less than this share of its cost."""
+LEAST_SHARE = 0.5
+"""
+A block is closed rather than opened for less than this share of its cost, and then used to that.
+
+The weights and activations of a block are fetched for a few tokens as for all: a few full blocks
+take less time than the same MACs spread over many.
+"""
 
 
 Gates = list[np.ndarray]
@@ -54,70 +59,87 @@ class Trace:
 
 @dataclass
 class Choice:
-    """The gate of one block: bool (cells), the windows it keeps, its cost, the threshold used."""
+    """
+    The gate of one block.
 
-    cells: np.ndarray
-    windows: int
+    cells: those that run, best first.  windows: those that they lie in, and slots: of each cell,
+    which of these; both empty where attention is not skipped.  opened: the cells as 0 and 1.
+    cost: in MACs.  threshold: what a logit had to exceed.
+    """
+
+    cells: list[int]
+    windows: list[int]
+    slots: list[int]
+    opened: bytearray
     cost: int
     threshold: float
+
+    @property
+    def gate(self) -> np.ndarray:
+        """Return which cells run, bool (cells)."""
+        return np.frombuffer(self.opened, dtype=bool)
 
 
 @dataclass
 class BlockGeometry:
-    """How the gated cells of a block lie in its attention windows; `cells` is (windows, n)."""
+    """How many cells a block has, and, where attention is skipped, the window of each."""
 
     cost: BlockCost
+    cells: int
     cell_tokens: int
-    skip_attention: bool
-    windows_of_cell: Sequence[np.ndarray]
-    window_of: np.ndarray | None = field(init=False)
-    token_costs: np.ndarray = field(init=False)
+    window_of: list[int] | None
 
-    def __post_init__(self) -> None:
-        """Note the common case, in which each cell lies in one window."""
-        single = all(len(windows) == 1 for windows in self.windows_of_cell)
-        self.window_of = np.concatenate(self.windows_of_cell) if single else None
-        self.token_costs = np.arange(len(self.windows_of_cell) + 1, dtype=np.int64) * (
-            self.cell_tokens * self.cost.token)
-
-    def costs(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the costs and the numbers of windows of the 0 ... n first cells of an order."""
-        count = len(order)
-        opened = np.zeros(count + 1, dtype=np.int64)
-        if not self.skip_attention:
-            opened[1:] = self.cost.windows
-        elif self.window_of is not None:
-            # Of several cells of a window, the one assigned last stays: the first in the order.
-            first = np.full(self.cost.windows, count, dtype=np.int64)
-            first[self.window_of[order[::-1]]] = np.arange(count - 1, -1, -1)
-            opened[first + 1] = 1
-            opened = opened.cumsum()
-        else:
-            seen: set[int] = set()
-            for rank, cell in enumerate(order):
-                seen.update(self.windows_of_cell[cell].tolist())
-                opened[rank + 1] = len(seen)
-        return opened * self.cost.window + self.token_costs, opened
-
-    def choose(self, scores: np.ndarray, low: float, high: float) -> Choice:
+    def choose(self, scores: Sequence[float], low: float, high: float) -> Choice:
         """
         Open the cells whose score is positive, or as many of the best as fit [low, high] MACs.
 
-        scores: float (cells).  Where no number of cells lies within, the nearest one is taken.
+        scores: of each cell.  Where no number of cells lies within, the nearest one is taken.
+
+        Plain Python: after a run of the network nothing of NumPy is left in the caches, and a
+        dozen of its functions take longer than this.
         """
-        order = np.argsort(-scores, kind='stable')
-        costs, opened = self.costs(order)
-        count = int(np.count_nonzero(scores > 0))
-        threshold = 0.0
-        if not low <= costs[count] <= high:
-            bound = high if costs[count] > high else low
-            count = int(np.abs(costs - bound).argmin())
-            edge = scores[order[max(count - 1, 0):count + 1]]
-            threshold = float(edge.mean()) if 0 < count < len(order) else (
-                float(scores.max()) if count == 0 else float(scores.min()) - 1.0)
-        cells = np.zeros(len(order), dtype=bool)
-        cells[order[:count]] = True
-        return Choice(cells, int(opened[count]), int(costs[count]), threshold)
+        order = sorted(range(self.cells), key=scores.__getitem__, reverse=True)
+        window_of, opened = self.window_of, bytearray(self.cells)
+        windows: list[int] = []
+        slots: list[int] = []
+        slot_of: dict[int, int] = {}
+        token, window = self.cell_tokens * self.cost.token, self.cost.window
+        cost = count = 0
+        for cell in order:
+            wanted = scores[cell] > 0
+            if not wanted and cost >= low:
+                break
+            if window_of is None:
+                after = cost + token + (0 if count else self.cost.windows * window)
+            else:
+                new = window_of[cell] not in slot_of
+                after = cost + token + (window if new else 0)
+            bound, ends = (high, after > high) if wanted else (low, after >= low)
+            if ends and bound - cost <= after - bound:
+                break
+            if window_of is not None:
+                if new:
+                    slot_of[window_of[cell]] = len(windows)
+                    windows.append(window_of[cell])
+                slots.append(slot_of[window_of[cell]])
+            opened[cell] = 1
+            cost = after
+            count += 1
+            if ends:
+                break
+        return Choice(
+            order[:count], windows, slots, opened, cost, self._threshold(scores, order, count))
+
+    @staticmethod
+    def _threshold(scores: Sequence[float], order: Sequence[int], count: int) -> float:
+        """Return what the best `count` scores exceed and no other does: 0 where that does it."""
+        least = scores[order[count - 1]] if count else math.inf
+        most = scores[order[count]] if count < len(order) else -math.inf
+        if most <= 0 < least:
+            return 0.0
+        if count == 0:
+            return most
+        return least - 1.0 if count == len(order) else (least + most) / 2
 
 
 class Allowance:
@@ -140,84 +162,79 @@ class Allowance:
             self.low = (budget - spread) * self.dense - fixed
             self.high = (budget + spread) * self.dense - fixed
         self.spent = fixed
-        # Dense cost, controller included, of all blocks not yet decided.
-        self.left = sum(self._full(block) for block in model.blocks)
+        # Of a block of each stage, its controller included: all of it, and a single token.
+        windows, self.full, self.least = model.config.skip_attention, [], []
+        for stage, cell in enumerate(model.config.cells):
+            block = model.block(stage)
+            controller = self._controller(block)
+            self.full.append(block.dense + controller)
+            self.least.append(controller + block.gated(
+                1 if windows else block.windows, cell[0] * cell[1]))
+        # Of all blocks not yet decided.
+        self.left = sum(
+            depth * full for depth, full in zip(model.config.depths, self.full))
         # Blocks of the present stage that were opened and still have to choose their tokens.
         self.waiting = 0
 
     def _controller(self, block: BlockCost) -> int:
         return self.controllers * self.model.token_controller[block.stage]
 
-    def _full(self, block: BlockCost) -> int:
-        return block.dense + self._controller(block)
-
-    def _least(self, block: BlockCost) -> int:
-        """Return what an open block costs with a single token."""
-        windows = 1 if self.model.config.skip_attention else block.windows
-        cell = self.model.config.cells[block.stage]
-        return block.gated(windows, cell[0] * cell[1]) + self._controller(block)
-
     def _spend(self, cost: int) -> None:
         self.low -= cost
         self.high -= cost
         self.spent += cost
 
-    def open_stage(self, stage: int, logits: np.ndarray) -> np.ndarray:
-        """Decide the block gates of a stage from float (blocks): bool (blocks)."""
-        blocks = [block for block in self.model.blocks if block.stage == stage]
-        full = self._full(blocks[0])
-        whole = full * len(blocks)
+    def open_stage(self, stage: int, scores: Sequence[float]) -> list[bool]:
+        """Decide the block gates of a stage from the score of each block."""
+        full, blocks = self.full[stage], len(scores)
+        whole = full * blocks
         later = self.left - whole
         need = max(self.low - later, whole * (self.low / self.left - FREEDOM))
         limit = min(self.high, whole * (self.high / self.left + FREEDOM))
-        count = int((logits > 0).sum())
+        count = sum(score > 0 for score in scores)
         if self.high < math.inf:
-            least = max(LEAST_SHARE * full, self._least(blocks[0]))
+            least = max(LEAST_SHARE * full, self.least[stage])
             count = min(count, max(int(limit / least), 0))
-            count = min(max(count, int(np.ceil(need / full))), len(blocks))
-        gates = np.zeros(len(blocks), dtype=bool)
-        gates[np.argsort(-logits, kind='stable')[:count]] = True
+            count = min(max(count, math.ceil(need / full)), blocks)
+        best = sorted(range(blocks), key=scores.__getitem__, reverse=True)[:count]
         self.left = later + full * count
         self.waiting = count
-        return gates
+        return [block in best for block in range(blocks)]
 
-    def open_tokens(self, geometry: BlockGeometry, scores: np.ndarray) -> Choice:
-        """Decide the token gates of the next open block from float (cells)."""
-        block = geometry.cost
-        full, controller = self._full(block), self._controller(block)
+    def open_tokens(self, geometry: BlockGeometry, scores: Sequence[float]) -> Choice:
+        """Decide the token gates of the next open block from the score of each cell."""
+        stage, controller = geometry.cost.stage, self._controller(geometry.cost)
+        full = self.full[stage]
         later = self.left - full
         self.waiting -= 1
-        low = max(self.low - later, full * (self.low / self.left - FREEDOM))
-        high = min(
-            self.high - self.waiting * self._least(block),
-            full * (self.high / self.left + FREEDOM))
+        high = min(self.high - self.waiting * LEAST_SHARE * full, full)
+        low = self.low
+        if low > -math.inf:
+            low = max(low - later, min(LEAST_SHARE * full, high))
         choice = geometry.choose(scores, low - controller, max(low, high) - controller)
         rest = self.high - choice.cost - controller
-        if not self.waiting and later and 0 < rest < self._least_after(block.stage):
+        if not self.waiting and later and 0 < rest < min(self.least[stage + 1:]):
             # Too little would be left to open any later block: it is of more use here.
             choice = geometry.choose(scores, self.low - controller, self.high - controller)
         self._spend(choice.cost + controller)
         self.left = later
         return choice
 
-    def _least_after(self, stage: int) -> int:
-        return min(self._least(block) for block in self.model.blocks if block.stage > stage)
-
 
 def block_geometries(config: NetworkConfig, cost: CostModel) -> list[BlockGeometry]:
     """Return how the gated cells of every block lie in its windows, in the order of the blocks."""
-    geometries = []
+    geometries, known = [], {}
     for block, (stage, position) in zip(cost.blocks, positions(config)):
         size, cell = config.resolution(stage), config.cells[stage]
-        order = window_tokens(size, config.stage_window(stage), config.shift(stage, position))
-        cells = cell_of_token(size, cell)[order]
-        windows_of_cell: list[list[int]] = [[] for _ in range(cells.max() + 1)]
-        for window, members in enumerate(cells):
-            for number in np.unique(members):
-                windows_of_cell[number].append(window)
+        shift = config.shift(stage, position)
+        if (stage, shift) not in known:
+            order = window_tokens(size, config.stage_window(stage), shift)
+            window_of = np.empty(size[0] * size[1] // (cell[0] * cell[1]), dtype=np.int64)
+            window_of[cell_of_token(size, cell)[order]] = np.arange(len(order))[:, None]
+            known[stage, shift] = window_of.tolist()
         geometries.append(BlockGeometry(
-            block, cell[0] * cell[1], config.skip_attention,
-            [np.array(windows) for windows in windows_of_cell]))
+            block, len(known[stage, shift]), cell[0] * cell[1],
+            known[stage, shift] if config.skip_attention else None))
     return geometries
 
 
@@ -244,36 +261,53 @@ class FrameGates:
             raise ValueError(f'the policy of {config.name} was trained with budgets: give one')
         self.allowance = Allowance(cost, tasks, budget, config.frame_spread)
         self.geometry = geometry
-        self.gates: Gates = []
-        self._macs: list[int] = []
-        self._wishes = np.zeros(len(tasks))
-        self._bonus = np.zeros((1, 1), dtype=np.float32)
+        self.choices: list[Choice] = []
+        self._tasks = len(tasks) if config.policy == 'task_aware' else 1
+        # Logits (blocks, tasks, cells), and what they had to exceed in each block.
+        self._asked: list[tuple[np.ndarray, list[float]]] = []
+        self._bonus: np.ndarray | None = None
         if weights and config.policy == 'task_aware':
             self._bonus = np.log(np.array(
                 [[max(weights.get(task, 1.0), 1e-6)] for task in tasks], dtype=np.float32))
 
-    def open_stage(self, stage: int, logits: np.ndarray) -> np.ndarray:
-        """Decide which blocks of a stage run, bool (blocks), by logits (tasks, blocks)."""
-        return self.allowance.open_stage(stage, (logits + self._bonus).max(0))
+    def open_stage(self, stage: int, logits: np.ndarray) -> list[bool]:
+        """Decide which blocks of a stage run by logits (tasks, blocks)."""
+        scores = logits if self._bonus is None else logits + self._bonus
+        return self.allowance.open_stage(stage, scores.max(0).tolist())
 
-    def open_tokens(self, logits: np.ndarray) -> np.ndarray:
-        """Decide which cells of the next block run, bool (cells), by logits (tasks, cells)."""
-        scores = logits + self._bonus
-        choice = self.allowance.open_tokens(self.geometry[len(self.gates)], scores.max(0))
-        self._wishes += (scores > choice.threshold).sum(1) / scores.shape[1]
-        self.gates.append(choice.cells)
-        self._macs.append(choice.cost)
-        return choice.cells
+    def open_tokens(self, opened: Sequence[bool], logits: np.ndarray) -> list[Choice]:
+        """
+        Decide which cells of the next blocks of a stage run.
 
-    def close(self) -> np.ndarray:
-        """Leave the next block out: bool (cells), all False."""
-        cells = len(self.geometry[len(self.gates)].windows_of_cell)
-        self.gates.append(np.zeros(cells, dtype=bool))
-        self._macs.append(0)
-        return self.gates[-1]
+        opened: which of these blocks run at all.  logits: (blocks, tasks, cells), left alone until
+        `trace`.
+        """
+        logits = logits if self._bonus is None else logits + self._bonus
+        first, choices, thresholds = len(self.choices), [], []
+        rows = logits.max(1).tolist() if any(opened) else []
+        for block, runs in enumerate(opened):
+            geometry = self.geometry[first + block]
+            if runs:
+                choices.append(self.allowance.open_tokens(geometry, rows[block]))
+            else:
+                choices.append(Choice([], [], [], bytearray(geometry.cells), 0, math.inf))
+            thresholds.append(choices[-1].threshold)
+        if any(opened):
+            self._asked.append((logits, thresholds))
+        self.choices += choices
+        return choices
+
+    def close(self) -> None:
+        """Leave the next block out."""
+        self.choices.append(
+            Choice([], [], [], bytearray(self.geometry[len(self.choices)].cells), 0, math.inf))
 
     def trace(self) -> Trace:
         """Return what was decided, once every block is."""
+        wishes = np.zeros(self._tasks)
+        for logits, thresholds in self._asked:
+            wishes += (logits > np.array(thresholds)[:, None, None]).sum((0, 2)) / logits.shape[2]
         return Trace(
-            self.gates, self.allowance.spent, [float(cells.mean()) for cells in self.gates],
-            [float(wish) for wish in self._wishes / len(self.gates)], self._macs)
+            [choice.gate for choice in self.choices], self.allowance.spent,
+            [len(choice.cells) / len(choice.opened) for choice in self.choices],
+            (wishes / len(self.choices)).tolist(), [choice.cost for choice in self.choices])

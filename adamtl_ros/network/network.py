@@ -176,7 +176,7 @@ class AdaMTL(nn.Module):
             opened, wanted = self._union(logits, noise)
             ranked = np.stack([
                 allowance.open_stage(number, row)
-                for allowance, row in zip(allowances, opened.detach().cpu().numpy())])
+                for allowance, row in zip(allowances, opened.detach().cpu().tolist())])
             block_gates = _straight_through(opened, torch.from_numpy(ranked).to(opened))
             routing.opened.append(block_gates)
             controller = allowances[0].controllers * self.cost.token_controller[number]
@@ -195,8 +195,8 @@ class AdaMTL(nn.Module):
                 thresholds = np.zeros((len(keys), 1), dtype=np.float32)
                 for row, allowance in enumerate(allowances):
                     if ranked[row, position]:
-                        choice = allowance.open_tokens(geometry, keys[row])
-                        hard[row], thresholds[row] = choice.cells, choice.threshold
+                        choice = allowance.open_tokens(geometry, keys[row].tolist())
+                        hard[row], thresholds[row] = choice.gate, choice.threshold
                 if measured:
                     cells = torch.from_numpy(hard).to(scores).requires_grad_()
                 else:
@@ -225,13 +225,9 @@ class AdaMTL(nn.Module):
         """Return the differentiable MACs (B,) of a block with gates (B, cells)."""
         cost = geometry.cost
         tokens = cells.sum(1) * geometry.cell_tokens * cost.token
-        if not geometry.skip_attention:
-            return tokens + cells.amax(1) * cost.windows * cost.window
         if geometry.window_of is None:
-            raise ValueError(
-                'training with skipped attention needs cells that lie within one window each: '
-                'choose cells that divide the window and its shift')
-        owner = torch.from_numpy(geometry.window_of).to(cells.device).expand(len(cells), -1)
+            return tokens + cells.amax(1) * cost.windows * cost.window
+        owner = torch.tensor(geometry.window_of, device=cells.device).expand(len(cells), -1)
         windows = cells.new_zeros(len(cells), cost.windows).scatter_reduce(
             1, owner, cells, 'amax')
         return tokens + windows.sum(1) * cost.window
@@ -239,7 +235,7 @@ class AdaMTL(nn.Module):
     @torch.no_grad()
     def run_dense(self, image: Tensor, tasks: Sequence[str]) -> tuple[dict[str, Tensor], Trace]:
         """Run one image without policy, every gate open."""
-        gates = [np.ones(len(geometry.windows_of_cell), dtype=bool) for geometry in self.geometry]
+        gates = [np.ones(geometry.cells, dtype=bool) for geometry in self.geometry]
         outputs = self.run_gates(image, tasks, None)
         return outputs, Trace(gates, self.cost.dense(tasks), [1.0] * len(gates))
 
@@ -306,17 +302,17 @@ class AdaMTL(nn.Module):
                 parts = joined.split((logits.numel(), tokens.numel()))
                 opened = frame.open_stage(number, parts[0].view(logits.shape).numpy())
                 scores = parts[1].view(tokens.shape).numpy()
-                gates = [frame.open_tokens(row) if runs else frame.close()
-                         for runs, row in zip(opened, scores)]
-                x = self._run(x, number, blocks, gates)
+                choices = frame.open_tokens(opened, scores)
+                x = self._run(x, number, blocks, [choice.gate for choice in choices])
             else:
                 opened = frame.open_stage(number, logits.cpu().numpy())
                 for block, runs in zip(blocks, opened):
                     if not runs:
                         frame.close()
                         continue
-                    scores = policy.tokens(policy.pool(x), budgets, chosen)[0, 0].cpu().numpy()
-                    x = self._run(x, number, [block], [frame.open_tokens(scores)])
+                    scores = policy.tokens(policy.pool(x), budgets, chosen)[0].cpu().numpy()
+                    choice, = frame.open_tokens([True], scores)
+                    x = self._run(x, number, [block], [choice.gate])
             x = self._downsample(number, x, taps)
         return self.decode(taps, enabled), frame.trace()
 

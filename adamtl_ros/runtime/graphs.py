@@ -106,22 +106,24 @@ class Graphs:
         """
         Return the graph of some blocks of a stage: `x` (T, C) to `y` (T, C).
 
-        For block b: `tokens<b>` int32, the rows that its MLP works on, and where attention is
-        skipped too, `windows<b>` int32, the map's rows in the windows that run (`tokens<b>` then
-        counts in those), and in shifted blocks `masks<b>` int32, those windows' numbers.
+        `gates` int32 are, of one block after the other, the numbers of its cells that run, or
+        where attention is skipped, of the windows that run, of the cells, and of each cell the
+        first row of its window among those that run.  With more than one such list, `lengths`
+        int32 are theirs.
         whole: the blocks are the whole stage: what lies between it and the next follows, as
         `bridge` gives it; else the logits for the block that comes next.
         """
         x = y = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
-        inputs = [x]
-        for block in blocks:
-            gates = {'tokens': _input((-1,), np.int32, f'tokens{block}')}
-            if self.config.skip_attention:
-                gates['windows'] = _input((-1,), np.int32, f'windows{block}')
-                if self.config.shift(stage, block) != (0, 0):
-                    gates['masks'] = _input((-1,), np.int32, f'masks{block}')
-            inputs += gates.values()
-            y = self._block(y, stage, block, gates)
+        gates = _input((-1,), np.int32, 'gates')
+        inputs, parts = [x, gates], [gates]
+        kinds = ('windows', 'cells', 'places') if self.config.skip_attention else ('cells',)
+        if len(blocks) * len(kinds) > 1:
+            lengths = _input((len(blocks) * len(kinds),), np.int32, 'lengths')
+            inputs.append(lengths)
+            parts = ops.variadic_split(gates, ops.constant(np.int32(0)), lengths).outputs()
+        for position, block in enumerate(blocks):
+            y = self._block(
+                y, stage, block, dict(zip(kinds, parts[position * len(kinds):])))
         outputs = {'y': y}
         if whole:
             more, following = self._bridge(y, stage)
@@ -170,7 +172,10 @@ class Graphs:
         shift = config.shift(stage, block)
         order = window_tokens(size, window, shift)
         skips = gates is not None and config.skip_attention
-        windows = gates['windows'] if gates is not None and skips else _rows(order)
+        windows = _rows(order)
+        if gates is not None and skips:
+            windows = ops.constant(order.astype(np.int32))
+            windows = ops.reshape(_gather(windows, gates['windows']), _ints(-1), False)
         bias = self.weights[name + 'attn.relative_position_bias_table'][
             relative_index(window)].transpose(2, 0, 1)[None]
         mask = shift_mask(size, window, shift)
@@ -178,7 +183,7 @@ class Graphs:
             bias = bias + mask[:, None]
         biases = _floats(bias)
         if mask is not None and gates is not None and skips:
-            biases = _gather(biases, gates['masks'])
+            biases = _gather(biases, gates['windows'])
 
         # One window holds the map in its order: there is nothing to gather then.
         single = len(order) == 1
@@ -194,7 +199,17 @@ class Graphs:
         mixed = ops.reshape(ops.transpose(mixed, _ints(0, 2, 1, 3)), _ints(-1, channels), False)
         rows = rows + self._linear(mixed, name + 'attn.proj')
 
-        tokens = None if gates is None else gates['tokens']
+        tokens = None
+        if gates is not None:
+            # Where in its window each token of a cell lies, or without those, in all of them.
+            cells = cell_of_token(size, config.cells[stage])[order].reshape(-1)
+            places = np.argsort(cells, kind='stable').reshape(cells.max() + 1, -1)
+            if skips:
+                places %= order.shape[1]
+            tokens = _gather(ops.constant(places.astype(np.int32)), gates['cells'])
+            if skips:
+                tokens = tokens + ops.unsqueeze(gates['places'], _ints(1))
+            tokens = ops.reshape(tokens, _ints(-1), False)
         if config.skipped_norm and tokens is not None:
             plain = _normalised(rows)
             normed = plain * _floats(self.weights[name + 'norm2.weight']) + _floats(

@@ -2,8 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network run by OpenVINO on the CPU; it needs no torch."""
 
+from array import array
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cache
+from itertools import chain
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +17,24 @@ import openvino as ov
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import block_geometries
+from adamtl_ros.network.gating import Choice
 from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import positions
 from adamtl_ros.network.gating import Trace
-from adamtl_ros.network.windows import cell_of_token
-from adamtl_ros.network.windows import window_tokens
 from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.graphs import Graphs
 
 Logits = dict[str, np.ndarray]
+
+
+@cache
+def core() -> ov.Core:
+    """
+    Return the one core of this process.
+
+    Its CPU plugin lends the thread that loads it a stack for signal handlers, and takes the memory
+    back with the last core, in whatever thread: the next signal would end the process.
+    """
+    return ov.Core()
 
 
 def _tensor(values: np.ndarray) -> ov.Tensor:
@@ -46,20 +60,8 @@ class OpenVinoBackend:
         config = self.config
         self._cost = CostModel(config)
         self._geometry = block_geometries(config, self._cost)
-        self._cells = []
-        self._windows = []
-        self._shifted = []
-        self._closed: list[dict[str, ov.Tensor]] = []
-        nothing = _tensor(np.zeros(0, dtype=np.int32))
-        for stage, block in positions(config):
-            size = config.resolution(stage)
-            order = window_tokens(size, config.stage_window(stage), config.shift(stage, block))
-            self._windows.append(order.astype(np.int32))
-            self._cells.append(cell_of_token(size, config.cells[stage])[order])
-            self._shifted.append(config.shift(stage, block) != (0, 0))
-            names = ['tokens', *(['windows'] if config.skip_attention else []), *(
-                ['masks'] if config.skip_attention and self._shifted[-1] else [])]
-            self._closed.append({f'{name}{block}': nothing for name in names})
+        self._window_sizes = [
+            math.prod(config.stage_window(stage)) for stage in range(len(config.depths))]
         self._options = {
             # A pinned thread waits for whatever else runs on its core, and all others for it.
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
@@ -69,7 +71,8 @@ class OpenVinoBackend:
         if cache is not None and _usable(cache):
             # OpenVINO names the files by content, and does without those it cannot write or read.
             self._options['CACHE_DIR'] = str(cache)
-        self._core = ov.Core()
+        self._known: tuple[tuple, dict[str, ov.Tensor]] | None = None
+        self._core = core()
         if precision == 'bf16' and 'BF16' not in self._core.get_property(
                 'CPU', 'OPTIMIZATION_CAPABILITIES'):
             raise ValueError("precision 'bf16': this processor does not have it; choose f32")
@@ -88,8 +91,8 @@ class OpenVinoBackend:
         if config.policy == 'none':
             return
         self._stem = self._compile(graphs.stem())
-        self._segments = {}
-        self._bridges = {}
+        self._segments: dict[tuple[int, int], _Part] = {}
+        self._bridges: dict[int, _Part] = {}
         whole = config.token_gates == 'stage'
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
@@ -98,16 +101,21 @@ class OpenVinoBackend:
             if stage + 1 < len(config.depths):
                 self._bridges[stage] = self._compile(graphs.bridge(stage))
 
-    def _compile(self, model: ov.Model) -> ov.InferRequest:
-        return self._core.compile_model(model, 'CPU', self._options).create_infer_request()
+    def _compile(self, model: ov.Model) -> '_Part':
+        try:
+            return _Part(self._core.compile_model(model, 'CPU', self._options))
+        except RuntimeError:
+            if 'CACHE_DIR' not in self._options:
+                raise
+            # Another process writes the same file at this moment, say: do without.
+            options = {key: self._options[key] for key in self._options if key != 'CACHE_DIR'}
+            return _Part(self._core.compile_model(model, 'CPU', options))
 
     def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
         """Run every block on every token."""
-        request = self._dense
-        request.set_input_tensor(_tensor(pixels[None]))
-        request.infer()
-        taps = [request.get_output_tensor(i) for i in range(len(self.config.depths))]
-        gates = [np.ones(len(each.windows_of_cell), dtype=bool) for each in self._geometry]
+        self._dense.infer({'pixels': _tensor(pixels[None])})
+        taps = [self._dense.output(f'tap{i}') for i in range(len(self.config.depths))]
+        gates = [np.ones(each.cells, dtype=bool) for each in self._geometry]
         trace = Trace(gates, self._cost.dense(tasks), [1.0] * len(gates))
         return self._decode(taps, tasks), trace
 
@@ -117,74 +125,106 @@ class OpenVinoBackend:
         """Run what the policy chooses; see FrameGates."""
         config, enabled = self.config, tuple(tasks)
         frame = FrameGates(config, self._cost, self._geometry, enabled, budget, weights)
-        known = {'tasks': _tensor(np.array(
-            [config.tasks.index(task) for task in enabled]
-            if config.policy == 'task_aware' else [0], dtype=np.int32))}
-        if config.budget_input:
-            known['budget'] = _tensor(np.array([budget], dtype=np.float32))
+        known = self._settings(enabled, budget)
         whole, taps = config.token_gates == 'stage', []
-        request = self._stem
-        _infer(request, {'pixels': _tensor(pixels[None]), **known})
-        x = request.get_tensor('x')
+        part = self._stem
+        part.infer({'pixels': _tensor(pixels[None]), **known})
+        x = part.output('x')
         for stage, depth in enumerate(config.depths):
-            opened = frame.open_stage(stage, request.get_tensor('blocks').data)
-            tokens = request.get_tensor('scores').data
-            inputs: dict[str, ov.Tensor] = {}
-            for block in range(depth):
-                column = block if whole else 0
-                gates = self._gate(frame, block, tokens[:, :, column] if opened[block] else None)
-                if whole:
-                    inputs |= gates
-                elif frame.gates[-1].any():
-                    step = self._segments[stage, block]
-                    last = block + 1 == depth
-                    _infer(step, {'x': x, **gates, **({} if last else known)})
-                    x = step.get_tensor('y')
-                    if not last:
-                        tokens = step.get_tensor('scores').data
-            if whole and any(cells.any() for cells in frame.gates[-depth:]):
-                request = self._segments[stage, 0]
-                _infer(request, {'x': x, **inputs, **(known if stage in self._bridges else {})})
-                x = request.get_tensor('y')
-            elif stage in self._bridges:
-                request = self._bridges[stage]
-                _infer(request, {'x': x, **known})
-            after = request.get_tensor('next') if stage + 1 < len(config.depths) else x
+            opened = frame.open_stage(stage, part.output('blocks').data)
+            logits = part.output('scores').data.transpose(2, 0, 1)
+            bridge = self._bridges.get(stage)
+            if whole:
+                choices = frame.open_tokens(opened, logits)
+                if any(choice.cells for choice in choices):
+                    part = self._segments[stage, 0]
+                    part.infer({'x': x, **self._gates(stage, choices), **(
+                        {} if bridge is None else known)})
+                    x, bridge = part.output('y'), None
+            else:
+                for block in range(depth):
+                    if not opened[block]:
+                        frame.close()
+                        continue
+                    choices = frame.open_tokens([True], logits)
+                    if choices[0].cells:
+                        step, last = self._segments[stage, block], block + 1 == depth
+                        step.infer({
+                            'x': x, **self._gates(stage, choices), **({} if last else known)})
+                        x = step.output('y')
+                        if not last:
+                            logits = step.output('scores').data.transpose(2, 0, 1)
+            if bridge is not None:
+                part = bridge
+                part.infer({'x': x, **known})
+            after = part.output('next') if stage + 1 < len(config.depths) else x
             taps.append(after if config.taps == 'merged' else x)
             x = after
         return self._decode(taps, enabled), frame.trace()
 
-    def _gate(
-            self, frame: FrameGates, block: int, logits: np.ndarray | None
-    ) -> dict[str, ov.Tensor]:
-        """Decide the gates of the next block, closed without logits; return what it reads."""
-        index = len(frame.gates)
-        if logits is None:
-            frame.close()
-            return self._closed[index]
-        frame.open_tokens(logits)
-        active = frame.gates[index][self._cells[index]]
-        if not self.config.skip_attention:
-            rows = np.flatnonzero(active).astype(np.int32)
-            return {f'tokens{block}': _tensor(rows)}
-        ran = np.flatnonzero(active.any(1)).astype(np.int32)
-        inputs = {
-            f'windows{block}': self._windows[index][ran].reshape(-1),
-            f'tokens{block}': np.flatnonzero(active[ran]).astype(np.int32)}
-        if self._shifted[index]:
-            inputs[f'masks{block}'] = ran
-        return {name: _tensor(values) for name, values in inputs.items()}
+    def _settings(self, tasks: tuple[str, ...], budget: float | None) -> dict[str, ov.Tensor]:
+        """Return what the policy reads beside the tokens: new tensors only where it changed."""
+        if self._known is None or self._known[0] != (tasks, budget):
+            chosen = [self.config.tasks.index(task) for task in tasks]
+            known = {'tasks': _tensor(np.array(
+                chosen if self.config.policy == 'task_aware' else [0], dtype=np.int32))}
+            if self.config.budget_input:
+                known['budget'] = _tensor(np.array([budget], dtype=np.float32))
+            self._known = (tasks, budget), known
+        return self._known[1]
+
+    def _gates(self, stage: int, choices: Sequence[Choice]) -> dict[str, ov.Tensor]:
+        """Return what the graph of blocks of a stage reads for these gates."""
+        parts: list[list[int]] = []
+        for choice in choices:
+            if self.config.skip_attention:
+                size = self._window_sizes[stage]
+                parts.append(choice.windows)
+                parts.append(choice.cells)
+                parts.append([slot * size for slot in choice.slots])
+            else:
+                parts.append(choice.cells)
+        gates = {'gates': _indices(chain.from_iterable(parts))}
+        if len(parts) > 1:
+            gates['lengths'] = _indices(map(len, parts))
+        return gates
 
     def _decode(self, taps: Sequence[ov.Tensor], tasks: Sequence[str]) -> Logits:
         logits = {}
         for task in tasks:
-            request = self._decoders[task]
-            for number, tap in enumerate(taps):
-                request.set_input_tensor(number, tap)
-            request.infer()
+            part = self._decoders[task]
+            part.infer({f'tap{number}': tap for number, tap in enumerate(taps)})
             # The request's own memory is written again with the next frame.
-            logits[task] = request.get_output_tensor(0).data[0].copy()
+            logits[task] = part.output('logits').data[0].copy()
         return logits
+
+
+class _Part:
+    """A compiled graph; its outputs are tensors that each run fills anew."""
+
+    def __init__(self, model: ov.CompiledModel) -> None:
+        self._request = model.create_infer_request()
+        self._outputs = {
+            name: self._request.get_tensor(name)
+            for port in model.outputs for name in port.names}
+        self._given: dict[str, ov.Tensor] = {}
+
+    def infer(self, inputs: Mapping[str, ov.Tensor]) -> None:
+        """Run on the inputs, by name; those handed over before stay."""
+        for name, tensor in inputs.items():
+            # After a run it takes some 10 us to hand a tensor over, and most are the same again.
+            if self._given.get(name) is not tensor:
+                self._request.set_tensor(name, tensor)
+                self._given[name] = tensor
+        self._request.infer()
+
+    def output(self, name: str) -> ov.Tensor:
+        """Return an output."""
+        return self._outputs[name]
+
+
+def _indices(values: Iterable[int]) -> ov.Tensor:
+    return _tensor(np.frombuffer(array('i', values), dtype=np.int32))
 
 
 def _usable(folder: Path) -> bool:
@@ -193,9 +233,3 @@ def _usable(folder: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def _infer(request: ov.InferRequest, inputs: Mapping[str, ov.Tensor]) -> None:
-    for name, tensor in inputs.items():
-        request.set_tensor(name, tensor)
-    request.infer()

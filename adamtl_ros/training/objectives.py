@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 import torch.nn.functional as functional
 
-from adamtl_ros.network.gating import LEAST_SHARE
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.network.network import Routing
 from adamtl_ros.network.network import TEMPERATURE
 
 OUTLIER = 4.0
 """No gate counts more than so many average ones: a few have gains far from all others."""
+
+WANTED_SHARE = 0.5
+"""A block is worth opening where at least so many of its gates are."""
 
 
 def gain_loss(
@@ -28,7 +30,7 @@ def gain_loss(
     budgets: (B,).
     """
     cost = network.cost
-    prices = [geometry.cost.dense / len(geometry.windows_of_cell) for geometry in network.geometry]
+    prices = [geometry.cost.dense / geometry.cells for geometry in network.geometry]
     worth = torch.cat([
         -_gradient(gate) / price for gate, price in zip(routing.gates, prices)], 1)
     price = torch.cat([
@@ -50,7 +52,7 @@ def gain_loss(
         torch.cat([logits.amax(1) for logits in routing.tokens], 1), target,
         weight.clamp(max=OUTLIER))
     parts = target.split([gate.shape[1] for gate in routing.gates], 1)
-    wanted = torch.stack([part.mean(1) for part in parts], 1) >= LEAST_SHARE
+    wanted = torch.stack([part.mean(1) for part in parts], 1) >= WANTED_SHARE
     return tokens + functional.binary_cross_entropy_with_logits(
         torch.cat([logits.amax(1) for logits in routing.blocks], 1), wanted.float())
 
