@@ -61,6 +61,14 @@ def ranges(model: ov.Model, inputs: Sequence[Any]) -> dict[str, tuple[float, flo
     return found
 
 
+def _answers(model: ov.Model, inputs: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Return the outputs, by name, for each of the inputs of a model that has one."""
+    request = core().compile_model(
+        model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}).create_infer_request()
+    return [{port.any_name: np.array(value) for port, value in request.infer([each]).items()}
+            for each in inputs]
+
+
 def calibrate(
         model: str, pictures: Sequence[np.ndarray], keep: str = FLOAT
 ) -> dict[str, tuple[float, float]]:
@@ -74,12 +82,15 @@ def calibrate(
     graphs = Graphs(config, weights)
     size = config.input_size[1], config.input_size[0]
     pixels = [np.ascontiguousarray(shrink(picture, size))[None] for picture in pictures]
-    dense = graphs.dense()
-    found = ranges(dense, pixels)
-    request = core().compile_model(
-        dense, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}).create_infer_request()
-    taps = [{f'tap{i}': np.array(value) for i, value in enumerate(request.infer([each]).values())}
-            for each in pixels]
+    found = ranges(graphs.stem(policy=False), pixels)
+    maps = [answer['next'] for answer in _answers(graphs.stem(policy=False), pixels)]
+    taps: list[dict[str, np.ndarray]] = [{} for _ in pixels]
+    for stage in range(len(config.depths)):
+        found |= ranges(graphs.dense(stage), maps)
+        answers = _answers(graphs.dense(stage), maps)
+        maps = [answer.get('next', answer['y']) for answer in answers]
+        for tap, answer, after in zip(taps, answers, maps):
+            tap[f'tap{stage}'] = after if config.taps == 'merged' else answer['y']
     for task in config.tasks:
         found |= ranges(graphs.decoder(task), taps)
     return {name: found[name] for name in sorted(found) if not re.fullmatch(keep, name)}

@@ -74,6 +74,16 @@ class NetworkConfig:
         """Return the names of the tasks that the network has, in the order of TASKS."""
         return tuple(name for name in TASKS if name in self.outputs)
 
+    @property
+    def all_controllers(self) -> bool:
+        """
+        Return whether the controllers of all tasks look at every frame, whatever is enabled.
+
+        They do where they look once a stage, and are cheap: nothing then depends on which tasks
+        are enabled but whose logits are read.
+        """
+        return self.policy == 'task_aware' and self.token_gates == 'stage'
+
     def resolution(self, stage: int) -> tuple[int, int]:
         """Return the (height, width) in tokens of a stage, 0 being the first."""
         return self.input_size[0] >> 2 + stage, self.input_size[1] >> 2 + stage

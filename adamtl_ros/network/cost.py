@@ -71,7 +71,7 @@ class CostModel:
     def controllers(self, tasks: Iterable[str]) -> int:
         """Return how many controllers run side by side for these tasks."""
         if self.config.policy == 'task_aware':
-            return len(tuple(tasks))
+            return len(self.config.tasks if self.config.all_controllers else tuple(tasks))
         return 0 if self.config.policy == 'none' else 1
 
     def fixed(self, tasks: Iterable[str]) -> int:

@@ -288,7 +288,11 @@ class AdaMTL(nn.Module):
         """
         enabled = tuple(tasks)
         frame = FrameGates(self.config, self.cost, self.geometry, enabled, budget, weights)
-        chosen = self.task_indices(enabled).to(image.device)
+        chosen = self.task_indices(enabled)
+        read: Tensor | slice = slice(None)
+        if self.config.all_controllers:
+            chosen, read = torch.arange(len(self.config.tasks)), chosen
+        chosen = chosen.to(image.device)
         budgets = torch.tensor([1.0 if budget is None else budget]).to(image)
         x = self.encoder.stem(image).contiguous()
         taps: list[Tensor] = []
@@ -300,9 +304,9 @@ class AdaMTL(nn.Module):
                 tokens = policy.tokens(pooled, budgets, chosen)[0]
                 joined = torch.cat((logits.flatten(), tokens.flatten())).cpu()
                 parts = joined.split((logits.numel(), tokens.numel()))
-                opened = frame.open_stage(number, parts[0].view(logits.shape).numpy())
-                scores = parts[1].view(tokens.shape).numpy()
-                choices = frame.open_tokens(opened, scores)
+                opened = frame.open_stage(number, parts[0].view(logits.shape)[read].numpy())
+                scores = parts[1].view(tokens.shape)[:, read]
+                choices = frame.open_tokens(opened, scores.numpy())
                 x = self._run(x, number, blocks, [choice.gate for choice in choices])
             else:
                 opened = frame.open_stage(number, logits.cpu().numpy())

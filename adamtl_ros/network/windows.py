@@ -48,6 +48,12 @@ def cell_of_token(size: tuple[int, int], cell: tuple[int, int]) -> np.ndarray:
     return (rows * (width // w) + columns).reshape(-1)
 
 
+def cell_places(order: np.ndarray, size: tuple[int, int], cell: tuple[int, int]) -> np.ndarray:
+    """Return int64 (cells, n): where in `order` (`window_tokens`, flat) each cell's tokens lie."""
+    cells = cell_of_token(size, cell)[order.reshape(-1)]
+    return np.argsort(cells, kind='stable').reshape(cells.max() + 1, -1)
+
+
 def _cut(values: np.ndarray, window: tuple[int, int]) -> np.ndarray:
     (height, width), (h, w) = values.shape, window
     return values.reshape(height // h, h, width // w, w).transpose(0, 2, 1, 3).reshape(-1, h * w)

@@ -18,7 +18,6 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from adamtl_ros.network.config import NetworkConfig
-from adamtl_ros.network.windows import cell_of_token
 from adamtl_ros.network.windows import relative_index
 from adamtl_ros.network.windows import shift_mask
 from adamtl_ros.network.windows import window_tokens
@@ -63,6 +62,20 @@ def _model(outputs: Mapping[str, Node], inputs: Sequence[Node], name: str) -> ov
     return ov.Model(results, list(inputs), name)
 
 
+def gate_lists(config: NetworkConfig, stage: int, block: int) -> tuple[str, ...]:
+    """
+    Return what the graph of a block wants to know of its gates.
+
+    `rows`: of the map, those of the windows that run, one window after the other; `windows`:
+    their numbers, where their masks differ; both only where attention is skipped.  `tokens`: of
+    those rows (of all windows' where none is skipped), the tokens of the cells that run.
+    """
+    if not config.skip_attention:
+        return ('tokens',)
+    return ('rows', 'tokens') if config.shift(stage, block) == (0, 0) else (
+        'rows', 'windows', 'tokens')
+
+
 class Graphs:
     """
     Builds the graphs of a network.
@@ -83,47 +96,60 @@ class Graphs:
         height, width = self.config.resolution(stage)
         return height * width
 
-    def dense(self) -> ov.Model:
-        """Return `pixels` uint8 (1, h, w, 3) to the tapped maps `tap0`, ... (T, C)."""
-        pixels = _input((1, *self.config.input_size, 3), np.uint8, 'pixels')
-        x, taps = self._stem(pixels), []
-        for stage, depth in enumerate(self.config.depths):
-            for block in range(depth):
-                x = self._block(x, stage, block)
-            after = self._downsample(x, stage)
-            taps.append(after if self.config.taps == 'merged' else x)
-            x = after
-        return _model({f'tap{i}': tap for i, tap in enumerate(taps)}, [pixels], 'dense')
+    def stem(self, policy: bool) -> ov.Model:
+        """
+        Return `pixels` uint8 (1, h, w, 3) to `next`, the tokens (T, C) of stage 0.
 
-    def stem(self) -> ov.Model:
-        """Return `pixels` to the tokens `x` of stage 0 and its policy's logits."""
+        policy: the logits of its policy, too, as of `policy`.
+        """
         pixels = _input((1, *self.config.input_size, 3), np.uint8, 'pixels')
         x = self._stem(pixels)
-        inputs, logits = self._policy(x, 0)
-        return _model({'x': x, **logits}, [pixels, *inputs], 'stem')
+        inputs, logits = self._policy(x, 0) if policy else ([], {})
+        return _model({'next': x, **logits}, [pixels, *inputs], 'stem')
+
+    def dense(self, stage: int) -> ov.Model:
+        """Return `x` (T, C) of a stage, all of it, to `y` (T, C), and `next`, as of `bridge`."""
+        x = y = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
+        for block in range(self.config.depths[stage]):
+            y = self._block(y, stage, block)
+        outputs = {'y': y}
+        if stage + 1 < len(self.config.depths):
+            outputs['next'] = self._downsample(y, stage)
+        return _model(outputs, [x], f'dense{stage}')
+
+    def policy(self, stage: int) -> ov.Model:
+        """
+        Return `x` (T, C) of a stage to the logits of its controllers.
+
+        `budget` float32 (1) and `tasks` int32 (k) are inputs where the configuration has them:
+        which of the controllers, where not all k of them run.  Outputs: `blocks` (k, blocks) and,
+        of the tokens, `scores` (k, cells, blocks or 1).
+        """
+        x = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
+        inputs, logits = self._policy(x, stage)
+        return _model(logits, [x, *inputs], f'policy{stage}')
 
     def segment(self, stage: int, blocks: Sequence[int], whole: bool) -> ov.Model:
         """
         Return the graph of some blocks of a stage: `x` (T, C) to `y` (T, C).
 
-        `gates` int32 are, of one block after the other, the numbers of its cells that run, or
-        where attention is skipped, of the windows that run, of the cells, and of each cell the
-        first row of its window among those that run.  With more than one such list, `lengths`
-        int32 are theirs.
+        `gates` int32 are the lists that `gate_lists` names, of one block after the other;
+        `lengths` int32, theirs, is an input where there is more than one.
         whole: the blocks are the whole stage: what lies between it and the next follows, as
         `bridge` gives it; else the logits for the block that comes next.
         """
         x = y = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
         gates = _input((-1,), np.int32, 'gates')
+        kinds = [gate_lists(self.config, stage, block) for block in blocks]
+        count = sum(map(len, kinds))
         inputs, parts = [x, gates], [gates]
-        kinds = ('windows', 'cells', 'places') if self.config.skip_attention else ('cells',)
-        if len(blocks) * len(kinds) > 1:
-            lengths = _input((len(blocks) * len(kinds),), np.int32, 'lengths')
+        if count > 1:
+            lengths = _input((count,), np.int32, 'lengths')
             inputs.append(lengths)
             parts = ops.variadic_split(gates, ops.constant(np.int32(0)), lengths).outputs()
-        for position, block in enumerate(blocks):
-            y = self._block(
-                y, stage, block, dict(zip(kinds, parts[position * len(kinds):])))
+        rest = iter(parts)
+        for block, names in zip(blocks, kinds):
+            y = self._block(y, stage, block, {name: next(rest) for name in names})
         outputs = {'y': y}
         if whole:
             more, following = self._bridge(y, stage)
@@ -164,25 +190,22 @@ class Graphs:
         return _normalised(x) * _floats(self.weights[name + 'norm.weight']) + _floats(shift)
 
     def _block(
-            self, x: Node, stage: int, block: int, gates: Mapping[str, Node] | None = None
+            self, x: Node, stage: int, block: int, gates: Mapping[str, Node] = {}
     ) -> Node:
         config, name = self.config, f'encoder.stages.{stage}.blocks.{block}.'
         channels, heads = config.width(stage), config.heads[stage]
         size, window = config.resolution(stage), config.stage_window(stage)
         shift = config.shift(stage, block)
         order = window_tokens(size, window, shift)
-        skips = gates is not None and config.skip_attention
-        windows = _rows(order)
-        if gates is not None and skips:
-            windows = ops.constant(order.astype(np.int32))
-            windows = ops.reshape(_gather(windows, gates['windows']), _ints(-1), False)
+        skips = 'rows' in gates
+        windows = gates['rows'] if skips else _rows(order)
         bias = self.weights[name + 'attn.relative_position_bias_table'][
             relative_index(window)].transpose(2, 0, 1)[None]
         mask = shift_mask(size, window, shift)
         if mask is not None:
             bias = bias + mask[:, None]
         biases = _floats(bias)
-        if mask is not None and gates is not None and skips:
+        if 'windows' in gates:
             biases = _gather(biases, gates['windows'])
 
         # One window holds the map in its order: there is nothing to gather then.
@@ -199,17 +222,7 @@ class Graphs:
         mixed = ops.reshape(ops.transpose(mixed, _ints(0, 2, 1, 3)), _ints(-1, channels), False)
         rows = rows + self._linear(mixed, name + 'attn.proj')
 
-        tokens = None
-        if gates is not None:
-            # Where in its window each token of a cell lies, or without those, in all of them.
-            cells = cell_of_token(size, config.cells[stage])[order].reshape(-1)
-            places = np.argsort(cells, kind='stable').reshape(cells.max() + 1, -1)
-            if skips:
-                places %= order.shape[1]
-            tokens = _gather(ops.constant(places.astype(np.int32)), gates['cells'])
-            if skips:
-                tokens = tokens + ops.unsqueeze(gates['places'], _ints(1))
-            tokens = ops.reshape(tokens, _ints(-1), False)
+        tokens = gates.get('tokens')
         if config.skipped_norm and tokens is not None:
             plain = _normalised(rows)
             normed = plain * _floats(self.weights[name + 'norm2.weight']) + _floats(
@@ -241,12 +254,7 @@ class Graphs:
     def _policy(
             self, x: Node, stage: int, kinds: Sequence[str] = ('blocks', 'tokens')
     ) -> tuple[list[Node], dict[str, Node]]:
-        """
-        Return the controllers' inputs, and their logits for the tasks asked for.
-
-        `tasks` int32 (k): which of the stacked controllers; `budget` float32 (1).  Outputs:
-        `blocks` (k, blocks) and, of the tokens, `scores` (k, cells, blocks or 1).
-        """
+        """Return the controllers' inputs, and their logits, of some kinds; see `policy`."""
         config = self.config
         if config.policy == 'none':
             return [], {}
@@ -254,28 +262,29 @@ class Graphs:
         h, w = config.cells[stage]
         cells = height // h * (width // w)
         if h * w > 1:
-            cell = cell_of_token((height, width), (h, w))
-            members = np.argsort(cell, kind='stable').reshape(cells, h * w)
-            x = ops.reduce_mean(
-                ops.gather(x, ops.constant(members.astype(np.int32)), _ints(0)), _ints(1), False)
+            x = ops.reshape(x, _ints(height // h, h, width // w, w, -1), False)
+            x = ops.reshape(ops.reduce_mean(x, _ints(1, 3), False), _ints(cells, -1), False)
         x = ops.unsqueeze(x, _ints(0))
-        tasks = _input((-1,), np.int32, 'tasks')
-        inputs = [tasks]
+        inputs, logits = [], {}
+        if not config.all_controllers:
+            inputs.append(_input((-1,), np.int32, 'tasks'))
         if config.budget_input:
             inputs.append(_input((1,), np.float32, 'budget'))
-        logits = {}
         for kind in kinds:
             name = f'policy.stages.{stage}.{kind}.'
-            weight1, bias1, weight2, bias2 = (
-                _gather(_floats(self.weights[name + part]), tasks)
-                for part in ('weight1', 'bias1', 'weight2', 'bias2'))
+            weights = {part: _floats(self.weights[name + part]) for part in (
+                'weight1', 'bias1', 'weight2', 'bias2', *(['budget'] * config.budget_input))}
+            if not config.all_controllers:
+                weights = {part: _gather(weight, inputs[0]) for part, weight in weights.items()}
+            bias = weights['bias1']
             if config.budget_input:
-                bias1 = bias1 + _gather(_floats(self.weights[name + 'budget']), tasks) * inputs[1]
+                bias = bias + weights['budget'] * inputs[-1]
             hidden = ops.relu(
-                ops.matmul(x, weight1, False, False) + ops.unsqueeze(bias1, _ints(1)))
+                ops.matmul(x, weights['weight1'], False, False) + ops.unsqueeze(bias, _ints(1)))
             if kind == 'blocks':
                 hidden = ops.reshape(hidden, _ints(0, 1, -1), True)
-            output = ops.matmul(hidden, weight2, False, False) + ops.unsqueeze(bias2, _ints(1))
+            output = ops.matmul(hidden, weights['weight2'], False, False) + ops.unsqueeze(
+                weights['bias2'], _ints(1))
             if kind == 'blocks':
                 logits['blocks'] = ops.squeeze(output, _ints(1))
             else:

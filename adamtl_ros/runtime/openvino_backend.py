@@ -3,24 +3,26 @@
 """The network run by OpenVINO on the CPU; it needs no torch."""
 
 from array import array
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain
-import math
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import block_geometries
 from adamtl_ros.network.gating import Choice
 from adamtl_ros.network.gating import FrameGates
+from adamtl_ros.network.gating import positions
 from adamtl_ros.network.gating import Trace
+from adamtl_ros.network.windows import cell_places
+from adamtl_ros.network.windows import window_tokens
 from adamtl_ros.runtime import int8
+from adamtl_ros.runtime.graphs import gate_lists
 from adamtl_ros.runtime.graphs import Graphs
 
 Logits = dict[str, np.ndarray]
@@ -60,8 +62,8 @@ class OpenVinoBackend:
         config = self.config
         self._cost = CostModel(config)
         self._geometry = block_geometries(config, self._cost)
-        self._window_sizes = [
-            math.prod(config.stage_window(stage)) for stage in range(len(config.depths))]
+        self._lists = [
+            _GateLists(config, stage, block) for stage, block in positions(config)]
         self._options = {
             # A pinned thread waits for whatever else runs on its core, and all others for it.
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
@@ -86,14 +88,17 @@ class OpenVinoBackend:
 
     def _build(self, graphs: Graphs) -> None:
         config = self.config
-        self._dense = self._compile(graphs.dense())
+        stages = range(len(config.depths))
+        self._start = self._compile(graphs.stem(policy=False))
+        self._dense = [self._compile(graphs.dense(stage)) for stage in stages]
         self._decoders = {task: self._compile(graphs.decoder(task)) for task in config.tasks}
         if config.policy == 'none':
             return
-        self._stem = self._compile(graphs.stem())
+        self._stem = self._compile(graphs.stem(policy=True))
         self._segments: dict[tuple[int, int], _Part] = {}
         self._bridges: dict[int, _Part] = {}
         whole = config.token_gates == 'stage'
+        self._policies = [self._compile(graphs.policy(stage)) for stage in stages[1:] if whole]
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
             for run in runs:
@@ -113,8 +118,13 @@ class OpenVinoBackend:
 
     def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
         """Run every block on every token."""
-        self._dense.infer({'pixels': _tensor(pixels[None])})
-        taps = [self._dense.output(f'tap{i}') for i in range(len(self.config.depths))]
+        self._start.infer({'pixels': _tensor(pixels[None])})
+        x, taps = self._start.output('next'), []
+        for part in self._dense:
+            part.infer({'x': x})
+            y = part.output('y')
+            x = y if part is self._dense[-1] else part.output('next')
+            taps.append(x if self.config.taps == 'merged' else y)
         gates = [np.ones(each.cells, dtype=bool) for each in self._geometry]
         trace = Trace(gates, self._cost.dense(tasks), [1.0] * len(gates))
         return self._decode(taps, tasks), trace
@@ -126,67 +136,78 @@ class OpenVinoBackend:
         config, enabled = self.config, tuple(tasks)
         frame = FrameGates(config, self._cost, self._geometry, enabled, budget, weights)
         known = self._settings(enabled, budget)
+        # Whose logits count, where the controllers of all tasks run.
+        read = None if not config.all_controllers or enabled == config.tasks else [
+            config.tasks.index(task) for task in enabled]
         whole, taps = config.token_gates == 'stage', []
         part = self._stem
         part.infer({'pixels': _tensor(pixels[None]), **known})
-        x = part.output('x')
+        x = part.output('next')
         for stage, depth in enumerate(config.depths):
-            opened = frame.open_stage(stage, part.output('blocks').data)
-            logits = part.output('scores').data.transpose(2, 0, 1)
-            bridge = self._bridges.get(stage)
+            first, last = len(frame.choices), stage + 1 == len(config.depths)
+            blocks, tokens = part.output('blocks').data, part.output('scores').data
+            if read is not None:
+                blocks, tokens = blocks[read], tokens[read]
+            opened = frame.open_stage(stage, blocks)
+            logits = tokens.transpose(2, 0, 1)
+            # What gave the next stage's tokens: None while only the blocks have run.
+            after: _Part | None = None
             if whole:
                 choices = frame.open_tokens(opened, logits)
-                if any(choice.cells for choice in choices):
-                    part = self._segments[stage, 0]
-                    part.infer({'x': x, **self._gates(stage, choices), **(
-                        {} if bridge is None else known)})
-                    x, bridge = part.output('y'), None
+                if all(len(choice.cells) == len(choice.opened) for choice in choices):
+                    # Nothing to leave out: no need to gather.
+                    after = self._dense[stage]
+                    after.infer({'x': x})
+                    x = after.output('y')
+                    if not last:
+                        part = self._policies[stage]
+                        part.infer({'x': after.output('next'), **known})
+                elif any(choice.cells for choice in choices):
+                    after = part = self._segments[stage, 0]
+                    part.infer({
+                        'x': x, **self._gates(first, choices), **({} if last else known)})
+                    x = part.output('y')
             else:
                 for block in range(depth):
                     if not opened[block]:
                         frame.close()
                         continue
+                    first = len(frame.choices)
                     choices = frame.open_tokens([True], logits)
                     if choices[0].cells:
-                        step, last = self._segments[stage, block], block + 1 == depth
+                        step, final = self._segments[stage, block], block + 1 == depth
                         step.infer({
-                            'x': x, **self._gates(stage, choices), **({} if last else known)})
+                            'x': x, **self._gates(first, choices), **({} if final else known)})
                         x = step.output('y')
-                        if not last:
+                        if not final:
                             logits = step.output('scores').data.transpose(2, 0, 1)
-            if bridge is not None:
-                part = bridge
+            if not last and after is None:
+                after = part = self._bridges[stage]
                 part.infer({'x': x, **known})
-            after = part.output('next') if stage + 1 < len(config.depths) else x
-            taps.append(after if config.taps == 'merged' else x)
-            x = after
+            y, x = x, x if last or after is None else after.output('next')
+            taps.append(x if config.taps == 'merged' else y)
         return self._decode(taps, enabled), frame.trace()
 
     def _settings(self, tasks: tuple[str, ...], budget: float | None) -> dict[str, ov.Tensor]:
         """Return what the policy reads beside the tokens: new tensors only where it changed."""
         if self._known is None or self._known[0] != (tasks, budget):
-            chosen = [self.config.tasks.index(task) for task in tasks]
-            known = {'tasks': _tensor(np.array(
-                chosen if self.config.policy == 'task_aware' else [0], dtype=np.int32))}
+            known = {}
+            if not self.config.all_controllers:
+                chosen = [self.config.tasks.index(task) for task in tasks]
+                known['tasks'] = _tensor(np.array(
+                    chosen if self.config.policy == 'task_aware' else [0], dtype=np.int32))
             if self.config.budget_input:
                 known['budget'] = _tensor(np.array([budget], dtype=np.float32))
             self._known = (tasks, budget), known
         return self._known[1]
 
-    def _gates(self, stage: int, choices: Sequence[Choice]) -> dict[str, ov.Tensor]:
-        """Return what the graph of blocks of a stage reads for these gates."""
-        parts: list[list[int]] = []
-        for choice in choices:
-            if self.config.skip_attention:
-                size = self._window_sizes[stage]
-                parts.append(choice.windows)
-                parts.append(choice.cells)
-                parts.append([slot * size for slot in choice.slots])
-            else:
-                parts.append(choice.cells)
-        gates = {'gates': _indices(chain.from_iterable(parts))}
+    def _gates(self, first: int, choices: Sequence[Choice]) -> dict[str, ov.Tensor]:
+        """Return what the graph of blocks reads for these gates; first: number of the first."""
+        parts = [part for lists, choice in zip(self._lists[first:], choices)
+                 for part in lists.of(choice)]
+        gates = {'gates': _indices(b''.join(parts))}
         if len(parts) > 1:
-            gates['lengths'] = _indices(map(len, parts))
+            gates['lengths'] = _indices(array('i', [len(part) // 4 for part in parts]))
         return gates
 
     def _decode(self, taps: Sequence[ov.Tensor], tasks: Sequence[str]) -> Logits:
@@ -216,15 +237,54 @@ class _Part:
             if self._given.get(name) is not tensor:
                 self._request.set_tensor(name, tensor)
                 self._given[name] = tensor
-        self._request.infer()
+        self._request.infer(share_outputs=True)
 
     def output(self, name: str) -> ov.Tensor:
         """Return an output."""
         return self._outputs[name]
 
 
-def _indices(values: Iterable[int]) -> ov.Tensor:
-    return _tensor(np.frombuffer(array('i', values), dtype=np.int32))
+class _GateLists:
+    """
+    Writes the lists of `gate_lists` for one block.
+
+    They are joined from bytes that were laid out once: without NumPy, as FrameGates does without.
+    """
+
+    def __init__(self, config: NetworkConfig, stage: int, block: int) -> None:
+        size = config.resolution(stage)
+        order = window_tokens(size, config.stage_window(stage), config.shift(stage, block))
+        places = cell_places(order, size, config.cells[stage])
+        self._skips = config.skip_attention
+        self._masked = 'windows' in gate_lists(config, stage, block)
+        self._rows = _bytes(order)
+        self._numbers = _bytes(np.arange(len(order)))
+        self._tokens = [_bytes(places)]
+        if self._skips:
+            # Cells lie in their windows in few ways; a window's place is known when it runs.
+            ways, way = np.unique(places % order.shape[1], axis=0, return_inverse=True)
+            self._way = way.reshape(-1).tolist()
+            self._tokens = [_bytes(ways + place * order.shape[1]) for place in range(len(order))]
+
+    def of(self, choice: Choice) -> list[bytes]:
+        """Return the lists, int32."""
+        if not self._skips:
+            return [b''.join([self._tokens[0][cell] for cell in choice.cells])]
+        lists = [b''.join([self._rows[window] for window in choice.windows])]
+        if self._masked:
+            lists.append(b''.join([self._numbers[window] for window in choice.windows]))
+        lists.append(b''.join([
+            self._tokens[slot][self._way[cell]]
+            for cell, slot in zip(choice.cells, choice.slots)]))
+        return lists
+
+
+def _bytes(rows: np.ndarray) -> list[bytes]:
+    return [row.tobytes() for row in rows.astype(np.int32)]
+
+
+def _indices(values: bytes | array) -> ov.Tensor:
+    return _tensor(np.frombuffer(bytearray(values), dtype=np.int32))
 
 
 def _usable(folder: Path) -> bool:
