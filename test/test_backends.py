@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The OpenVINO backend against torch, on random weights; and what it may need."""
 
+from itertools import islice
 import subprocess
 import sys
 
@@ -62,6 +63,18 @@ def test_adaptive_agrees_with_torch(pair, budget, tasks):
             np.testing.assert_array_equal(gates, expected)
         assert trace.macs == wanted.macs
         close(one, other)
+
+
+def test_whole_and_gathered_stages_agree_with_torch(pair):
+    config = pair[0].config
+    if config.token_gates != 'stage':
+        pytest.skip('gates are decided before every block')
+    image = pixels(config.input_size)
+    (one, trace), (other, _) = (backend.adaptive(image, config.tasks, 1.0, {}) for backend in pair)
+    gates = iter(trace.gates)
+    whole = [np.concatenate(list(islice(gates, depth))).all() for depth in config.depths]
+    assert any(whole) and not all(whole), 'both ways are to be taken'
+    close(one, other)
 
 
 def test_the_same_frame_gives_the_same_bits(pair):

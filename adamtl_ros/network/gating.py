@@ -89,6 +89,10 @@ class BlockGeometry:
     cell_tokens: int
     window_of: list[int] | None
 
+    def closed(self) -> Choice:
+        """Return the choice of nothing."""
+        return Choice([], [], [], bytearray(self.cells), 0, math.inf)
+
     def choose(self, scores: Sequence[float], low: float, high: float) -> Choice:
         """
         Open the cells whose score is positive, or as many of the best as fit [low, high] MACs.
@@ -290,7 +294,7 @@ class FrameGates:
             if runs:
                 choices.append(self.allowance.open_tokens(geometry, rows[block]))
             else:
-                choices.append(Choice([], [], [], bytearray(geometry.cells), 0, math.inf))
+                choices.append(geometry.closed())
             thresholds.append(choices[-1].threshold)
         if any(opened):
             self._asked.append((logits, thresholds))
@@ -299,8 +303,7 @@ class FrameGates:
 
     def close(self) -> None:
         """Leave the next block out."""
-        self.choices.append(
-            Choice([], [], [], bytearray(self.geometry[len(self.choices)].cells), 0, math.inf))
+        self.choices.append(self.geometry[len(self.choices)].closed())
 
     def trace(self) -> Trace:
         """Return what was decided, once every block is."""

@@ -233,7 +233,7 @@ class AdamtlNode(LifecycleNode):
             for task in engine.class_names:
                 self._offer(f'{task}/label_info', LabelInfo, latched=True)
         model = engine.calibrate()
-        # Compiling a model leaves some 25 MB that the allocator would keep.
+        # Compiling a model leaves memory that the allocator would keep.
         _give_memory_back()
         self._control = None if model is None else LatencyControl(model, engine.cost)
         self._engine, self._options = engine, options

@@ -62,8 +62,11 @@ class OpenVinoBackend:
         config = self.config
         self._cost = CostModel(config)
         self._geometry = block_geometries(config, self._cost)
+        # Blocks of a stage with the same shift share theirs.
+        lists = {(stage, config.shift(stage, block)): _GateLists(config, stage, block)
+                 for stage, depth in enumerate(config.depths) for block in range(min(depth, 2))}
         self._lists = [
-            _GateLists(config, stage, block) for stage, block in positions(config)]
+            lists[stage, config.shift(stage, block)] for stage, block in positions(config)]
         self._options = {
             # A pinned thread waits for whatever else runs on its core, and all others for it.
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
@@ -246,7 +249,7 @@ class _Part:
 
 class _GateLists:
     """
-    Writes the lists of `gate_lists` for one block.
+    Writes the lists of `gate_lists` for a block, and those like it.
 
     They are joined from bytes that were laid out once: without NumPy, as FrameGates does without.
     """
