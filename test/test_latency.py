@@ -27,7 +27,7 @@ def gates(tasks: tuple[str, ...], budget: float, seed: int) -> Trace:
     for stage, depth in enumerate(CONFIG.depths):
         opened = frame.open_stage(stage, rng.normal(size=(len(tasks), depth)))
         cells = GEOMETRY[len(frame.choices)].cells
-        frame.open_tokens(opened, rng.normal(size=(depth, len(tasks), cells)))
+        frame.choose(opened, rng.normal(size=(len(tasks), cells, depth)))
     return frame.trace()
 
 

@@ -170,10 +170,6 @@ class Block(nn.Module):
         x: (1, H, W, C), no gradient.  tokens, windows: int64 indices as by `parts`, on its device.
         """
         flat = x.view(-1, x.shape[-1])
-        if not len(tokens):
-            return x
-        if len(tokens) == len(flat):
-            return self(x)
         members, bias = self.windows, self.bias()
         if len(windows) < len(members):
             members = members[windows]

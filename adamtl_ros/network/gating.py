@@ -7,12 +7,19 @@ A gate opens where its logit is positive.  That choice stands as long as the fra
 within the requested budget; where it cannot, the gates are taken in the order of their logits
 until the allowance is used up.  So the result depends on nothing but frame and settings, any
 network keeps any budget, and a policy that was trained for its budget decides by itself.
+
+Under a budget an open block runs whole, but for the last ones that are only paid in part: a few
+whole blocks take less time than the same MACs in parts of many, whose weights and activations are
+fetched for a few tokens as for all, and, with the same weights, are the more accurate.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from dataclasses import replace
+from functools import partial
 import math
 
 import numpy as np
@@ -26,15 +33,6 @@ from adamtl_ros.network.windows import window_tokens
 FREEDOM = 0.7
 """How far one stage may depart from the share that remains for all (share of its cost)."""
 
-LEAST_SHARE = 0.5
-"""
-A block is closed rather than opened for less than this share of its cost, and then used to that.
-
-The weights and activations of a block are fetched for a few tokens as for all: a few full blocks
-take less time than the same MACs spread over many.
-"""
-
-
 Gates = list[np.ndarray]
 """For each block, bool (cells): which cells run; all False is a closed block."""
 
@@ -46,7 +44,8 @@ class Trace:
 
     gates: per block, bool (cells).  macs: everything that was executed, policy included.
     token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
-    over all blocks, that each enabled task asks for by itself at the threshold in force.
+    over all blocks, that each enabled task asks for by itself: those whose logit exceeds the
+    threshold in force, and of a block that runs whole all or none, as its logit of the block does.
     block_macs: per block, what was executed of it, its controller not counted.
     """
 
@@ -62,88 +61,120 @@ class Choice:
     """
     The gate of one block.
 
-    cells: those that run, best first.  windows: those that they lie in, and slots: of each cell,
-    which of these; both empty where attention is not skipped.  opened: the cells as 0 and 1.
+    cells: those that run.  windows: those that they lie in, and slots: of each cell, which of
+    these; both empty where attention is not skipped, and where all cells run.  gate: bool (cells).
     cost: in MACs.  threshold: what a logit had to exceed.
     """
 
-    cells: list[int]
-    windows: list[int]
-    slots: list[int]
-    opened: bytearray
+    cells: Sequence[int]
+    windows: Sequence[int]
+    slots: Sequence[int]
+    gate: np.ndarray
     cost: int
     threshold: float
 
     @property
-    def gate(self) -> np.ndarray:
-        """Return which cells run, bool (cells)."""
-        return np.frombuffer(self.opened, dtype=bool)
+    def whole(self) -> bool:
+        """Return whether all cells run."""
+        return len(self.cells) == len(self.gate)
 
 
-@dataclass
 class BlockGeometry:
-    """How many cells a block has, and, where attention is skipped, the window of each."""
+    """
+    How many cells of how many tokens a block has, and the window of each.
 
-    cost: BlockCost
-    cells: int
-    cell_tokens: int
-    window_of: list[int] | None
+    window_of: None where attention is not skipped.
+    """
 
-    def closed(self) -> Choice:
-        """Return the choice of nothing."""
-        return Choice([], [], [], bytearray(self.cells), 0, math.inf)
+    def __init__(
+            self, cost: BlockCost, cells: int, cell_tokens: int, window_of: list[int] | None
+    ) -> None:
+        self.cost = cost
+        self.cells = cells
+        self.cell_tokens = cell_tokens
+        self.window_of = window_of
+        self.closed = Choice((), (), (), np.zeros(cells, dtype=bool), 0, math.inf)
+        self.whole = Choice(
+            range(cells), (), (), np.ones(cells, dtype=bool), cost.dense, -math.inf)
 
-    def choose(self, scores: Sequence[float], low: float, high: float) -> Choice:
+    def choose(self, scores: np.ndarray, allowed: float | None) -> Choice:
         """
-        Open the cells whose score is positive, or as many of the best as fit [low, high] MACs.
+        Open the best cells, as many as come nearest to the MACs allowed.
 
-        scores: of each cell.  Where no number of cells lies within, the nearest one is taken.
-
-        Plain Python: after a run of the network nothing of NumPy is left in the caches, and a
-        dozen of its functions take longer than this.
+        scores: of each cell.  allowed: None opens those whose score is positive.
         """
-        order = sorted(range(self.cells), key=scores.__getitem__, reverse=True)
-        window_of, opened = self.window_of, bytearray(self.cells)
+        if self.window_of is None:
+            return self._choose_cells(scores, allowed)
+        # Plain Python: after a run of the network nothing of NumPy is left in the caches, and a
+        # dozen of its functions take longer than this.
+        values, window_of = scores.tolist(), self.window_of
+        order = sorted(range(self.cells), key=values.__getitem__, reverse=True)
         windows: list[int] = []
         slots: list[int] = []
         slot_of: dict[int, int] = {}
+        opened = bytearray(self.cells)
         token, window = self.cell_tokens * self.cost.token, self.cost.window
-        cost = count = 0
+        cost = 0
         for cell in order:
-            wanted = scores[cell] > 0
-            if not wanted and cost >= low:
+            place = window_of[cell]
+            new = place not in slot_of
+            after = cost + token + (window if new else 0)
+            if allowed is None:
+                if values[cell] <= 0:
+                    break
+            elif allowed - cost <= after - allowed:
                 break
-            if window_of is None:
-                after = cost + token + (0 if count else self.cost.windows * window)
-            else:
-                new = window_of[cell] not in slot_of
-                after = cost + token + (window if new else 0)
-            bound, ends = (high, after > high) if wanted else (low, after >= low)
-            if ends and bound - cost <= after - bound:
-                break
-            if window_of is not None:
-                if new:
-                    slot_of[window_of[cell]] = len(windows)
-                    windows.append(window_of[cell])
-                slots.append(slot_of[window_of[cell]])
+            if new:
+                slot_of[place] = len(windows)
+                windows.append(place)
+            slots.append(slot_of[place])
             opened[cell] = 1
             cost = after
-            count += 1
-            if ends:
-                break
+        count = len(slots)
+        threshold = _threshold(
+            values[order[count - 1]] if count else math.inf,
+            values[order[count]] if count < self.cells else -math.inf)
         return Choice(
-            order[:count], windows, slots, opened, cost, self._threshold(scores, order, count))
+            order[:count], windows, slots, np.frombuffer(opened, dtype=bool), cost, threshold)
 
-    @staticmethod
-    def _threshold(scores: Sequence[float], order: Sequence[int], count: int) -> float:
-        """Return what the best `count` scores exceed and no other does: 0 where that does it."""
-        least = scores[order[count - 1]] if count else math.inf
-        most = scores[order[count]] if count < len(order) else -math.inf
-        if most <= 0 < least:
-            return 0.0
+    def _choose_cells(self, scores: np.ndarray, allowed: float | None) -> Choice:
+        """Choose where the number of cells alone determines the cost; there may be thousands."""
+        token = self.cell_tokens * self.cost.token
+        attention = self.cost.windows * self.cost.window
+
+        def cost(count: int) -> int:
+            return attention + count * token if count else 0
+
+        if allowed is None:
+            count = int((scores > 0).sum())
+        else:
+            fits = min(max(int((allowed - attention) // token), 1), self.cells)
+            count = min(
+                (0, fits, min(fits + 1, self.cells)), key=lambda n: abs(cost(n) - allowed))
         if count == 0:
-            return most
-        return least - 1.0 if count == len(order) else (least + most) / 2
+            return replace(self.closed, threshold=_threshold(math.inf, float(scores.max())))
+        if count == self.cells:
+            return replace(self.whole, threshold=_threshold(float(scores.min()), -math.inf))
+        least = np.partition(scores, self.cells - count)[self.cells - count]
+        gate = scores > least
+        # Of equal ones the first.
+        gate[np.flatnonzero(scores == least)[:count - int(gate.sum())]] = True
+        return Choice(
+            np.flatnonzero(gate).tolist(), (), (), gate, cost(count),
+            _threshold(float(least), float(scores[~gate].max())))
+
+
+def _threshold(least: float, most: float) -> float:
+    """
+    Return what every logit that opened exceeds, and no other does: 0 where that does it.
+
+    least: of those that opened, inf if none did.  most: of the others, -inf if there are none.
+    """
+    if most <= 0 < least:
+        return 0.0
+    if math.isinf(least) or math.isinf(most):
+        return most
+    return (least + most) / 2
 
 
 class Allowance:
@@ -166,13 +197,12 @@ class Allowance:
             self.low = (budget - spread) * self.dense - fixed
             self.high = (budget + spread) * self.dense - fixed
         self.spent = fixed
-        # Of a block of each stage, its controller included: all of it, and a single token.
+        # Of a block of each stage: all of it, and a single cell with the controller that finds it.
         windows, self.full, self.least = model.config.skip_attention, [], []
         for stage, cell in enumerate(model.config.cells):
             block = model.block(stage)
-            controller = self._controller(block)
-            self.full.append(block.dense + controller)
-            self.least.append(controller + block.gated(
+            self.full.append(block.dense)
+            self.least.append(self._controller(stage) + block.gated(
                 1 if windows else block.windows, cell[0] * cell[1]))
         # Of all blocks not yet decided.
         self.left = sum(
@@ -180,13 +210,8 @@ class Allowance:
         # Blocks of the present stage that were opened and still have to choose their tokens.
         self.waiting = 0
 
-    def _controller(self, block: BlockCost) -> int:
-        return self.controllers * self.model.token_controller[block.stage]
-
-    def _spend(self, cost: int) -> None:
-        self.low -= cost
-        self.high -= cost
-        self.spent += cost
+    def _controller(self, stage: int) -> int:
+        return self.controllers * self.model.token_controller[stage]
 
     def open_stage(self, stage: int, scores: Sequence[float]) -> list[bool]:
         """Decide the block gates of a stage from the score of each block."""
@@ -197,30 +222,43 @@ class Allowance:
         limit = min(self.high, whole * (self.high / self.left + FREEDOM))
         count = sum(score > 0 for score in scores)
         if self.high < math.inf:
-            least = max(LEAST_SHARE * full, self.least[stage])
-            count = min(count, max(int(limit / least), 0))
+            count = min(count, max(int(limit / full), 0))
             count = min(max(count, math.ceil(need / full)), blocks)
         best = sorted(range(blocks), key=scores.__getitem__, reverse=True)[:count]
         self.left = later + full * count
         self.waiting = count
         return [block in best for block in range(blocks)]
 
-    def open_tokens(self, geometry: BlockGeometry, scores: Sequence[float]) -> Choice:
-        """Decide the token gates of the next open block from the score of each cell."""
-        stage, controller = geometry.cost.stage, self._controller(geometry.cost)
-        full = self.full[stage]
+    def open_tokens(
+            self, geometry: BlockGeometry, scores: Callable[[], np.ndarray]) -> Choice:
+        """
+        Decide the token gates of the next open block.
+
+        scores: gives that of each cell; not called where the whole block is paid: no controller
+        needs to look then.
+        """
+        stage = geometry.cost.stage
+        full, controller = self.full[stage], self._controller(stage)
         later = self.left - full
         self.waiting -= 1
-        high = min(self.high - self.waiting * LEAST_SHARE * full, full)
-        low = self.low
-        if low > -math.inf:
-            low = max(low - later, min(LEAST_SHARE * full, high))
-        choice = geometry.choose(scores, low - controller, max(low, high) - controller)
-        rest = self.high - choice.cost - controller
-        if not self.waiting and later and 0 < rest < min(self.least[stage + 1:]):
-            # Too little would be left to open any later block: it is of more use here.
-            choice = geometry.choose(scores, self.low - controller, self.high - controller)
-        self._spend(choice.cost + controller)
+        choice, allowed = None, None
+        if self.high < math.inf:
+            paid = max(self.low - later, min(self.high - self.waiting * full, full))
+            if not self.waiting and later and (
+                    0 < self.high - paid < min(self.least[stage + 1:])):
+                # Too little would be left to open any later block: it is of more use here.
+                paid = self.high
+            if paid >= full:
+                choice = geometry.whole
+            allowed = paid - controller
+        if choice is None:
+            choice = geometry.choose(scores(), allowed)
+            spent = choice.cost + controller
+        else:
+            spent = choice.cost
+        self.low -= spent
+        self.high -= spent
+        self.spent += spent
         self.left = later
         return choice
 
@@ -267,8 +305,10 @@ class FrameGates:
         self.geometry = geometry
         self.choices: list[Choice] = []
         self._tasks = len(tasks) if config.policy == 'task_aware' else 1
-        # Logits (blocks, tasks, cells), and what they had to exceed in each block.
-        self._asked: list[tuple[np.ndarray, list[float]]] = []
+        # Of the present stage: which tasks ask for a block, bool (tasks, blocks); its first block.
+        self._asking = np.zeros((0, 0), dtype=bool)
+        self._first = 0
+        self._wishes = np.zeros(self._tasks)
         self._bonus: np.ndarray | None = None
         if weights and config.policy == 'task_aware':
             self._bonus = np.log(np.array(
@@ -276,41 +316,55 @@ class FrameGates:
 
     def open_stage(self, stage: int, logits: np.ndarray) -> list[bool]:
         """Decide which blocks of a stage run by logits (tasks, blocks)."""
-        scores = logits if self._bonus is None else logits + self._bonus
-        return self.allowance.open_stage(stage, scores.max(0).tolist())
-
-    def open_tokens(self, opened: Sequence[bool], logits: np.ndarray) -> list[Choice]:
-        """
-        Decide which cells of the next blocks of a stage run.
-
-        opened: which of these blocks run at all.  logits: (blocks, tasks, cells), left alone until
-        `trace`.
-        """
         logits = logits if self._bonus is None else logits + self._bonus
-        first, choices, thresholds = len(self.choices), [], []
-        rows = logits.max(1).tolist() if any(opened) else []
+        scores = logits.max(0).tolist()
+        opened = self.allowance.open_stage(stage, scores)
+        self._asking = logits > _threshold(
+            min((score for score, runs in zip(scores, opened) if runs), default=math.inf),
+            max((score for score, runs in zip(scores, opened) if not runs), default=-math.inf))
+        self._first = len(self.choices)
+        return opened
+
+    def open_tokens(self, logits: Callable[[], np.ndarray]) -> Choice:
+        """
+        Decide which cells of the next block run, which is open.
+
+        logits: gives those of its cells, (tasks, cells); not called where all of them run.
+        """
+        joined: list[np.ndarray] = []
+
+        def scores() -> np.ndarray:
+            joined.append(logits() if self._bonus is None else logits() + self._bonus)
+            return joined[0].max(0)
+
+        number = len(self.choices)
+        choice = self.allowance.open_tokens(self.geometry[number], scores)
+        self.choices.append(choice)
+        self._wishes += ((joined[0] > choice.threshold).mean(1) if joined
+                         else self._asking[:, number - self._first])
+        return choice
+
+    def choose(self, opened: Sequence[bool], logits: np.ndarray) -> list[Choice]:
+        """
+        Decide which cells of the blocks of a stage run, by logits (tasks, cells, blocks).
+
+        opened: which of the blocks run at all.
+        """
         for block, runs in enumerate(opened):
-            geometry = self.geometry[first + block]
             if runs:
-                choices.append(self.allowance.open_tokens(geometry, rows[block]))
+                self.open_tokens(partial(logits.__getitem__, (..., block)))
             else:
-                choices.append(geometry.closed())
-            thresholds.append(choices[-1].threshold)
-        if any(opened):
-            self._asked.append((logits, thresholds))
-        self.choices += choices
-        return choices
+                self.close()
+        return self.choices[self._first:]
 
     def close(self) -> None:
         """Leave the next block out."""
-        self.choices.append(self.geometry[len(self.choices)].closed())
+        self.choices.append(self.geometry[len(self.choices)].closed)
 
     def trace(self) -> Trace:
         """Return what was decided, once every block is."""
-        wishes = np.zeros(self._tasks)
-        for logits, thresholds in self._asked:
-            wishes += (logits > np.array(thresholds)[:, None, None]).sum((0, 2)) / logits.shape[2]
         return Trace(
             [choice.gate for choice in self.choices], self.allowance.spent,
-            [len(choice.cells) / len(choice.opened) for choice in self.choices],
-            (wishes / len(self.choices)).tolist(), [choice.cost for choice in self.choices])
+            [len(choice.cells) / len(choice.gate) for choice in self.choices],
+            (self._wishes / len(self.choices)).tolist(),
+            [choice.cost for choice in self.choices])

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -195,8 +196,10 @@ class AdaMTL(nn.Module):
                 thresholds = np.zeros((len(keys), 1), dtype=np.float32)
                 for row, allowance in enumerate(allowances):
                     if ranked[row, position]:
-                        choice = allowance.open_tokens(geometry, keys[row].tolist())
-                        hard[row], thresholds[row] = choice.gate, choice.threshold
+                        choice = allowance.open_tokens(geometry, partial(keys.__getitem__, row))
+                        hard[row] = choice.gate
+                        # A block that runs whatever its logits are has no threshold.
+                        thresholds[row] = max(choice.threshold, keys[row].min() - 1.0)
                 if measured:
                     cells = torch.from_numpy(hard).to(scores).requires_grad_()
                 else:
@@ -258,14 +261,19 @@ class AdaMTL(nn.Module):
     def _run(self, x: Tensor, stage: int, blocks: Sequence[Block], gates: Gates) -> Tensor:
         """Run blocks of a stage on their active cells; all indices go to the device at once."""
         parts = [
-            part for block, cells in zip(blocks, gates)
+            part for block, cells in zip(blocks, gates) if cells.any() and not cells.all()
             for part in block.parts(self.active_tokens(stage, cells).reshape(-1))]
-        joined = torch.from_numpy(np.concatenate(parts))
-        if x.is_cuda:
-            joined = joined.pin_memory()  # else the host waits for the device
-        sent = joined.to(x.device, non_blocking=True).split([len(part) for part in parts])
-        for block, tokens, windows in zip(blocks, sent[::2], sent[1::2]):
-            x = block.run(x, tokens, windows)
+        sent: Iterator[Tensor] = iter(())
+        if parts:
+            joined = torch.from_numpy(np.concatenate(parts))
+            if x.is_cuda:
+                joined = joined.pin_memory()  # else the host waits for the device
+            sent = iter(joined.to(x.device, non_blocking=True).split([len(p) for p in parts]))
+        for block, cells in zip(blocks, gates):
+            if cells.all():
+                x = block(x)
+            elif cells.any():
+                x = block.run(x, next(sent), next(sent))
         return x
 
     def active_tokens(self, stage: int, cells: np.ndarray) -> np.ndarray:
@@ -306,7 +314,7 @@ class AdaMTL(nn.Module):
                 parts = joined.split((logits.numel(), tokens.numel()))
                 opened = frame.open_stage(number, parts[0].view(logits.shape)[read].numpy())
                 scores = parts[1].view(tokens.shape)[:, read]
-                choices = frame.open_tokens(opened, scores.numpy())
+                choices = frame.choose(opened, scores.permute(1, 2, 0).numpy())
                 x = self._run(x, number, blocks, [choice.gate for choice in choices])
             else:
                 opened = frame.open_stage(number, logits.cpu().numpy())
@@ -314,11 +322,17 @@ class AdaMTL(nn.Module):
                     if not runs:
                         frame.close()
                         continue
-                    scores = policy.tokens(policy.pool(x), budgets, chosen)[0].cpu().numpy()
-                    choice, = frame.open_tokens([True], scores)
+                    choice = frame.open_tokens(
+                        partial(_token_logits, policy, x, budgets, chosen))
                     x = self._run(x, number, [block], [choice.gate])
             x = self._downsample(number, x, taps)
         return self.decode(taps, enabled), frame.trace()
+
+
+def _token_logits(
+        policy: StagePolicy, x: Tensor, budgets: Tensor, tasks: Tensor) -> np.ndarray:
+    """Return the logits (tasks, cells) of the token controllers for one image."""
+    return policy.tokens(policy.pool(x), budgets, tasks)[0, 0].cpu().numpy()
 
 
 def _straight_through(logits: Tensor, hard: Tensor) -> Tensor:

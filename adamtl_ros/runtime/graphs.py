@@ -4,8 +4,9 @@
 The network as OpenVINO graphs, built from its weights.
 
 Token maps are flat, (H * W, C).  A segment is what runs between two decisions of the policy: a
-whole stage, or a block where the policy looks before every block.  Its gates are inputs of
-dynamic length, so that its time follows what they let through; nothing is computed for the rest.
+whole stage, or a block where the policy looks before every block.  A block in it branches: whole,
+its shapes are known and nothing is gathered; else its gates are inputs of dynamic length, so that
+its time follows what they let through; closed, nothing of it runs.
 """
 
 from collections.abc import Mapping
@@ -100,7 +101,7 @@ class Graphs:
         """
         Return `pixels` uint8 (1, h, w, 3) to `next`, the tokens (T, C) of stage 0.
 
-        policy: the logits of its policy, too, as of `policy`.
+        policy: and to the logits of its policy, as of `policy`.
         """
         pixels = _input((1, *self.config.input_size, 3), np.uint8, 'pixels')
         x = self._stem(pixels)
@@ -109,7 +110,7 @@ class Graphs:
 
     def dense(self, stage: int) -> ov.Model:
         """Return `x` (T, C) of a stage, all of it, to `y` (T, C), and `next`, as of `bridge`."""
-        x = y = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
+        x = y = self._tokens(stage)
         for block in range(self.config.depths[stage]):
             y = self._block(y, stage, block)
         outputs = {'y': y}
@@ -117,58 +118,83 @@ class Graphs:
             outputs['next'] = self._downsample(y, stage)
         return _model(outputs, [x], f'dense{stage}')
 
-    def policy(self, stage: int) -> ov.Model:
+    def policy(self, stage: int, kind: str, tasks: Sequence[int]) -> ov.Model:
         """
         Return `x` (T, C) of a stage to the logits of its controllers.
 
-        `budget` float32 (1) and `tasks` int32 (k) are inputs where the configuration has them:
-        which of the controllers, where not all k of them run.  Outputs: `blocks` (k, blocks) and,
-        of the tokens, `scores` (k, cells, blocks or 1).
+        kind: 'blocks', (k, blocks), or 'tokens', (k, cells, blocks or 1), which is also the name
+        of the output.  tasks: which k of the controllers.  `budget` float32 (1) is an input where
+        the configuration has it.
         """
-        x = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
-        inputs, logits = self._policy(x, stage)
-        return _model(logits, [x, *inputs], f'policy{stage}')
+        x = self._tokens(stage)
+        inputs, logits = self._policy(x, stage, (kind,), tasks)
+        return _model(logits, [x, *inputs], f'{kind}{stage}')
 
     def segment(self, stage: int, blocks: Sequence[int], whole: bool) -> ov.Model:
         """
         Return the graph of some blocks of a stage: `x` (T, C) to `y` (T, C).
 
-        `gates` int32 are the lists that `gate_lists` names, of one block after the other;
-        `lengths` int32, theirs, is an input where there is more than one.
+        `gates` int32 are the lists that `gate_lists` names, of one block after the other, empty
+        for a block that runs whole or not at all; `lengths` int32, theirs, is an input where there
+        is more than one.  `modes` bool: first which blocks run whole, then which run in part.
         whole: the blocks are the whole stage: what lies between it and the next follows, as
-        `bridge` gives it; else the logits for the block that comes next.
+        `bridge` gives it.
         """
-        x = y = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
-        gates = _input((-1,), np.int32, 'gates')
+        x = y = self._tokens(stage)
+        gates, modes = _input((-1,), np.int32, 'gates'), _input((2 * len(blocks),), bool, 'modes')
         kinds = [gate_lists(self.config, stage, block) for block in blocks]
         count = sum(map(len, kinds))
-        inputs, parts = [x, gates], [gates]
+        inputs, parts = [x, gates, modes], [gates.output(0)]
         if count > 1:
             lengths = _input((count,), np.int32, 'lengths')
             inputs.append(lengths)
             parts = ops.variadic_split(gates, ops.constant(np.int32(0)), lengths).outputs()
         rest = iter(parts)
-        for block, names in zip(blocks, kinds):
-            y = self._block(y, stage, block, {name: next(rest) for name in names})
+        mode = ops.split(modes, ops.constant(np.int32(0)), 2 * len(blocks)).outputs()
+        for number, (block, names) in enumerate(zip(blocks, kinds)):
+            y = self._branch(
+                y, stage, block, {name: next(rest) for name in names}, mode[number],
+                mode[len(blocks) + number])
         outputs = {'y': y}
         if whole:
             more, following = self._bridge(y, stage)
-        elif blocks[-1] + 1 < self.config.depths[stage]:
-            more, following = self._policy(y, stage, ('tokens',))
-        else:
-            more, following = [], {}
-        return _model({**outputs, **following}, [*inputs, *more], f'stage{stage}.{blocks[0]}')
+            inputs += more
+            outputs.update(following)
+        return _model(outputs, inputs, f'stage{stage}.{blocks[0]}')
+
+    def _branch(
+            self, x: Node, stage: int, block: int, gates: Mapping[str, Node], whole: Node,
+            some: Node) -> Node:
+        """Return x after a block that runs whole, in part or not at all."""
+        dense, rest, part, same = (self._tokens(stage) for _ in range(4))
+        outer, inner = ([_input((-1,), np.int32, name) for name in gates] for _ in range(2))
+        asked = _input((1,), bool, 'some')
+        partial = _if(
+            asked, self._block(part, stage, block, dict(zip(gates, inner))), same,
+            [(rest, part, same), *((one, two, None) for one, two in zip(outer, inner))])
+        return _if(whole, self._block(dense, stage, block), partial, [
+            (x, dense, rest), (some, None, asked),
+            *((one, None, two) for one, two in zip(gates.values(), outer))])
 
     def bridge(self, stage: int) -> ov.Model:
-        """Return `x` (T, C) of a stage to `next`, the next one's tokens, and its logits."""
-        x = _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
+        """
+        Return `x` (T, C) of a stage to `next`, the next one's tokens.
+
+        And to its logits, as of `policy`, where token gates are decided at a stage's entry.
+        """
+        x = self._tokens(stage)
         inputs, outputs = self._bridge(x, stage)
         return _model(outputs, [x, *inputs], f'bridge{stage}')
+
+    def _tokens(self, stage: int) -> Node:
+        return _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
 
     def _bridge(self, x: Node, stage: int) -> tuple[list[Node], dict[str, Node]]:
         if stage + 1 == len(self.config.depths):
             return [], {}
         after = self._downsample(x, stage)
+        if self.config.token_gates == 'block':
+            return [], {'next': after}
         inputs, logits = self._policy(after, stage + 1)
         return inputs, {'next': after, **logits}
 
@@ -252,9 +278,9 @@ class Graphs:
         return self._linear(_normalised(x), name + 'reduction', name + 'norm')
 
     def _policy(
-            self, x: Node, stage: int, kinds: Sequence[str] = ('blocks', 'tokens')
-    ) -> tuple[list[Node], dict[str, Node]]:
-        """Return the controllers' inputs, and their logits, of some kinds; see `policy`."""
+            self, x: Node, stage: int, kinds: Sequence[str] = ('blocks', 'tokens'),
+            tasks: Sequence[int] | None = None) -> tuple[list[Node], dict[str, Node]]:
+        """Return the controllers' inputs, and their logits, of some kinds and tasks (all)."""
         config = self.config
         if config.policy == 'none':
             return [], {}
@@ -265,30 +291,23 @@ class Graphs:
             x = ops.reshape(x, _ints(height // h, h, width // w, w, -1), False)
             x = ops.reshape(ops.reduce_mean(x, _ints(1, 3), False), _ints(cells, -1), False)
         x = ops.unsqueeze(x, _ints(0))
-        inputs, logits = [], {}
-        if not config.all_controllers:
-            inputs.append(_input((-1,), np.int32, 'tasks'))
-        if config.budget_input:
-            inputs.append(_input((1,), np.float32, 'budget'))
+        inputs = [_input((1,), np.float32, 'budget')] if config.budget_input else []
+        logits = {}
         for kind in kinds:
-            name = f'policy.stages.{stage}.{kind}.'
-            weights = {part: _floats(self.weights[name + part]) for part in (
-                'weight1', 'bias1', 'weight2', 'bias2', *(['budget'] * config.budget_input))}
-            if not config.all_controllers:
-                weights = {part: _gather(weight, inputs[0]) for part, weight in weights.items()}
-            bias = weights['bias1']
+            weights = {
+                part: self.weights[f'policy.stages.{stage}.{kind}.{part}'] for part in (
+                    'weight1', 'bias1', 'weight2', 'bias2', *(['budget'] * config.budget_input))}
+            if tasks is not None:
+                weights = {part: weight[list(tasks)] for part, weight in weights.items()}
+            bias = _floats(weights['bias1'][:, None])
             if config.budget_input:
-                bias = bias + weights['budget'] * inputs[-1]
-            hidden = ops.relu(
-                ops.matmul(x, weights['weight1'], False, False) + ops.unsqueeze(bias, _ints(1)))
+                bias = bias + _floats(weights['budget'][:, None]) * inputs[0]
+            hidden = ops.relu(ops.matmul(x, _floats(weights['weight1']), False, False) + bias)
             if kind == 'blocks':
                 hidden = ops.reshape(hidden, _ints(0, 1, -1), True)
-            output = ops.matmul(hidden, weights['weight2'], False, False) + ops.unsqueeze(
-                weights['bias2'], _ints(1))
-            if kind == 'blocks':
-                logits['blocks'] = ops.squeeze(output, _ints(1))
-            else:
-                logits['scores'] = output
+            output = ops.matmul(hidden, _floats(weights['weight2']), False, False) + _floats(
+                weights['bias2'][:, None])
+            logits[kind] = ops.squeeze(output, _ints(1)) if kind == 'blocks' else output
         return inputs, logits
 
     def decoder(self, task: str) -> ov.Model:
@@ -387,6 +406,32 @@ class Graphs:
         x, weights = self._operands(x, weight[:, None] if groups else weight, name)
         x = convolve(x, weights, [stride] * 2, [pad] * 2, [pad] * 2, [1, 1], name=name)
         return x + _floats(bias.reshape(1, -1, 1, 1))
+
+
+def _if(
+        condition: Node, then: Node, other: Node,
+        inputs: Sequence[tuple[Node, Node | None, Node | None]]) -> Node:
+    """
+    Return one of two nodes, each of a body of its own; only that body is computed.
+
+    condition: bool (1).  inputs: a value, and the parameter that stands for it in either body.
+    """
+    node = ops.if_op(_port(ops.squeeze(condition, _ints(0))))
+    results = ops.result(then), ops.result(other)
+    for result in results:
+        # A name that is given in passing is new every time, and so would the cache's key be.
+        result.output(0).get_tensor().set_names({'body'})
+    bodies = [ov.Model([result], [row[place] for row in inputs if row[place] is not None], 'body')
+              for place, result in enumerate(results, 1)]
+    node.set_then_body(bodies[0])
+    node.set_else_body(bodies[1])
+    for value, first, second in inputs:
+        node.set_input(_port(value), first, second)
+    return node.set_output(*results)
+
+
+def _port(node: Node) -> ov.Output:
+    return node.output(0) if isinstance(node, ov.Node) else node
 
 
 def _normalised(x: Node) -> Node:

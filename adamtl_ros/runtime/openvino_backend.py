@@ -17,7 +17,6 @@ from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import block_geometries
 from adamtl_ros.network.gating import Choice
 from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import positions
 from adamtl_ros.network.gating import Trace
 from adamtl_ros.network.windows import cell_places
 from adamtl_ros.network.windows import window_tokens
@@ -26,6 +25,9 @@ from adamtl_ros.runtime.graphs import gate_lists
 from adamtl_ros.runtime.graphs import Graphs
 
 Logits = dict[str, np.ndarray]
+
+KEPT = 4
+"""Sets of tasks whose controllers stay compiled, where only those of enabled tasks run."""
 
 
 @cache
@@ -41,6 +43,30 @@ def core() -> ov.Core:
 
 def _tensor(values: np.ndarray) -> ov.Tensor:
     return ov.Tensor(values, shared_memory=True)
+
+
+class _Part:
+    """A compiled graph; its outputs are tensors that each run fills anew."""
+
+    def __init__(self, model: ov.CompiledModel) -> None:
+        self._request = model.create_infer_request()
+        self._outputs = {
+            name: self._request.get_tensor(name)
+            for port in model.outputs for name in port.names}
+        self._given: dict[str, ov.Tensor] = {}
+
+    def infer(self, inputs: Mapping[str, ov.Tensor]) -> None:
+        """Run on the inputs, by name; those handed over before stay."""
+        for name, tensor in inputs.items():
+            # After a run it takes some 10 us to hand a tensor over, and most are the same again.
+            if self._given.get(name) is not tensor:
+                self._request.set_tensor(name, tensor)
+                self._given[name] = tensor
+        self._request.infer(share_outputs=True)
+
+    def output(self, name: str) -> ov.Tensor:
+        """Return an output."""
+        return self._outputs[name]
 
 
 class OpenVinoBackend:
@@ -62,11 +88,10 @@ class OpenVinoBackend:
         config = self.config
         self._cost = CostModel(config)
         self._geometry = block_geometries(config, self._cost)
-        # Blocks of a stage with the same shift share theirs.
-        lists = {(stage, config.shift(stage, block)): _GateLists(config, stage, block)
-                 for stage, depth in enumerate(config.depths) for block in range(min(depth, 2))}
+        # Of every second block they are the same.
         self._lists = [
-            lists[stage, config.shift(stage, block)] for stage, block in positions(config)]
+            [_GateLists(config, stage, block) for block in range(2)] * ((depth + 1) // 2)
+            for stage, depth in enumerate(config.depths)]
         self._options = {
             # A pinned thread waits for whatever else runs on its core, and all others for it.
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
@@ -76,7 +101,9 @@ class OpenVinoBackend:
         if cache is not None and _usable(cache):
             # OpenVINO names the files by content, and does without those it cannot write or read.
             self._options['CACHE_DIR'] = str(cache)
-        self._known: tuple[tuple, dict[str, ov.Tensor]] | None = None
+        self._budget: tuple[float | None, dict[str, ov.Tensor]] = None, {}
+        # Which blocks run whole, and which in part: as the graphs read it.
+        self._modes: dict[tuple[bool, ...], ov.Tensor] = {}
         self._core = core()
         if precision == 'bf16' and 'BF16' not in self._core.get_property(
                 'CPU', 'OPTIMIZATION_CAPABILITIES'):
@@ -97,17 +124,18 @@ class OpenVinoBackend:
         self._decoders = {task: self._compile(graphs.decoder(task)) for task in config.tasks}
         if config.policy == 'none':
             return
-        self._stem = self._compile(graphs.stem(policy=True))
         self._segments: dict[tuple[int, int], _Part] = {}
-        self._bridges: dict[int, _Part] = {}
         whole = config.token_gates == 'stage'
-        self._policies = [self._compile(graphs.policy(stage)) for stage in stages[1:] if whole]
+        self._stem = self._compile(graphs.stem(policy=True)) if whole else self._start
+        self._bridges = [self._compile(graphs.bridge(stage)) for stage in stages[:-1]]
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
             for run in runs:
                 self._segments[stage, run[0]] = self._compile(graphs.segment(stage, run, whole))
-            if stage + 1 < len(config.depths):
-                self._bridges[stage] = self._compile(graphs.bridge(stage))
+        # Where the policy looks before every block: its controllers for the tasks of late.
+        self._controllers: dict[tuple[str, ...], dict[tuple[str, int], _Part]] = {}
+        self._policy = Graphs(config, {} if whole else {
+            name: value for name, value in graphs.weights.items() if name.startswith('policy.')})
 
     def _compile(self, model: ov.Model) -> '_Part':
         try:
@@ -138,77 +166,97 @@ class OpenVinoBackend:
         """Run what the policy chooses; see FrameGates."""
         config, enabled = self.config, tuple(tasks)
         frame = FrameGates(config, self._cost, self._geometry, enabled, budget, weights)
-        known = self._settings(enabled, budget)
-        # Whose logits count, where the controllers of all tasks run.
-        read = None if not config.all_controllers or enabled == config.tasks else [
-            config.tasks.index(task) for task in enabled]
-        whole, taps = config.token_gates == 'stage', []
+        step = self._stage if config.token_gates == 'stage' else self._blocks
+        known, taps = self._known(budget), []
         part = self._stem
-        part.infer({'pixels': _tensor(pixels[None]), **known})
+        part.infer({'pixels': _tensor(pixels[None]), **(known if part is not self._start else {})})
         x = part.output('next')
-        for stage, depth in enumerate(config.depths):
-            first, last = len(frame.choices), stage + 1 == len(config.depths)
-            blocks, tokens = part.output('blocks').data, part.output('scores').data
-            if read is not None:
-                blocks, tokens = blocks[read], tokens[read]
-            opened = frame.open_stage(stage, blocks)
-            logits = tokens.transpose(2, 0, 1)
-            # What gave the next stage's tokens: None while only the blocks have run.
-            after: _Part | None = None
-            if whole:
-                choices = frame.open_tokens(opened, logits)
-                if all(len(choice.cells) == len(choice.opened) for choice in choices):
-                    # Nothing to leave out: no need to gather.
-                    after = self._dense[stage]
-                    after.infer({'x': x})
-                    x = after.output('y')
-                    if not last:
-                        part = self._policies[stage]
-                        part.infer({'x': after.output('next'), **known})
-                elif any(choice.cells for choice in choices):
-                    after = part = self._segments[stage, 0]
-                    part.infer({
-                        'x': x, **self._gates(first, choices), **({} if last else known)})
-                    x = part.output('y')
-            else:
-                for block in range(depth):
-                    if not opened[block]:
-                        frame.close()
-                        continue
-                    first = len(frame.choices)
-                    choices = frame.open_tokens([True], logits)
-                    if choices[0].cells:
-                        step, final = self._segments[stage, block], block + 1 == depth
-                        step.infer({
-                            'x': x, **self._gates(first, choices), **({} if final else known)})
-                        x = step.output('y')
-                        if not final:
-                            logits = step.output('scores').data.transpose(2, 0, 1)
-            if not last and after is None:
-                after = part = self._bridges[stage]
-                part.infer({'x': x, **known})
-            y, x = x, x if last or after is None else after.output('next')
+        for stage in range(len(config.depths)):
+            y, part = step(frame, stage, x, part, known, enabled)
+            x = y if stage + 1 == len(config.depths) else part.output('next')
             taps.append(x if config.taps == 'merged' else y)
         return self._decode(taps, enabled), frame.trace()
 
-    def _settings(self, tasks: tuple[str, ...], budget: float | None) -> dict[str, ov.Tensor]:
-        """Return what the policy reads beside the tokens: new tensors only where it changed."""
-        if self._known is None or self._known[0] != (tasks, budget):
-            known = {}
-            if not self.config.all_controllers:
-                chosen = [self.config.tasks.index(task) for task in tasks]
-                known['tasks'] = _tensor(np.array(
-                    chosen if self.config.policy == 'task_aware' else [0], dtype=np.int32))
-            if self.config.budget_input:
-                known['budget'] = _tensor(np.array([budget], dtype=np.float32))
-            self._known = (tasks, budget), known
-        return self._known[1]
+    def _stage(
+            self, frame: FrameGates, stage: int, x: ov.Tensor, before: _Part,
+            known: Mapping[str, ov.Tensor], tasks: tuple[str, ...]
+    ) -> tuple[ov.Tensor, _Part]:
+        """
+        Run a stage whose gates are all decided at its entry.
 
-    def _gates(self, first: int, choices: Sequence[Choice]) -> dict[str, ov.Tensor]:
-        """Return what the graph of blocks reads for these gates; first: number of the first."""
-        parts = [part for lists, choice in zip(self._lists[first:], choices)
+        before: what gave x, and the policy's logits.  Returns the stage's tokens, and what gave
+        those of the next one, if there is one.
+        """
+        blocks, tokens = before.output('blocks').data, before.output('tokens').data
+        if self.config.all_controllers and tasks != self.config.tasks:
+            read = [self.config.tasks.index(task) for task in tasks]
+            blocks, tokens = blocks[read], tokens[read]
+        choices = frame.choose(frame.open_stage(stage, blocks), tokens)
+        last = stage + 1 == len(self.config.depths)
+        if any(choice.cells for choice in choices):
+            part = self._segments[stage, 0]
+            part.infer({'x': x, **self._gates(stage, 0, choices), **({} if last else known)})
+            return part.output('y'), part
+        if last:
+            return x, before
+        part = self._bridges[stage]
+        part.infer({'x': x, **known})
+        return x, part
+
+    def _blocks(
+            self, frame: FrameGates, stage: int, x: ov.Tensor, before: _Part,
+            known: Mapping[str, ov.Tensor], tasks: tuple[str, ...]
+    ) -> tuple[ov.Tensor, _Part]:
+        """Run a stage whose gates are decided before every block; see `_stage`."""
+        def logits(kind: str) -> np.ndarray:
+            part = controllers[kind, stage]
+            part.infer({'x': x, **known})
+            return part.output(kind).data
+
+        controllers = self._looking(tasks)
+        for block, runs in enumerate(frame.open_stage(stage, logits('blocks'))):
+            if not runs:
+                frame.close()
+                continue
+            choice = frame.open_tokens(lambda: logits('tokens')[..., 0])
+            if choice.cells:
+                part = self._segments[stage, block]
+                part.infer({'x': x, **self._gates(stage, block, [choice])})
+                x = part.output('y')
+        if stage + 1 == len(self.config.depths):
+            return x, before
+        self._bridges[stage].infer({'x': x})
+        return x, self._bridges[stage]
+
+    def _looking(self, tasks: tuple[str, ...]) -> dict[tuple[str, int], _Part]:
+        """Return the controllers of these tasks, compiled when they are first asked for."""
+        if tasks not in self._controllers:
+            if len(self._controllers) == KEPT:
+                del self._controllers[next(iter(self._controllers))]
+            chosen = [self.config.tasks.index(task) for task in tasks]
+            if self.config.policy != 'task_aware':
+                chosen = [0]
+            self._controllers[tasks] = {
+                (kind, stage): self._compile(self._policy.policy(stage, kind, chosen))
+                for kind in ('blocks', 'tokens') for stage in range(len(self.config.depths))}
+        return self._controllers[tasks]
+
+    def _known(self, budget: float | None) -> dict[str, ov.Tensor]:
+        """Return what the policy reads beside the tokens: a new tensor only where it changed."""
+        if self.config.budget_input and self._budget[0] != budget:
+            self._budget = budget, {'budget': _tensor(np.array([budget], dtype=np.float32))}
+        return self._budget[1]
+
+    def _gates(
+            self, stage: int, block: int, choices: Sequence[Choice]) -> dict[str, ov.Tensor]:
+        """Return what the graph of blocks reads for these gates; block: the first of them."""
+        modes = (*(choice.whole for choice in choices),
+                 *(0 < len(choice.cells) < len(choice.gate) for choice in choices))
+        if modes not in self._modes:
+            self._modes[modes] = _tensor(np.array(modes))
+        parts = [part for choice, lists in zip(choices, self._lists[stage][block:])
                  for part in lists.of(choice)]
-        gates = {'gates': _indices(b''.join(parts))}
+        gates = {'modes': self._modes[modes], 'gates': _indices(b''.join(parts))}
         if len(parts) > 1:
             gates['lengths'] = _indices(array('i', [len(part) // 4 for part in parts]))
         return gates
@@ -223,30 +271,6 @@ class OpenVinoBackend:
         return logits
 
 
-class _Part:
-    """A compiled graph; its outputs are tensors that each run fills anew."""
-
-    def __init__(self, model: ov.CompiledModel) -> None:
-        self._request = model.create_infer_request()
-        self._outputs = {
-            name: self._request.get_tensor(name)
-            for port in model.outputs for name in port.names}
-        self._given: dict[str, ov.Tensor] = {}
-
-    def infer(self, inputs: Mapping[str, ov.Tensor]) -> None:
-        """Run on the inputs, by name; those handed over before stay."""
-        for name, tensor in inputs.items():
-            # After a run it takes some 10 us to hand a tensor over, and most are the same again.
-            if self._given.get(name) is not tensor:
-                self._request.set_tensor(name, tensor)
-                self._given[name] = tensor
-        self._request.infer(share_outputs=True)
-
-    def output(self, name: str) -> ov.Tensor:
-        """Return an output."""
-        return self._outputs[name]
-
-
 class _GateLists:
     """
     Writes the lists of `gate_lists` for a block, and those like it.
@@ -259,7 +283,9 @@ class _GateLists:
         order = window_tokens(size, config.stage_window(stage), config.shift(stage, block))
         places = cell_places(order, size, config.cells[stage])
         self._skips = config.skip_attention
-        self._masked = 'windows' in gate_lists(config, stage, block)
+        names = gate_lists(config, stage, block)
+        self._masked = 'windows' in names
+        self._none = [b''] * len(names)
         self._rows = _bytes(order)
         self._numbers = _bytes(np.arange(len(order)))
         self._tokens = [_bytes(places)]
@@ -271,6 +297,8 @@ class _GateLists:
 
     def of(self, choice: Choice) -> list[bytes]:
         """Return the lists, int32."""
+        if choice.whole:
+            return self._none
         if not self._skips:
             return [b''.join([self._tokens[0][cell] for cell in choice.cells])]
         lists = [b''.join([self._rows[window] for window in choice.windows])]
