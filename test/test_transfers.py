@@ -73,7 +73,7 @@ class Device(TorchDispatchMode):
 
 
 @pytest.mark.parametrize('name', [name for name in CONFIGS if name != 'swin_tiny'])
-@pytest.mark.parametrize('budget', [0.9, 0.4])
+@pytest.mark.parametrize('budget', [0.9, 0.65])
 def test_the_gates_cost_one_transfer_a_decision(name, budget):
     network = random_network(name)
     config, image = network.config, random_image(network)
@@ -99,5 +99,5 @@ def test_the_gates_cost_one_transfer_a_decision(name, budget):
         partial = sum(bool(gate.any()) for gate in trace.gates) - whole
         asked = len(device.downloads) - stages
         assert partial <= asked <= len(trace.gates) - whole
-        assert asked and (whole or budget < 0.9)
+        assert asked and whole
         assert len(device.uploads) <= asked + 2

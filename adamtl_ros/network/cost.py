@@ -63,10 +63,12 @@ class CostModel:
             stage = cells * hidden * (channels + config.depths[s])
             self.token_controller.append(0 if per_stage else cells * hidden * (channels + 1))
             self.stage_controller.append(2 * stage if per_stage else stage)
+        self._first = [self.blocks[sum(config.depths[:s])] for s in stages]
+        self._blocks = sum(block.dense for block in self.blocks)
 
     def block(self, stage: int) -> BlockCost:
         """Return the cost of each block of a stage."""
-        return self.blocks[sum(self.config.depths[:stage])]
+        return self._first[stage]
 
     def controllers(self, tasks: Iterable[str]) -> int:
         """Return how many controllers run side by side for these tasks."""
@@ -80,7 +82,7 @@ class CostModel:
 
     def dense(self, tasks: Iterable[str]) -> int:
         """Return the cost of the network without its policy, every gate open."""
-        return self.fixed(tasks) + sum(block.dense for block in self.blocks)
+        return self.fixed(tasks) + self._blocks
 
     def minimum(self, tasks: tuple[str, ...]) -> int:
         """Return the cost with every block gate closed: the least the policy can choose."""

@@ -61,12 +61,12 @@ class Choice:
     """
     The gate of one block.
 
-    cells: those that run.  windows: those that they lie in, and slots: of each cell, which of
-    these; both empty where attention is not skipped, and where all cells run.  gate: bool (cells).
-    cost: in MACs.  threshold: what a logit had to exceed.
+    cells: the numbers of those that run.  windows: those that they lie in, and slots: of each
+    cell, which of these; both empty where attention is not skipped, and where all cells run.
+    gate: bool (cells).  cost: in MACs.  threshold: what a logit had to exceed.
     """
 
-    cells: Sequence[int]
+    cells: Sequence[int] | np.ndarray
     windows: Sequence[int]
     slots: Sequence[int]
     gate: np.ndarray
@@ -77,6 +77,11 @@ class Choice:
     def whole(self) -> bool:
         """Return whether all cells run."""
         return len(self.cells) == len(self.gate)
+
+    @property
+    def partial(self) -> bool:
+        """Return whether some cells run, but not all."""
+        return 0 < len(self.cells) < len(self.gate)
 
 
 class BlockGeometry:
@@ -160,7 +165,7 @@ class BlockGeometry:
         # Of equal ones the first.
         gate[np.flatnonzero(scores == least)[:count - int(gate.sum())]] = True
         return Choice(
-            np.flatnonzero(gate).tolist(), (), (), gate, cost(count),
+            np.flatnonzero(gate), (), (), gate, cost(count),
             _threshold(float(least), float(scores[~gate].max())))
 
 
@@ -304,11 +309,11 @@ class FrameGates:
         self.allowance = Allowance(cost, tasks, budget, config.frame_spread)
         self.geometry = geometry
         self.choices: list[Choice] = []
-        self._tasks = len(tasks) if config.policy == 'task_aware' else 1
-        # Of the present stage: which tasks ask for a block, bool (tasks, blocks); its first block.
-        self._asking = np.zeros((0, 0), dtype=bool)
+        # Of the present stage: its first block, its logits, and what those that opened exceed.
         self._first = 0
-        self._wishes = np.zeros(self._tasks)
+        self._logits: list[list[float]] = []
+        self._threshold = 0.0
+        self._wishes = [0.0] * (len(tasks) if config.policy == 'task_aware' else 1)
         self._bonus: np.ndarray | None = None
         if weights and config.policy == 'task_aware':
             self._bonus = np.log(np.array(
@@ -316,10 +321,11 @@ class FrameGates:
 
     def open_stage(self, stage: int, logits: np.ndarray) -> list[bool]:
         """Decide which blocks of a stage run by logits (tasks, blocks)."""
-        logits = logits if self._bonus is None else logits + self._bonus
-        scores = logits.max(0).tolist()
+        # Plain Python again: there are but a few.
+        self._logits = (logits if self._bonus is None else logits + self._bonus).tolist()
+        scores = [max(column) for column in zip(*self._logits)]
         opened = self.allowance.open_stage(stage, scores)
-        self._asking = logits > _threshold(
+        self._threshold = _threshold(
             min((score for score, runs in zip(scores, opened) if runs), default=math.inf),
             max((score for score, runs in zip(scores, opened) if not runs), default=-math.inf))
         self._first = len(self.choices)
@@ -340,8 +346,11 @@ class FrameGates:
         number = len(self.choices)
         choice = self.allowance.open_tokens(self.geometry[number], scores)
         self.choices.append(choice)
-        self._wishes += ((joined[0] > choice.threshold).mean(1) if joined
-                         else self._asking[:, number - self._first])
+        if joined:
+            asked = (joined[0] > choice.threshold).mean(1).tolist()
+        else:
+            asked = [row[number - self._first] > self._threshold for row in self._logits]
+        self._wishes = [wish + more for wish, more in zip(self._wishes, asked)]
         return choice
 
     def choose(self, opened: Sequence[bool], logits: np.ndarray) -> list[Choice]:
@@ -366,5 +375,5 @@ class FrameGates:
         return Trace(
             [choice.gate for choice in self.choices], self.allowance.spent,
             [len(choice.cells) / len(choice.gate) for choice in self.choices],
-            (self._wishes / len(self.choices)).tolist(),
+            [wish / len(self.choices) for wish in self._wishes],
             [choice.cost for choice in self.choices])

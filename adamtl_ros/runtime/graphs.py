@@ -28,6 +28,9 @@ from adamtl_ros.runtime.preprocess import STD
 EPSILON = 1e-5
 """Of torch's LayerNorm and BatchNorm."""
 
+KINDS = ('blocks', 'tokens')
+"""Of controllers: those of a stage's blocks, and those of its tokens."""
+
 Node: TypeAlias = Any
 """An ov.Node, or an output of one."""
 
@@ -118,17 +121,18 @@ class Graphs:
             outputs['next'] = self._downsample(y, stage)
         return _model(outputs, [x], f'dense{stage}')
 
-    def policy(self, stage: int, kind: str, tasks: Sequence[int]) -> ov.Model:
+    def policy(
+            self, stage: int, kinds: Sequence[str] = KINDS, tasks: Sequence[int] | None = None
+    ) -> ov.Model:
         """
-        Return `x` (T, C) of a stage to the logits of its controllers.
+        Return `x` (T, C) of a stage to the logits of its controllers, of all k tasks or some.
 
-        kind: 'blocks', (k, blocks), or 'tokens', (k, cells, blocks or 1), which is also the name
-        of the output.  tasks: which k of the controllers.  `budget` float32 (1) is an input where
-        the configuration has it.
+        Outputs, as many as asked for: `blocks` (k, blocks), `tokens` (k, cells, blocks or 1).
+        `budget` float32 (1) is an input where the configuration has it.
         """
         x = self._tokens(stage)
-        inputs, logits = self._policy(x, stage, (kind,), tasks)
-        return _model(logits, [x, *inputs], f'{kind}{stage}')
+        inputs, logits = self._policy(x, stage, kinds, tasks)
+        return _model(logits, [x, *inputs], f'policy{stage}')
 
     def segment(self, stage: int, blocks: Sequence[int], whole: bool) -> ov.Model:
         """
@@ -278,7 +282,7 @@ class Graphs:
         return self._linear(_normalised(x), name + 'reduction', name + 'norm')
 
     def _policy(
-            self, x: Node, stage: int, kinds: Sequence[str] = ('blocks', 'tokens'),
+            self, x: Node, stage: int, kinds: Sequence[str] = KINDS,
             tasks: Sequence[int] | None = None) -> tuple[list[Node], dict[str, Node]]:
         """Return the controllers' inputs, and their logits, of some kinds and tasks (all)."""
         config = self.config

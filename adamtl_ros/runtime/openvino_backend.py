@@ -6,10 +6,12 @@ from array import array
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cache
+import os
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
+import openvino.opset13 as ops
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig
@@ -25,6 +27,9 @@ from adamtl_ros.runtime.graphs import gate_lists
 from adamtl_ros.runtime.graphs import Graphs
 
 Logits = dict[str, np.ndarray]
+
+ONE_POOL = 'EXCLUSIVE_ASYNC_REQUESTS'
+"""Option of OpenVINO's CPU plugin: all models on the same threads, whatever number was given."""
 
 KEPT = 4
 """Sets of tasks whose controllers stay compiled, where only those of enabled tasks run."""
@@ -45,6 +50,23 @@ def _tensor(values: np.ndarray) -> ov.Tensor:
     return ov.Tensor(values, shared_memory=True)
 
 
+def _one_pool(core: ov.Core, options: dict[str, object]) -> bool:
+    """
+    Return whether the graphs should run on the same threads.
+
+    Otherwise each has a pool of its own, and the threads take some 50 us to move to the next
+    graph's.  But that one pool has a thread for every processor: only where they would anyway.
+    """
+    x = ops.parameter([1], np.float32)
+    model = ov.Model([ops.result(ops.relu(x))], [x], 'probe')
+    threads = core.compile_model(model, 'CPU', options).get_property('INFERENCE_NUM_THREADS')
+    try:
+        core.compile_model(model, 'CPU', {**options, ONE_POOL: True})
+    except RuntimeError:
+        return False  # this release of OpenVINO does not have it
+    return threads == len(os.sched_getaffinity(0))
+
+
 class _Part:
     """A compiled graph; its outputs are tensors that each run fills anew."""
 
@@ -53,6 +75,7 @@ class _Part:
         self._outputs = {
             name: self._request.get_tensor(name)
             for port in model.outputs for name in port.names}
+        self._arrays = {name: tensor.data for name, tensor in self._outputs.items()}
         self._given: dict[str, ov.Tensor] = {}
 
     def infer(self, inputs: Mapping[str, ov.Tensor]) -> None:
@@ -65,8 +88,12 @@ class _Part:
         self._request.infer(share_outputs=True)
 
     def output(self, name: str) -> ov.Tensor:
-        """Return an output."""
+        """Return an output, to hand it over."""
         return self._outputs[name]
+
+    def array(self, name: str) -> np.ndarray:
+        """Return an output, to read it before the next run."""
+        return self._arrays[name]
 
 
 class OpenVinoBackend:
@@ -92,22 +119,25 @@ class OpenVinoBackend:
         self._lists = [
             [_GateLists(config, stage, block) for block in range(2)] * ((depth + 1) // 2)
             for stage, depth in enumerate(config.depths)]
-        self._options = {
+        self._core = core()
+        if precision == 'bf16' and 'BF16' not in self._core.get_property(
+                'CPU', 'OPTIMIZATION_CAPABILITIES'):
+            raise ValueError("precision 'bf16': this processor does not have it; choose f32")
+        self._options: dict[str, object] = {
             # A pinned thread waits for whatever else runs on its core, and all others for it.
             'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
             'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32'}
         if num_threads:
             self._options['INFERENCE_NUM_THREADS'] = num_threads
+        if _one_pool(self._core, self._options):
+            self._options[ONE_POOL] = True
         if cache is not None and _usable(cache):
             # OpenVINO names the files by content, and does without those it cannot write or read.
             self._options['CACHE_DIR'] = str(cache)
         self._budget: tuple[float | None, dict[str, ov.Tensor]] = None, {}
-        # Which blocks run whole, and which in part: as the graphs read it.
+        # Which blocks run whole, and which in part, and so many empty lists: as graphs read them.
         self._modes: dict[tuple[bool, ...], ov.Tensor] = {}
-        self._core = core()
-        if precision == 'bf16' and 'BF16' not in self._core.get_property(
-                'CPU', 'OPTIMIZATION_CAPABILITIES'):
-            raise ValueError("precision 'bf16': this processor does not have it; choose f32")
+        self._empty: dict[int, dict[str, ov.Tensor]] = {}
         graphs = Graphs(config, weights, int8.read(model) if precision == 'int8' else None)
         try:
             self._build(graphs)
@@ -119,6 +149,9 @@ class OpenVinoBackend:
     def _build(self, graphs: Graphs) -> None:
         config = self.config
         stages = range(len(config.depths))
+        # Filled with every frame: handing over another tensor takes longer.
+        self._pixels = np.empty((1, *config.input_size, 3), dtype=np.uint8)
+        self._image = _tensor(self._pixels)
         self._start = self._compile(graphs.stem(policy=False))
         self._dense = [self._compile(graphs.dense(stage)) for stage in stages]
         self._decoders = {task: self._compile(graphs.decoder(task)) for task in config.tasks}
@@ -127,6 +160,8 @@ class OpenVinoBackend:
         self._segments: dict[tuple[int, int], _Part] = {}
         whole = config.token_gates == 'stage'
         self._stem = self._compile(graphs.stem(policy=True)) if whole else self._start
+        self._policies = [
+            self._compile(graphs.policy(stage)) for stage in stages[1:]] if whole else []
         self._bridges = [self._compile(graphs.bridge(stage)) for stage in stages[:-1]]
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
@@ -149,7 +184,8 @@ class OpenVinoBackend:
 
     def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
         """Run every block on every token."""
-        self._start.infer({'pixels': _tensor(pixels[None])})
+        np.copyto(self._pixels[0], pixels)
+        self._start.infer({'pixels': self._image})
         x, taps = self._start.output('next'), []
         for part in self._dense:
             part.infer({'x': x})
@@ -169,49 +205,58 @@ class OpenVinoBackend:
         step = self._stage if config.token_gates == 'stage' else self._blocks
         known, taps = self._known(budget), []
         part = self._stem
-        part.infer({'pixels': _tensor(pixels[None]), **(known if part is not self._start else {})})
+        np.copyto(self._pixels[0], pixels)
+        part.infer({'pixels': self._image, **(known if part is not self._start else {})})
         x = part.output('next')
         for stage in range(len(config.depths)):
-            y, part = step(frame, stage, x, part, known, enabled)
-            x = y if stage + 1 == len(config.depths) else part.output('next')
+            y, after, part = step(frame, stage, x, part, known, enabled)
+            x = y if after is None else after
             taps.append(x if config.taps == 'merged' else y)
         return self._decode(taps, enabled), frame.trace()
 
     def _stage(
             self, frame: FrameGates, stage: int, x: ov.Tensor, before: _Part,
             known: Mapping[str, ov.Tensor], tasks: tuple[str, ...]
-    ) -> tuple[ov.Tensor, _Part]:
+    ) -> tuple[ov.Tensor, ov.Tensor | None, _Part]:
         """
         Run a stage whose gates are all decided at its entry.
 
-        before: what gave x, and the policy's logits.  Returns the stage's tokens, and what gave
-        those of the next one, if there is one.
+        before: what gave the policy's logits.  Returns the stage's tokens, those of the next one,
+        if there is one, and what gave the logits for it.
         """
-        blocks, tokens = before.output('blocks').data, before.output('tokens').data
+        blocks, tokens = before.array('blocks'), before.array('tokens')
         if self.config.all_controllers and tasks != self.config.tasks:
             read = [self.config.tasks.index(task) for task in tasks]
             blocks, tokens = blocks[read], tokens[read]
         choices = frame.choose(frame.open_stage(stage, blocks), tokens)
         last = stage + 1 == len(self.config.depths)
-        if any(choice.cells for choice in choices):
+        if all(choice.whole for choice in choices):
+            # Nothing branches then.
+            part = self._dense[stage]
+            part.infer({'x': x})
+            if last:
+                return part.output('y'), None, before
+            after = part.output('next')
+            self._policies[stage].infer({'x': after, **known})
+            return part.output('y'), after, self._policies[stage]
+        if any(choice.cost for choice in choices):
             part = self._segments[stage, 0]
             part.infer({'x': x, **self._gates(stage, 0, choices), **({} if last else known)})
-            return part.output('y'), part
-        if last:
-            return x, before
-        part = self._bridges[stage]
-        part.infer({'x': x, **known})
-        return x, part
+            x = part.output('y')
+        elif not last:
+            part = self._bridges[stage]
+            part.infer({'x': x, **known})
+        return (x, None, before) if last else (x, part.output('next'), part)
 
     def _blocks(
             self, frame: FrameGates, stage: int, x: ov.Tensor, before: _Part,
             known: Mapping[str, ov.Tensor], tasks: tuple[str, ...]
-    ) -> tuple[ov.Tensor, _Part]:
+    ) -> tuple[ov.Tensor, ov.Tensor | None, _Part]:
         """Run a stage whose gates are decided before every block; see `_stage`."""
         def logits(kind: str) -> np.ndarray:
             part = controllers[kind, stage]
             part.infer({'x': x, **known})
-            return part.output(kind).data
+            return part.array(kind)
 
         controllers = self._looking(tasks)
         for block, runs in enumerate(frame.open_stage(stage, logits('blocks'))):
@@ -219,14 +264,14 @@ class OpenVinoBackend:
                 frame.close()
                 continue
             choice = frame.open_tokens(lambda: logits('tokens')[..., 0])
-            if choice.cells:
+            if choice.cost:
                 part = self._segments[stage, block]
                 part.infer({'x': x, **self._gates(stage, block, [choice])})
                 x = part.output('y')
         if stage + 1 == len(self.config.depths):
-            return x, before
+            return x, None, before
         self._bridges[stage].infer({'x': x})
-        return x, self._bridges[stage]
+        return x, self._bridges[stage].output('next'), before
 
     def _looking(self, tasks: tuple[str, ...]) -> dict[tuple[str, int], _Part]:
         """Return the controllers of these tasks, compiled when they are first asked for."""
@@ -237,7 +282,7 @@ class OpenVinoBackend:
             if self.config.policy != 'task_aware':
                 chosen = [0]
             self._controllers[tasks] = {
-                (kind, stage): self._compile(self._policy.policy(stage, kind, chosen))
+                (kind, stage): self._compile(self._policy.policy(stage, (kind,), chosen))
                 for kind in ('blocks', 'tokens') for stage in range(len(self.config.depths))}
         return self._controllers[tasks]
 
@@ -250,16 +295,22 @@ class OpenVinoBackend:
     def _gates(
             self, stage: int, block: int, choices: Sequence[Choice]) -> dict[str, ov.Tensor]:
         """Return what the graph of blocks reads for these gates; block: the first of them."""
-        modes = (*(choice.whole for choice in choices),
-                 *(0 < len(choice.cells) < len(choice.gate) for choice in choices))
+        whole = tuple(choice.whole for choice in choices)
+        partial = tuple(choice.partial for choice in choices)
+        modes = whole + partial
         if modes not in self._modes:
             self._modes[modes] = _tensor(np.array(modes))
-        parts = [part for choice, lists in zip(choices, self._lists[stage][block:])
+        lists = [part for choice, lists in zip(choices, self._lists[stage][block:])
                  for part in lists.of(choice)]
-        gates = {'modes': self._modes[modes], 'gates': _indices(b''.join(parts))}
-        if len(parts) > 1:
-            gates['lengths'] = _indices(array('i', [len(part) // 4 for part in parts]))
-        return gates
+        if not any(partial) and len(lists) in self._empty:
+            gates = self._empty[len(lists)]
+        else:
+            gates = {'gates': _indices(b''.join(lists))}
+            if len(lists) > 1:
+                gates['lengths'] = _indices(array('i', [len(part) // 4 for part in lists]))
+            if not any(partial):
+                self._empty[len(lists)] = gates
+        return {'modes': self._modes[modes], **gates}
 
     def _decode(self, taps: Sequence[ov.Tensor], tasks: Sequence[str]) -> Logits:
         logits = {}
@@ -288,7 +339,7 @@ class _GateLists:
         self._none = [b''] * len(names)
         self._rows = _bytes(order)
         self._numbers = _bytes(np.arange(len(order)))
-        self._tokens = [_bytes(places)]
+        self._places = places.astype(np.int32)
         if self._skips:
             # Cells lie in their windows in few ways; a window's place is known when it runs.
             ways, way = np.unique(places % order.shape[1], axis=0, return_inverse=True)
@@ -300,7 +351,7 @@ class _GateLists:
         if choice.whole:
             return self._none
         if not self._skips:
-            return [b''.join([self._tokens[0][cell] for cell in choice.cells])]
+            return [self._places[choice.cells].tobytes()]
         lists = [b''.join([self._rows[window] for window in choice.windows])]
         if self._masked:
             lists.append(b''.join([self._numbers[window] for window in choice.windows]))
