@@ -28,7 +28,7 @@ from adamtl_ros.runtime.openvino_backend import core
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.sources import open_source
 
-FLOAT = r'encoder\.stem\..*|decoders\..*\.head'
+FLOAT = r'encoder\.stem\..*|decoders\..*\.(head|segment\.3)'
 """The layers that stay in float unless told otherwise."""
 _PASSED = {'Reshape', 'Transpose', 'Gather', 'Squeeze', 'Unsqueeze'}
 """Operations that move values without changing them: a range before them is one after them."""

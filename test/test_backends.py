@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The OpenVINO backend against torch, on random weights; and what it may need."""
 
+from itertools import combinations
 from itertools import islice
+import os
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ import pytest
 ov = pytest.importorskip('openvino', reason="pip install 'adamtl_ros[openvino]'")
 
 from adamtl_ros.network import checkpoint  # noqa: E402
+from adamtl_ros.runtime import openvino_backend  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from adamtl_ros.runtime.openvino_backend import OpenVinoBackend  # noqa: E402
 from adamtl_ros.runtime.settings import Settings  # noqa: E402
@@ -77,6 +80,19 @@ def test_whole_and_gathered_stages_agree_with_torch(pair):
     close(one, other)
 
 
+def test_any_set_of_tasks_agrees_with_torch(pair):
+    """The controllers of more sets than stay compiled, and of the first one again."""
+    config = pair[0].config
+    image = pixels(config.input_size)
+    sets = list(combinations(config.tasks, 2))[:openvino_backend.KEPT + 1]
+    for tasks in (*sets, sets[0]):
+        (one, trace), (other, wanted) = (
+            backend.adaptive(image, tasks, 0.6, {}) for backend in pair)
+        assert trace.macs == wanted.macs
+        assert trace.task_fraction == pytest.approx(wanted.task_fraction)
+        close(one, other)
+
+
 def test_the_same_frame_gives_the_same_bits(pair):
     backend, image = pair[0], pixels(pair[0].config.input_size)
     first, _ = backend.adaptive(image, backend.config.tasks, 0.6, {})
@@ -133,6 +149,28 @@ def test_a_cache_that_another_process_writes_is_done_without(tmp_path, monkeypat
     close(found, expected)
 
 
+def test_the_one_pool_of_threads_is_left_where_it_cannot_be_used(tmp_path, monkeypatch):
+    path = tmp_path / 'small.safetensors'
+    checkpoint.save(path, random_network('small'))
+    image, compile_model = pixels((112, 112)), ov.Core.compile_model
+    expected = OpenVinoBackend(str(path)).dense(image, ('semseg',))[0]
+    given = []
+
+    def without(core, model, device, options):
+        given.append(dict(options))
+        if not_known and openvino_backend.ONE_POOL in options:
+            raise RuntimeError('Unsupported property')
+        return compile_model(core, model, device, options)
+
+    monkeypatch.setattr(ov.Core, 'compile_model', without)
+    for not_known, threads in ((True, 0), (False, 1)):
+        found = OpenVinoBackend(str(path), num_threads=threads).dense(image, ('semseg',))[0]
+        close(found, expected)
+        # Its threads are as many as there are processors, whatever was asked for.
+        pooled = threads == len(os.sched_getaffinity(0)) and not not_known
+        assert (openvino_backend.ONE_POOL in given[-1]) == pooled
+
+
 def test_signals_are_survived_after_another_thread_let_it_go(tmp_path):
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))
@@ -156,9 +194,11 @@ def test_compiled_models_are_kept(tmp_path):
     checkpoint.save(path, random_network('small'))
     image = pixels((112, 112))
     first = OpenVinoBackend(str(path), cache=tmp_path / 'cache')
+    first.adaptive(image, ('semseg',), 0.6, {})
     kept = sorted(file.name for file in (tmp_path / 'cache').iterdir())
     assert kept
     second = OpenVinoBackend(str(path), cache=tmp_path / 'cache')
+    second.adaptive(image, ('semseg',), 0.6, {})
     assert kept == sorted(file.name for file in (tmp_path / 'cache').iterdir())
     close(first.dense(image, ('semseg',))[0], second.dense(image, ('semseg',))[0])
     # Other weights are another content.

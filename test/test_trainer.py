@@ -288,6 +288,7 @@ def test_gains_teach_which_gates_to_open(settings):
         gain_loss(network, network.forward_policy(
             torch.randn(1, 3, 48, 64), budgets[:1], tasks, measured=True), budgets[:1], tasks)
     routing.tokens = [part.detach().requires_grad_() for part in routing.tokens]
+    routing.blocks = [part.detach().requires_grad_() for part in routing.blocks]
     gain_loss(network, routing, budgets, tasks).backward()
     push = torch.cat([part.grad.sum(1) for part in routing.tokens], 1)
     worth = torch.cat([
@@ -298,6 +299,16 @@ def test_gains_teach_which_gates_to_open(settings):
         assert len(opened) and len(closed) and opened.min() > closed.max()
     # The larger budget wants more gates open.
     assert (push[1] < 0).sum() > (push[0] < 0).sum()
+    # A block is worth what its cells are, together.
+    push = torch.cat([part.grad.sum(1) for part in routing.blocks], 1)
+    worth = torch.stack([
+        -gate.grad.sum(1) / g.cost.dense for gate, g in zip(routing.gates, network.geometry)], 1)
+    for row in range(2):
+        opened, closed = worth[row][push[row] < 0], worth[row][push[row] > 0]
+        # The one at the border may be either.
+        assert len(opened) + len(closed) >= len(worth[row]) - 1
+        assert not len(opened) or not len(closed) or opened.min() > closed.max()
+    assert (push[0] > 0).any() and (push[1] < 0).any()
 
 
 def test_efficiency_objective(settings):

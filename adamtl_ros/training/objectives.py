@@ -13,9 +13,6 @@ from adamtl_ros.network.network import TEMPERATURE
 OUTLIER = 4.0
 """No gate counts more than so many average ones: a few have gains far from all others."""
 
-WANTED_SHARE = 0.5
-"""A block is worth opening where at least so many of its gates are."""
-
 
 def gain_loss(
         network: AdaMTL, routing: Routing, budgets: Tensor, tasks: tuple[str, ...]) -> Tensor:
@@ -23,38 +20,47 @@ def gain_loss(
     Return the loss of the policy's logits against the gates that are worth their cost.
 
     The negative gradient of the loss to a gate is, to first order, what opening it gains or
-    closing it loses.  A gate should be open where its gain per MAC is among the best that the
-    budget can pay for; a mistake counts as much as the gain it costs.
+    closing it loses; a block's is the sum of its gates'.  A gate should be open where its gain per
+    MAC is among the best that the budget can pay for, and so should a block among the blocks; a
+    mistake counts as much as the gain it costs.
 
     routing: of `forward_policy(measured=True)`, after the backward pass of the loss that counts.
     budgets: (B,).
     """
     cost = network.cost
+    gains = [-_gradient(gate) for gate in routing.gates]
     prices = [geometry.cost.dense / geometry.cells for geometry in network.geometry]
-    worth = torch.cat([
-        -_gradient(gate) / price for gate, price in zip(routing.gates, prices)], 1)
-    price = torch.cat([
-        torch.full_like(gate[0], price) for gate, price in zip(routing.gates, prices)])
     dense = cost.dense(tasks)
     blocks = sum(block.dense for block in cost.blocks)
     controllers = cost.controllers(tasks) * (
         sum(cost.stage_controller)
         + sum(cost.token_controller[block.stage] for block in cost.blocks))
     # Of the blocks' own cost, what the budget leaves when all else has been paid for.
-    share = (((budgets.to(worth.device) - 1) * dense - controllers) / blocks + 1).clamp(0, 1)
+    share = (((budgets.to(gains[0].device) - 1) * dense - controllers) / blocks + 1).clamp(0, 1)
+    loss = torch.zeros((), device=gains[0].device)
+    for logits, gain, price in (
+            (routing.tokens, torch.cat(gains, 1), torch.cat([
+                torch.full_like(gain[0], price) for gain, price in zip(gains, prices)])),
+            (routing.blocks, torch.stack([gain.sum(1) for gain in gains], 1), torch.tensor(
+                [float(block.dense) for block in cost.blocks], device=gains[0].device))):
+        target, weight = _worthwhile(gain / price, price, share)
+        loss = loss + functional.binary_cross_entropy_with_logits(
+            torch.cat([part.amax(1) for part in logits], 1), target, weight)
+    return loss
+
+
+def _worthwhile(worth: Tensor, price: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Return which gates are the best that can be paid, as 0 and 1, and how much each matters.
+
+    worth: (B, n), gain per MAC.  price: (n,) in MACs.  share: (B,) of all prices that is paid.
+    """
     order = worth.argsort(1, descending=True)
     paid = price[order].cumsum(1) <= share[:, None] * price.sum()
     last = paid.sum(1, keepdim=True).clamp(max=worth.shape[1] - 1)
     margin = worth - worth.gather(1, order.gather(1, last))
-    target = (margin > 0).float()
     weight = margin.abs() / margin.abs().mean(1, keepdim=True).clamp(min=1e-20)
-    tokens = functional.binary_cross_entropy_with_logits(
-        torch.cat([logits.amax(1) for logits in routing.tokens], 1), target,
-        weight.clamp(max=OUTLIER))
-    parts = target.split([gate.shape[1] for gate in routing.gates], 1)
-    wanted = torch.stack([part.mean(1) for part in parts], 1) >= WANTED_SHARE
-    return tokens + functional.binary_cross_entropy_with_logits(
-        torch.cat([logits.amax(1) for logits in routing.blocks], 1), wanted.float())
+    return (margin > 0).float(), weight.clamp(max=OUTLIER)
 
 
 def _gradient(gate: Tensor) -> Tensor:
