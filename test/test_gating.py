@@ -62,7 +62,7 @@ def walk(tasks, budget, seed, weights=None) -> FrameGates:
 
 
 @given(strategies.integers(0, 1000), strategies.floats(0.3, 1.0))
-def test_blocks_run_whole_but_for_the_last_that_is_paid_in_part(seed, budget):
+def test_blocks_run_whole_but_for_one_that_is_paid_in_part(seed, budget):
     frame = walk(CONFIG.tasks, budget, seed)
     trace = frame.trace()
     assert abs(trace.macs / COST.dense(CONFIG.tasks) - budget) < 0.02

@@ -23,7 +23,7 @@ from adamtl_ros.tasks import TASKS
 from adamtl_ros.training import batches
 from adamtl_ros.training import train
 from adamtl_ros.training.config import read_config
-from adamtl_ros.training.losses import distillation_loss
+from adamtl_ros.training.losses import distances
 from adamtl_ros.training.losses import normals_of
 from adamtl_ros.training.losses import paper_loss
 from adamtl_ros.training.objectives import efficiency_loss
@@ -284,12 +284,14 @@ def test_gains_teach_which_gates_to_open(settings):
         torch.randn(2, 3, 48, 64), budgets, tasks, 0.0, measured=True)
     for gate in routing.gates:
         gate.grad = torch.randn_like(gate)
+    gains = torch.randn(2, len(network.geometry))
     with pytest.raises(ValueError, match='backward'):
         gain_loss(network, network.forward_policy(
-            torch.randn(1, 3, 48, 64), budgets[:1], tasks, measured=True), budgets[:1], tasks)
+            torch.randn(1, 3, 48, 64), budgets[:1], tasks, measured=True),
+            gains[:1], budgets[:1], tasks)
     routing.tokens = [part.detach().requires_grad_() for part in routing.tokens]
     routing.blocks = [part.detach().requires_grad_() for part in routing.blocks]
-    gain_loss(network, routing, budgets, tasks).backward()
+    gain_loss(network, routing, gains, budgets, tasks).backward()
     push = torch.cat([part.grad.sum(1) for part in routing.tokens], 1)
     worth = torch.cat([
         -gate.grad / (g.cost.dense / gate.shape[1])
@@ -299,16 +301,43 @@ def test_gains_teach_which_gates_to_open(settings):
         assert len(opened) and len(closed) and opened.min() > closed.max()
     # The larger budget wants more gates open.
     assert (push[1] < 0).sum() > (push[0] < 0).sum()
-    # A block is worth what its cells are, together.
+    # A block is worth what was measured.
     push = torch.cat([part.grad.sum(1) for part in routing.blocks], 1)
-    worth = torch.stack([
-        -gate.grad.sum(1) / g.cost.dense for gate, g in zip(routing.gates, network.geometry)], 1)
+    worth = gains / torch.tensor([float(g.cost.dense) for g in network.geometry])
     for row in range(2):
         opened, closed = worth[row][push[row] < 0], worth[row][push[row] > 0]
         # The one at the border may be either.
         assert len(opened) + len(closed) >= len(worth[row]) - 1
         assert not len(opened) or not len(closed) or opened.min() > closed.max()
     assert (push[0] > 0).any() and (push[1] < 0).any()
+
+
+def test_the_gain_of_a_block_is_what_is_lost_without_it(settings):
+    trainer = train.Trainer(read_config([settings]))
+    network, image = trainer.network, torch.randn(2, 3, 48, 64)
+    tasks = network.config.tasks
+    for module in network.modules():
+        if isinstance(module, torch.nn.Linear):
+            torch.nn.init.normal_(module.weight, std=module.in_features ** -0.5)
+    gates = [torch.ones(2, geometry.cells) for geometry in network.geometry]
+    # In the second frame the first block is closed.
+    gates[0][1] = 0
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    gains = trainer._block_gains(image, tasks, gates)
+    assert gains.shape == (2, len(gates)) and network.training
+    assert all((network.state_dict()[name] == value).all() for name, value in before.items())
+    # With all others open, a block brings back all that is missing.
+    network.eval()
+    with torch.no_grad():
+        dense = network(image)
+        for block in range(len(gates)):
+            closed = [torch.ones_like(gate) for gate in gates]
+            closed[block].zero_()
+            lost = distances(network(image, tasks, closed), dense)
+            assert float(gains[0, block]) == pytest.approx(float(lost[0]), rel=1e-3)
+            if block == 0:
+                assert float(gains[1, 0]) == pytest.approx(float(lost[1]), rel=1e-3)
+    assert (gains[0] > 0).all()
 
 
 def test_efficiency_objective(settings):
@@ -352,11 +381,11 @@ def test_distance_to_a_teacher_is_zero_for_the_teacher():
     outputs = {
         task: torch.randn(1, record.channels, 4, 4, generator=generator)
         for task, record in TASKS.items()}
-    assert float(distillation_loss(outputs, outputs)) == pytest.approx(0, abs=1e-5)
+    assert float(distances(outputs, outputs).max()) == pytest.approx(0, abs=1e-5)
     for task in TASKS:
         other = {**outputs, task: outputs[task] + torch.randn(
             outputs[task].shape, generator=generator)}
-        assert float(distillation_loss(other, outputs)) > 0.05, task
+        assert float(distances(other, outputs).min()) > 0.05, task
 
 
 def test_settings_are_kept_with_the_weights(settings, tmp_path):

@@ -8,9 +8,10 @@ within the requested budget; where it cannot, the gates are taken in the order o
 until the allowance is used up.  So the result depends on nothing but frame and settings, any
 network keeps any budget, and a policy that was trained for its budget decides by itself.
 
-Under a budget an open block runs whole, but for the last ones that are only paid in part: a few
-whole blocks take less time than the same MACs in parts of many, whose weights and activations are
-fetched for a few tokens as for all, and, with the same weights, are the more accurate.
+Under a budget open blocks run whole, but for one that what remains pays in part: a few whole
+blocks take less time than the same MACs in parts of many, whose weights and activations are
+fetched for a few tokens as for all, and, with the same weights, are the more accurate.  It lies
+in the last stage but one, where that can be: in the last there are few tokens and many weights.
 """
 
 from collections.abc import Callable
@@ -32,6 +33,9 @@ from adamtl_ros.network.windows import window_tokens
 
 FREEDOM = 0.7
 """How far one stage may depart from the share that remains for all (share of its cost)."""
+
+SLACK = 0.13
+"""A block that lacks no more than this share of its cost runs whole; so little opens no block."""
 
 Gates = list[np.ndarray]
 """For each block, bool (cells): which cells run; all False is a closed block."""
@@ -106,8 +110,10 @@ class BlockGeometry:
         """
         Open the best cells, as many as come nearest to the MACs allowed.
 
-        scores: of each cell.  allowed: None opens those whose score is positive.
+        scores: of each cell.  allowed: inf opens all, None those whose score is positive.
         """
+        if allowed == math.inf:
+            return self.whole
         if self.window_of is None:
             return self._choose_cells(scores, allowed)
         # Plain Python: after a run of the network nothing of NumPy is left in the caches, and a
@@ -210,10 +216,11 @@ class Allowance:
             self.least.append(self._controller(stage) + block.gated(
                 1 if windows else block.windows, cell[0] * cell[1]))
         # Of all blocks not yet decided.
-        self.left = sum(
-            depth * full for depth, full in zip(model.config.depths, self.full))
-        # Blocks of the present stage that were opened and still have to choose their tokens.
-        self.waiting = 0
+        self.left = float(sum(
+            depth * full for depth, full in zip(model.config.depths, self.full)))
+        # Of the blocks of the present stage that were opened, and still have to choose their
+        # tokens: what they are to cost.
+        self.planned: list[float] = []
 
     def _controller(self, stage: int) -> int:
         return self.controllers * self.model.token_controller[stage]
@@ -223,49 +230,56 @@ class Allowance:
         full, blocks = self.full[stage], len(scores)
         whole = full * blocks
         later = self.left - whole
-        need = max(self.low - later, whole * (self.low / self.left - FREEDOM))
-        limit = min(self.high, whole * (self.high / self.left + FREEDOM))
-        count = sum(score > 0 for score in scores)
+        need = max(self.low - later, whole * (self.low / self.left - FREEDOM)) / full
+        limit = min(self.high, whole * (self.high / self.left + FREEDOM)) / full
+        order = sorted(range(blocks), key=scores.__getitem__, reverse=True)
+        count, part = sum(score > 0 for score in scores), 0.0
         if self.high < math.inf:
-            count = min(count, max(int(limit / full), 0))
-            count = min(max(count, math.ceil(need / full)), blocks)
-        best = sorted(range(blocks), key=scores.__getitem__, reverse=True)[:count]
-        self.left = later + full * count
-        self.waiting = count
-        return [block in best for block in range(blocks)]
+            stages = len(self.full) - stage - 1
+            slack = 0.0 if stages else SLACK
+            count = min(count, max(int(limit + slack), 0))
+            count = min(max(count, int(need) if stages == 1 else math.ceil(need - slack)), blocks)
+            if stages == 1 and count < blocks:
+                part = self._part(stage, self.high - full * count, later)
+        costs = dict.fromkeys(order[:count], float(full))
+        if part:
+            costs[order[count]] = part
+        self.planned = [costs[block] for block in range(blocks) if block in costs]
+        self.left = later + sum(self.planned)
+        return [block in costs for block in range(blocks)]
 
-    def open_tokens(
-            self, geometry: BlockGeometry, scores: Callable[[], np.ndarray]) -> Choice:
-        """
-        Decide the token gates of the next open block.
+    def _part(self, stage: int, rest: float, later: float) -> float:
+        """Return what to spend on one more block, so that whole ones of the next stage fit."""
+        unit = self.full[stage + 1]
+        part = rest - later if rest > later else max(rest, 0.0) % unit
+        return 0.0 if part < SLACK * self.full[stage] or (
+            rest <= later and unit - part < SLACK * unit) else part
 
-        scores: gives that of each cell; not called where the whole block is paid: no controller
-        needs to look then.
+    def offer(self, stage: int) -> float | None:
         """
-        stage = geometry.cost.stage
-        full, controller = self.full[stage], self._controller(stage)
-        later = self.left - full
-        self.waiting -= 1
-        choice, allowed = None, None
-        if self.high < math.inf:
-            paid = max(self.low - later, min(self.high - self.waiting * full, full))
-            if not self.waiting and later and (
-                    0 < self.high - paid < min(self.least[stage + 1:])):
-                # Too little would be left to open any later block: it is of more use here.
-                paid = self.high
-            if paid >= full:
-                choice = geometry.whole
-            allowed = paid - controller
-        if choice is None:
-            choice = geometry.choose(scores(), allowed)
-            spent = choice.cost + controller
-        else:
-            spent = choice.cost
-        self.low -= spent
-        self.high -= spent
-        self.spent += spent
-        self.left = later
-        return choice
+        Return how many MACs the next open block may cost: inf for all of it.
+
+        None leaves that to the policy.
+        """
+        planned = self.planned.pop(0)
+        self.left -= planned
+        if self.high == math.inf:
+            return None
+        paid = max(self.low - self.left, min(self.high - sum(self.planned), planned))
+        if not self.planned and self.left and (
+                0 < self.high - paid < min(self.least[stage + 1:])):
+            # Too little would be left to open any later block: it is of more use here.
+            paid = self.high
+        if paid >= (1 - SLACK) * self.full[stage]:
+            return math.inf
+        return paid - self._controller(stage)
+
+    def spend(self, stage: int, choice: Choice, offered: float | None) -> None:
+        """Take note of what was chosen; where all was offered no controller had to look."""
+        cost = choice.cost + (0 if offered == math.inf else self._controller(stage))
+        self.low -= cost
+        self.high -= cost
+        self.spent += cost
 
 
 def block_geometries(config: NetworkConfig, cost: CostModel) -> list[BlockGeometry]:
@@ -337,19 +351,19 @@ class FrameGates:
 
         logits: gives those of its cells, (tasks, cells); not called where all of them run.
         """
-        joined: list[np.ndarray] = []
-
-        def scores() -> np.ndarray:
-            joined.append(logits() if self._bonus is None else logits() + self._bonus)
-            return joined[0].max(0)
-
         number = len(self.choices)
-        choice = self.allowance.open_tokens(self.geometry[number], scores)
-        self.choices.append(choice)
-        if joined:
-            asked = (joined[0] > choice.threshold).mean(1).tolist()
-        else:
+        geometry = self.geometry[number]
+        stage = geometry.cost.stage
+        offered = self.allowance.offer(stage)
+        if offered == math.inf:
+            choice = geometry.whole
             asked = [row[number - self._first] > self._threshold for row in self._logits]
+        else:
+            each = logits() if self._bonus is None else logits() + self._bonus
+            choice = geometry.choose(each.max(0), offered)
+            asked = (each > choice.threshold).mean(1).tolist()
+        self.allowance.spend(stage, choice, offered)
+        self.choices.append(choice)
         self._wishes = [wish + more for wish, more in zip(self._wishes, asked)]
         return choice
 

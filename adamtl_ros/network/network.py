@@ -196,7 +196,9 @@ class AdaMTL(nn.Module):
                 thresholds = np.zeros((len(keys), 1), dtype=np.float32)
                 for row, allowance in enumerate(allowances):
                     if ranked[row, position]:
-                        choice = allowance.open_tokens(geometry, partial(keys.__getitem__, row))
+                        offered = allowance.offer(number)
+                        choice = geometry.choose(keys[row], offered)
+                        allowance.spend(number, choice, offered)
                         hard[row] = choice.gate
                         # A block that runs whatever its logits are has no threshold.
                         thresholds[row] = max(choice.threshold, keys[row].min() - 1.0)

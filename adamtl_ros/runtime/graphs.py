@@ -134,15 +134,17 @@ class Graphs:
         inputs, logits = self._policy(x, stage, kinds, tasks)
         return _model(logits, [x, *inputs], f'policy{stage}')
 
-    def segment(self, stage: int, blocks: Sequence[int], whole: bool) -> ov.Model:
+    def segment(
+            self, stage: int, blocks: Sequence[int], whole: bool, policy: bool = False
+    ) -> ov.Model:
         """
         Return the graph of some blocks of a stage: `x` (T, C) to `y` (T, C).
 
         `gates` int32 are the lists that `gate_lists` names, of one block after the other, empty
         for a block that runs whole or not at all; `lengths` int32, theirs, is an input where there
         is more than one.  `modes` bool: first which blocks run whole, then which run in part.
-        whole: the blocks are the whole stage: what lies between it and the next follows, as
-        `bridge` gives it.
+        whole: the blocks are the whole stage: `next` follows, the next one's tokens, and with
+        policy its logits, too.
         """
         x = y = self._tokens(stage)
         gates, modes = _input((-1,), np.int32, 'gates'), _input((2 * len(blocks),), bool, 'modes')
@@ -161,7 +163,7 @@ class Graphs:
                 mode[len(blocks) + number])
         outputs = {'y': y}
         if whole:
-            more, following = self._bridge(y, stage)
+            more, following = self._bridge(y, stage, policy)
             inputs += more
             outputs.update(following)
         return _model(outputs, inputs, f'stage{stage}.{blocks[0]}')
@@ -187,19 +189,18 @@ class Graphs:
         And to its logits, as of `policy`, where token gates are decided at a stage's entry.
         """
         x = self._tokens(stage)
-        inputs, outputs = self._bridge(x, stage)
+        inputs, outputs = self._bridge(x, stage, self.config.token_gates == 'stage')
         return _model(outputs, [x, *inputs], f'bridge{stage}')
 
     def _tokens(self, stage: int) -> Node:
         return _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
 
-    def _bridge(self, x: Node, stage: int) -> tuple[list[Node], dict[str, Node]]:
+    def _bridge(
+            self, x: Node, stage: int, policy: bool) -> tuple[list[Node], dict[str, Node]]:
         if stage + 1 == len(self.config.depths):
             return [], {}
         after = self._downsample(x, stage)
-        if self.config.token_gates == 'block':
-            return [], {'next': after}
-        inputs, logits = self._policy(after, stage + 1)
+        inputs, logits = self._policy(after, stage + 1) if policy else ([], {})
         return inputs, {'next': after, **logits}
 
     def _stem(self, pixels: Node) -> Node:

@@ -153,7 +153,9 @@ class OpenVinoBackend:
         self._pixels = np.empty((1, *config.input_size, 3), dtype=np.uint8)
         self._image = _tensor(self._pixels)
         self._start = self._compile(graphs.stem(policy=False))
-        self._dense = [self._compile(graphs.dense(stage)) for stage in stages]
+        shares = [config.policy != 'none' and self._shares(stage) for stage in stages]
+        self._dense = {
+            stage: self._compile(graphs.dense(stage)) for stage in stages if not shares[stage]}
         self._decoders = {task: self._compile(graphs.decoder(task)) for task in config.tasks}
         if config.policy == 'none':
             return
@@ -166,11 +168,37 @@ class OpenVinoBackend:
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
             for run in runs:
-                self._segments[stage, run[0]] = self._compile(graphs.segment(stage, run, whole))
+                self._segments[stage, run[0]] = self._compile(
+                    graphs.segment(stage, run, whole, not shares[stage]))
+        # Gates of a whole stage.
+        self._open = [self._gates(stage, 0, [
+            geometry.whole for geometry in self._geometry if geometry.cost.stage == stage])
+            for stage in stages]
         # Where the policy looks before every block: its controllers for the tasks of late.
         self._controllers: dict[tuple[str, ...], dict[tuple[str, int], _Part]] = {}
         self._policy = Graphs(config, {} if whole else {
             name: value for name, value in graphs.weights.items() if name.startswith('policy.')})
+
+    def _shares(self, stage: int) -> bool:
+        """
+        Return whether a stage runs in one graph, whole or not, so that its weights lie there once.
+
+        A map is copied in and out of every block that branches. Early stages have large maps and
+        few weights: they have a graph without branches beside it.
+        """
+        config = self.config
+        height, width = config.resolution(stage)
+        return config.token_gates == 'stage' and height * width < 6 * config.width(stage)
+
+    def _whole(self, stage: int, x: ov.Tensor) -> '_Part':
+        """Run a whole stage."""
+        part = self._dense.get(stage)
+        if part is None:
+            part = self._segments[stage, 0]
+            part.infer({'x': x, **self._open[stage]})
+        else:
+            part.infer({'x': x})
+        return part
 
     def _compile(self, model: ov.Model) -> '_Part':
         try:
@@ -187,10 +215,11 @@ class OpenVinoBackend:
         np.copyto(self._pixels[0], pixels)
         self._start.infer({'pixels': self._image})
         x, taps = self._start.output('next'), []
-        for part in self._dense:
-            part.infer({'x': x})
+        last = len(self.config.depths) - 1
+        for stage in range(last + 1):
+            part = self._whole(stage, x)
             y = part.output('y')
-            x = y if part is self._dense[-1] else part.output('next')
+            x = y if stage == last else part.output('next')
             taps.append(x if self.config.taps == 'merged' else y)
         gates = [np.ones(each.cells, dtype=bool) for each in self._geometry]
         trace = Trace(gates, self._cost.dense(tasks), [1.0] * len(gates))
@@ -230,23 +259,24 @@ class OpenVinoBackend:
             blocks, tokens = blocks[read], tokens[read]
         choices = frame.choose(frame.open_stage(stage, blocks), tokens)
         last = stage + 1 == len(self.config.depths)
+        looked = stage in self._dense
         if all(choice.whole for choice in choices):
-            # Nothing branches then.
-            part = self._dense[stage]
-            part.infer({'x': x})
-            if last:
-                return part.output('y'), None, before
-            after = part.output('next')
-            self._policies[stage].infer({'x': after, **known})
-            return part.output('y'), after, self._policies[stage]
-        if any(choice.cost for choice in choices):
+            part, looked = self._whole(stage, x), False
+            x = part.output('y')
+        elif any(choice.cost for choice in choices):
             part = self._segments[stage, 0]
-            part.infer({'x': x, **self._gates(stage, 0, choices), **({} if last else known)})
+            part.infer({'x': x, **self._gates(stage, 0, choices), **(known if looked else {})})
             x = part.output('y')
         elif not last:
-            part = self._bridges[stage]
+            part, looked = self._bridges[stage], True
             part.infer({'x': x, **known})
-        return (x, None, before) if last else (x, part.output('next'), part)
+        if last:
+            return x, None, before
+        after = part.output('next')
+        if not looked:
+            part = self._policies[stage]
+            part.infer({'x': after, **known})
+        return x, after, part
 
     def _blocks(
             self, frame: FrameGates, stage: int, x: ov.Tensor, before: _Part,

@@ -119,9 +119,9 @@ def total_loss(
     return total, {task: float(value.detach()) for task, value in losses.items()}
 
 
-def distillation_loss(outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+def distances(outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
     """
-    Return the weighted sum, over the tasks, of how far outputs are from those of a teacher.
+    Return (B,), the weighted sum, over the tasks, of how far outputs are from those of a teacher.
 
     Both (B, channels, H, W).  Kullback-Leibler divergence for classes and maps, 1 - cosine for
     normals, absolute difference for depth.
@@ -143,5 +143,5 @@ def distillation_loss(outputs: Mapping[str, Tensor], teacher: Mapping[str, Tenso
             loss = 1 - functional.cosine_similarity(value, goal, 1)
         else:
             loss = (value - goal).abs()
-        losses.append(WEIGHTS['plain'][task] * loss.mean())
-    return torch.stack(losses).sum()
+        losses.append(WEIGHTS['plain'][task] * loss.flatten(1).mean(1))
+    return torch.stack(losses).sum(0)

@@ -15,17 +15,18 @@ OUTLIER = 4.0
 
 
 def gain_loss(
-        network: AdaMTL, routing: Routing, budgets: Tensor, tasks: tuple[str, ...]) -> Tensor:
+        network: AdaMTL, routing: Routing, block_gains: Tensor, budgets: Tensor,
+        tasks: tuple[str, ...]) -> Tensor:
     """
     Return the loss of the policy's logits against the gates that are worth their cost.
 
-    The negative gradient of the loss to a gate is, to first order, what opening it gains or
-    closing it loses; a block's is the sum of its gates'.  A gate should be open where its gain per
-    MAC is among the best that the budget can pay for, and so should a block among the blocks; a
-    mistake counts as much as the gain it costs.
+    The negative gradient of the loss to a token's gate is, to first order, what opening it gains
+    or closing it loses; of a whole block that is measured, as it is far from the first order.  A
+    gate should be open where its gain per MAC is among the best that the budget can pay for, and
+    so should a block among the blocks; a mistake counts as much as the gain it costs.
 
     routing: of `forward_policy(measured=True)`, after the backward pass of the loss that counts.
-    budgets: (B,).
+    block_gains: (B, blocks), what opening each gains, the others as they are.  budgets: (B,).
     """
     cost = network.cost
     gains = [-_gradient(gate) for gate in routing.gates]
@@ -41,7 +42,7 @@ def gain_loss(
     for logits, gain, price in (
             (routing.tokens, torch.cat(gains, 1), torch.cat([
                 torch.full_like(gain[0], price) for gain, price in zip(gains, prices)])),
-            (routing.blocks, torch.stack([gain.sum(1) for gain in gains], 1), torch.tensor(
+            (routing.blocks, block_gains, torch.tensor(
                 [float(block.dense) for block in cost.blocks], device=gains[0].device))):
         target, weight = _worthwhile(gain / price, price, share)
         loss = loss + functional.binary_cross_entropy_with_logits(

@@ -44,7 +44,7 @@ from adamtl_ros.training.batches import StepBatches
 from adamtl_ros.training.batches import validation_batches
 from adamtl_ros.training.config import read_config
 from adamtl_ros.training.config import TrainConfig
-from adamtl_ros.training.losses import distillation_loss
+from adamtl_ros.training.losses import distances
 from adamtl_ros.training.losses import total_loss
 from adamtl_ros.training.objectives import efficiency_loss
 from adamtl_ros.training.objectives import gain_loss
@@ -226,7 +226,7 @@ class Trainer:
                        'spent': float(routing.spent.mean())}
             loss = loss + config.efficiency_weight * efficiency
         if taught is not None:
-            distance = distillation_loss(outputs, taught)
+            distance = distances(outputs, taught).mean()
             report['distil'] = float(distance.detach())
             loss = loss + config.distill * distance
         return loss, report, None
@@ -250,13 +250,36 @@ class Trainer:
         loss, report = self._task_loss(dense, frames)
         routing = self.network.forward_policy(image, budgets, tasks, noise, measured=True)
         gated, _ = self._task_loss(routing.outputs, frames)
-        distance = distillation_loss(routing.outputs, dense if taught is None else taught)
+        distance = distances(routing.outputs, dense if taught is None else taught).mean()
         report |= {
             'dense': float(loss.detach()), 'gated': float(gated.detach()),
             'distil': float(distance.detach()),
             'off_budget': float((routing.wish.detach() - budgets).abs().mean())}
         loss = loss + GATED_WEIGHT * gated + self.config.distill * distance
-        return loss, report, (routing, budgets, tasks)
+        return loss, report, (
+            routing, self._block_gains(image, tasks, routing.gates), budgets, tasks)
+
+    @torch.no_grad()
+    def _block_gains(
+            self, image: Tensor, tasks: Sequence[str], gates: Sequence[Tensor]) -> Tensor:
+        """
+        Return (B, blocks): how much nearer to the dense outputs each block brings those of gates.
+
+        Each is closed if it is open, and opened if it is closed, and the network run again.
+        """
+        # Without the batch's own statistics, so that frames do not depend on one another.
+        self.network.eval()
+        dense = self.network(image, tasks)
+        present = distances(self.network(image, tasks, gates), dense)
+        gains = []
+        for block, cells in enumerate(gates):
+            opened = cells.any(1)
+            other = list(gates)
+            other[block] = (~opened).to(cells)[:, None].expand_as(cells)
+            changed = distances(self.network(image, tasks, other), dense)
+            gains.append(torch.where(opened, changed - present, present - changed))
+        self.network.train()
+        return torch.stack(gains, 1)
 
     def _task_loss(
             self, outputs: Mapping[str, Tensor], frames: Mapping[str, Any]
