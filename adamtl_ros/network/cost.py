@@ -64,7 +64,10 @@ class CostModel:
             self.token_controller.append(0 if per_stage else cells * hidden * (channels + 1))
             self.stage_controller.append(2 * stage if per_stage else stage)
         self._first = [self.blocks[sum(config.depths[:s])] for s in stages]
+        # Summed up once, as they are asked for with every frame.
         self._blocks = sum(block.dense for block in self.blocks)
+        self._fixed = self.stem + sum(self.merges)
+        self._controllers = sum(self.stage_controller)
 
     def block(self, stage: int) -> BlockCost:
         """Return the cost of each block of a stage."""
@@ -78,7 +81,7 @@ class CostModel:
 
     def fixed(self, tasks: Iterable[str]) -> int:
         """Return what no gate can save: stem, patch merging and the decoders of the tasks."""
-        return self.stem + sum(self.merges) + sum(self.decoders[task] for task in tasks)
+        return self._fixed + sum(self.decoders[task] for task in tasks)
 
     def dense(self, tasks: Iterable[str]) -> int:
         """Return the cost of the network without its policy, every gate open."""
@@ -88,7 +91,7 @@ class CostModel:
         """Return the cost with every block gate closed: the least the policy can choose."""
         if self.config.policy == 'none':
             return self.dense(tasks)
-        return self.fixed(tasks) + self.controllers(tasks) * sum(self.stage_controller)
+        return self.fixed(tasks) + self.controllers(tasks) * self._controllers
 
 
 def _stem(config: NetworkConfig) -> int:

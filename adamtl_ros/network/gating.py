@@ -22,6 +22,7 @@ from dataclasses import field
 from dataclasses import replace
 from functools import partial
 import math
+from operator import getitem
 
 import numpy as np
 
@@ -208,13 +209,9 @@ class Allowance:
             self.low = (budget - spread) * self.dense - fixed
             self.high = (budget + spread) * self.dense - fixed
         self.spent = fixed
-        # Of a block of each stage: all of it, and a single cell with the controller that finds it.
-        windows, self.full, self.least = model.config.skip_attention, [], []
-        for stage, cell in enumerate(model.config.cells):
-            block = model.block(stage)
-            self.full.append(block.dense)
-            self.least.append(self._controller(stage) + block.gated(
-                1 if windows else block.windows, cell[0] * cell[1]))
+        # Of a block of each stage.
+        stages = range(len(model.config.depths))
+        self.full = [model.block(stage).dense for stage in stages]
         # Of all blocks not yet decided.
         self.left = float(sum(
             depth * full for depth, full in zip(model.config.depths, self.full)))
@@ -224,6 +221,13 @@ class Allowance:
 
     def _controller(self, stage: int) -> int:
         return self.controllers * self.model.token_controller[stage]
+
+    def _least(self, stage: int) -> int:
+        """Return what a single cell of a block costs, with the controller that finds it."""
+        config, block = self.model.config, self.model.block(stage)
+        height, width = config.cells[stage]
+        return self._controller(stage) + block.gated(
+            1 if config.skip_attention else block.windows, height * width)
 
     def open_stage(self, stage: int, scores: Sequence[float]) -> list[bool]:
         """Decide the block gates of a stage from the score of each block."""
@@ -266,12 +270,12 @@ class Allowance:
         if self.high == math.inf:
             return None
         paid = max(self.low - self.left, min(self.high - sum(self.planned), planned))
-        if not self.planned and self.left and (
-                0 < self.high - paid < min(self.least[stage + 1:])):
-            # Too little would be left to open any later block: it is of more use here.
-            paid = self.high
         if paid >= (1 - SLACK) * self.full[stage]:
             return math.inf
+        if not self.planned and self.left and 0 < self.high - paid < min(
+                map(self._least, range(stage + 1, len(self.full)))):
+            # Too little would be left to open any later block: it is of more use here.
+            paid = self.high
         return paid - self._controller(stage)
 
     def spend(self, stage: int, choice: Choice, offered: float | None) -> None:
@@ -375,7 +379,7 @@ class FrameGates:
         """
         for block, runs in enumerate(opened):
             if runs:
-                self.open_tokens(partial(logits.__getitem__, (..., block)))
+                self.open_tokens(partial(getitem, logits, (..., block)))
             else:
                 self.close()
         return self.choices[self._first:]

@@ -111,15 +111,19 @@ class Graphs:
         inputs, logits = self._policy(x, 0) if policy else ([], {})
         return _model({'next': x, **logits}, [pixels, *inputs], 'stem')
 
-    def dense(self, stage: int) -> ov.Model:
-        """Return `x` (T, C) of a stage, all of it, to `y` (T, C), and `next`, as of `bridge`."""
+    def dense(
+            self, stage: int, blocks: Sequence[int] | None = None, policy: bool = False
+    ) -> ov.Model:
+        """
+        Return `x` (T, C) of a stage to `y` (T, C), and `next`, as of `bridge`.
+
+        All of its blocks run whole, or those given.  policy: logits follow, too.
+        """
         x = y = self._tokens(stage)
-        for block in range(self.config.depths[stage]):
+        for block in range(self.config.depths[stage]) if blocks is None else blocks:
             y = self._block(y, stage, block)
-        outputs = {'y': y}
-        if stage + 1 < len(self.config.depths):
-            outputs['next'] = self._downsample(y, stage)
-        return _model(outputs, [x], f'dense{stage}')
+        inputs, following = self._bridge(y, stage, policy)
+        return _model({'y': y, **following}, [x, *inputs], f'dense{stage}')
 
     def policy(
             self, stage: int, kinds: Sequence[str] = KINDS, tasks: Sequence[int] | None = None

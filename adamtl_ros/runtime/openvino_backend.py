@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 import os
 from pathlib import Path
 
@@ -153,7 +154,7 @@ class OpenVinoBackend:
         self._pixels = np.empty((1, *config.input_size, 3), dtype=np.uint8)
         self._image = _tensor(self._pixels)
         self._start = self._compile(graphs.stem(policy=False))
-        shares = [config.policy != 'none' and self._shares(stage) for stage in stages]
+        shares = [self._shares(stage) for stage in stages]
         self._dense = {
             stage: self._compile(graphs.dense(stage)) for stage in stages if not shares[stage]}
         self._decoders = {task: self._compile(graphs.decoder(task)) for task in config.tasks}
@@ -162,8 +163,16 @@ class OpenVinoBackend:
         self._segments: dict[tuple[int, int], _Part] = {}
         whole = config.token_gates == 'stage'
         self._stem = self._compile(graphs.stem(policy=True)) if whole else self._start
-        self._policies = [
-            self._compile(graphs.policy(stage)) for stage in stages[1:]] if whole else []
+        # By stage and which of its blocks run, none in part: where blocks do not branch.
+        self._plain: dict[tuple[int, tuple[bool, ...]], _Part] = {}
+        for stage in stages[:-1] if whole else []:
+            for chosen in product((False, True), repeat=config.depths[stage]):
+                if any(chosen) and not shares[stage]:
+                    blocks = [block for block, runs in enumerate(chosen) if runs]
+                    self._plain[stage, chosen] = self._compile(graphs.dense(stage, blocks, True))
+        self._policies = {
+            stage + 1: self._compile(graphs.policy(stage + 1))
+            for stage in stages[:-1] if shares[stage]}
         self._bridges = [self._compile(graphs.bridge(stage)) for stage in stages[:-1]]
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
@@ -183,12 +192,13 @@ class OpenVinoBackend:
         """
         Return whether a stage runs in one graph, whole or not, so that its weights lie there once.
 
-        A map is copied in and out of every block that branches. Early stages have large maps and
-        few weights: they have a graph without branches beside it.
+        A map is copied in and out of every block that branches. Early stages have large maps, few
+        weights and few blocks: they have a graph for each choice of them beside it.
         """
         config = self.config
         height, width = config.resolution(stage)
-        return config.token_gates == 'stage' and height * width < 6 * config.width(stage)
+        return config.policy != 'none' and config.token_gates == 'stage' and (
+            config.depths[stage] > 2 or height * width < 6 * config.width(stage))
 
     def _whole(self, stage: int, x: ov.Tensor) -> '_Part':
         """Run a whole stage."""
@@ -259,22 +269,26 @@ class OpenVinoBackend:
             blocks, tokens = blocks[read], tokens[read]
         choices = frame.choose(frame.open_stage(stage, blocks), tokens)
         last = stage + 1 == len(self.config.depths)
-        looked = stage in self._dense
-        if all(choice.whole for choice in choices):
-            part, looked = self._whole(stage, x), False
+        plain = None if any(choice.partial for choice in choices) else self._plain.get(
+            (stage, tuple(choice.whole for choice in choices)))
+        if plain is not None:
+            part = plain
+            part.infer({'x': x, **known})
             x = part.output('y')
         elif any(choice.cost for choice in choices):
             part = self._segments[stage, 0]
-            part.infer({'x': x, **self._gates(stage, 0, choices), **(known if looked else {})})
+            part.infer({
+                'x': x, **self._gates(stage, 0, choices),
+                **({} if last or stage + 1 in self._policies else known)})
             x = part.output('y')
         elif not last:
-            part, looked = self._bridges[stage], True
+            part = self._bridges[stage]
             part.infer({'x': x, **known})
         if last:
             return x, None, before
         after = part.output('next')
-        if not looked:
-            part = self._policies[stage]
+        if part is not self._bridges[stage] and stage + 1 in self._policies:
+            part = self._policies[stage + 1]
             part.infer({'x': after, **known})
         return x, after, part
 
