@@ -22,7 +22,6 @@ from dataclasses import field
 from dataclasses import replace
 from functools import partial
 import math
-from operator import getitem
 
 import numpy as np
 
@@ -379,7 +378,7 @@ class FrameGates:
         """
         for block, runs in enumerate(opened):
             if runs:
-                self.open_tokens(partial(getitem, logits, (..., block)))
+                self.open_tokens(partial(logits.__getitem__, (..., block)))
             else:
                 self.close()
         return self.choices[self._first:]
