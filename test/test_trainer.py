@@ -227,7 +227,8 @@ def test_tensorboard_log(settings, tmp_path):
     (['speed=1'], 'unknown setting'), (['steps=many'], 'expected int'), (['x'], 'key=value'),
     (['steps=1.5'], 'expected int'), (['steps=true'], 'expected int'), (['steps=0'], 'at least'),
     (['stage=later'], 'static, open, adaptive'), (['preset=tiny'], 'choose one of'),
-    (['budgets=[0.9, 0.2]'], 'ascending'), (['data=/nowhere'], 'no data set'),
+    (['budgets=[0.9, 0.2]'], 'ascending'), (['prices=[1, 0, 1]'], 'above 0'),
+    (['prices=[1, 2, 3]'], 'one for each of'), (['data=/nowhere'], 'no data set'),
     (['batch=99'], 'fewer frames'), (['rate=-1.0'], 'above 0'), (['rate=.nan'], 'above 0'),
     (['tasks=[colour]'], 'unknown task'), (['network={size: 3}'], 'unknown setting'),
     (['network={embed_dim: 17}', 'start='], 'embed_dim'),
@@ -310,6 +311,11 @@ def test_gains_teach_which_gates_to_open(settings):
         assert len(opened) + len(closed) >= len(worth[row]) - 1
         assert not len(opened) or not len(closed) or opened.min() > closed.max()
     assert (push[0] > 0).any() and (push[1] < 0).any()
+    # A stage that is priced high is closed before the others.
+    routing.blocks = [part.detach().requires_grad_() for part in routing.blocks]
+    gain_loss(network, routing, gains.abs(), budgets, tasks, (1e6, 1.0)).backward()
+    push = torch.cat([part.grad.sum(1) for part in routing.blocks], 1)
+    assert (push[:, :network.config.depths[0]] >= 0).all() and (push < 0).any()
 
 
 def test_the_gain_of_a_block_is_what_is_lost_without_it(settings):

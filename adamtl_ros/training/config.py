@@ -45,7 +45,8 @@ class TrainConfig:
         approach blocks_target and tokens_target (efficiency: of the 'total', of each 'layer', or
         'mixed'; weighted_tokens: counted by their channels; efficiency_weight), and for the first
         `alternate` steps the tasks take turns, an epoch each.  'gain' teaches the policy, for
-        budgets drawn from the range `budgets`, which gates were measured to be worth their MACs.
+        budgets drawn from the range `budgets`, which gates were measured to be worth their MACs;
+        prices: what a MAC counts in each stage (empty: 1), where some take longer than others.
     Losses
         loss: 'plain', or 'paper' with the paper's losses and weights.  teacher: weights of a
         dense network; distill: weight of the distance to its outputs (under 'gain', without
@@ -71,6 +72,7 @@ class TrainConfig:
     stage: str = 'static'
     objective: str = 'gain'
     budgets: tuple[float, ...] = (0.25, 1.0)
+    prices: tuple[float, ...] = ()
     blocks_target: float = 0.9
     tokens_target: float = 0.5
     efficiency: str = 'total'
@@ -127,6 +129,8 @@ class TrainConfig:
                 raise ValueError(f'{key}={getattr(self, key)}: from 0 to 1 (ema: below 1)')
         if len(self.budgets) != 2 or not 0 < self.budgets[0] <= self.budgets[1] <= 1:
             raise ValueError(f'budgets={self.budgets}: give two ascending numbers in (0, 1]')
+        if any(not price > 0 for price in self.prices):
+            raise ValueError(f'prices={self.prices}: each above 0')
         ordered(self.tasks)
         if self.teacher and not self.distill:
             raise ValueError('teacher needs a weight: give distill=1.0, say')

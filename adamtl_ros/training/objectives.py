@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the policy is trained for, beside the tasks themselves."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 import torch.nn.functional as functional
@@ -16,7 +18,7 @@ OUTLIER = 4.0
 
 def gain_loss(
         network: AdaMTL, routing: Routing, block_gains: Tensor, budgets: Tensor,
-        tasks: tuple[str, ...]) -> Tensor:
+        tasks: tuple[str, ...], prices: Sequence[float] = ()) -> Tensor:
     """
     Return the loss of the policy's logits against the gates that are worth their cost.
 
@@ -27,24 +29,30 @@ def gain_loss(
 
     routing: of `forward_policy(measured=True)`, after the backward pass of the loss that counts.
     block_gains: (B, blocks), what opening each gains, the others as they are.  budgets: (B,).
+    prices: by stage, what a MAC counts (1 unless given); budgets are in plain MACs all the same.
     """
     cost = network.cost
     gains = [-_gradient(gate) for gate in routing.gates]
-    prices = [geometry.cost.dense / geometry.cells for geometry in network.geometry]
+    device = gains[0].device
+    costs = torch.tensor([float(block.dense) for block in cost.blocks], device=device)
+    stages = torch.tensor([
+        prices[block.stage] if prices else 1.0 for block in cost.blocks], device=device)
+    # Of each token gate: its block.
+    owner = torch.cat([
+        torch.full(gain.shape[1:], block, device=device) for block, gain in enumerate(gains)])
+    cells = torch.tensor([gain.shape[1] for gain in gains], device=device)
     dense = cost.dense(tasks)
     blocks = sum(block.dense for block in cost.blocks)
     controllers = cost.controllers(tasks) * (
         sum(cost.stage_controller)
         + sum(cost.token_controller[block.stage] for block in cost.blocks))
     # Of the blocks' own cost, what the budget leaves when all else has been paid for.
-    share = (((budgets.to(gains[0].device) - 1) * dense - controllers) / blocks + 1).clamp(0, 1)
-    loss = torch.zeros((), device=gains[0].device)
-    for logits, gain, price in (
-            (routing.tokens, torch.cat(gains, 1), torch.cat([
-                torch.full_like(gain[0], price) for gain, price in zip(gains, prices)])),
-            (routing.blocks, block_gains, torch.tensor(
-                [float(block.dense) for block in cost.blocks], device=gains[0].device))):
-        target, weight = _worthwhile(gain / price, price, share)
+    share = (((budgets.to(device) - 1) * dense - controllers) / blocks + 1).clamp(0, 1)
+    loss = torch.zeros((), device=device)
+    for logits, gain, price, stage in (
+            (routing.tokens, torch.cat(gains, 1), (costs / cells)[owner], stages[owner]),
+            (routing.blocks, block_gains, costs, stages)):
+        target, weight = _worthwhile(gain / (price * stage), price, share)
         loss = loss + functional.binary_cross_entropy_with_logits(
             torch.cat([part.amax(1) for part in logits], 1), target, weight)
     return loss
@@ -54,7 +62,7 @@ def _worthwhile(worth: Tensor, price: Tensor, share: Tensor) -> tuple[Tensor, Te
     """
     Return which gates are the best that can be paid, as 0 and 1, and how much each matters.
 
-    worth: (B, n), gain per MAC.  price: (n,) in MACs.  share: (B,) of all prices that is paid.
+    worth: (B, n), gain per price.  price: (n,) in MACs.  share: (B,) of all prices that is paid.
     """
     order = worth.argsort(1, descending=True)
     paid = price[order].cumsum(1) <= share[:, None] * price.sum()

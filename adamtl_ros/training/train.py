@@ -88,6 +88,9 @@ class Trainer:
         data = open_dataset(config.data, config.chosen(base), 'train')
         self.network = self._begin(given, config.network_config(base, data.classes))
         self.network.to(self.device)
+        stages = len(self.network.config.depths)
+        if len(config.prices) not in (0, stages):
+            raise ValueError(f'prices={list(config.prices)}: give one for each of {stages} stages')
         self.teacher = None
         if config.teacher:
             self.teacher = checkpoint.load(config.teacher).to(self.device)
@@ -307,7 +310,8 @@ class Trainer:
             loss, report, routed = self.loss(moved, self.step)
         loss.backward()
         if routed is not None:
-            guide = gain_loss(self.network, *routed)
+            routing, gains, budgets, tasks = routed
+            guide = gain_loss(self.network, routing, gains, budgets, tasks, config.prices)
             guide.backward()
             report['policy'] = float(guide.detach())
         report['loss'] = float(loss.detach())
