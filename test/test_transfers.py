@@ -99,5 +99,5 @@ def test_the_gates_cost_one_transfer_a_decision(name, budget):
         partial = sum(bool(gate.any()) for gate in trace.gates) - whole
         asked = len(device.downloads) - stages
         assert partial <= asked <= len(trace.gates) - whole
-        assert asked and whole
+        assert whole and (asked or budget < 0.9)
         assert len(device.uploads) <= asked + 2

@@ -35,7 +35,10 @@ FREEDOM = 0.7
 """How far one stage may depart from the share that remains for all (share of its cost)."""
 
 SLACK = 0.13
-"""A block that lacks no more than this share of its cost runs whole; so little opens no block."""
+"""A block that lacks no more than this share of its cost runs whole."""
+
+LEAST_PART = 0.25
+"""No block is opened for less than this share of its cost: that would take twice as long a MAC."""
 
 Gates = list[np.ndarray]
 """For each block, bool (cells): which cells run; all False is a closed block."""
@@ -239,9 +242,10 @@ class Allowance:
         count, part = sum(score > 0 for score in scores), 0.0
         if self.high < math.inf:
             stages = len(self.full) - stage - 1
-            slack = 0.0 if stages else SLACK
-            count = min(count, max(int(limit + slack), 0))
-            count = min(max(count, int(need) if stages == 1 else math.ceil(need - slack)), blocks)
+            count = min(count, max(int(limit + (0 if stages else SLACK)), 0))
+            least = math.floor(need) if stages == 1 else math.ceil(
+                need - (0 if stages else LEAST_PART))
+            count = min(max(count, least), blocks)
             if stages == 1 and count < blocks:
                 part = self._part(stage, self.high - full * count, later)
         costs = dict.fromkeys(order[:count], float(full))
@@ -255,7 +259,7 @@ class Allowance:
         """Return what to spend on one more block, so that whole ones of the next stage fit."""
         unit = self.full[stage + 1]
         part = rest - later if rest > later else max(rest, 0.0) % unit
-        return 0.0 if part < SLACK * self.full[stage] or (
+        return 0.0 if part < LEAST_PART * self.full[stage] or (
             rest <= later and unit - part < SLACK * unit) else part
 
     def offer(self, stage: int) -> float | None:
