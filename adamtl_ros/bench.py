@@ -3,8 +3,8 @@
 """
 Measure latency, MACs and memory: static against adaptive, interleaved in one run.
 
-Every round takes the next frame of the source, in order, and runs it in every row; a row is a
-mode with its budget, or a reference.  Times are of whole frames, image in to arrays out, but for
+Every round takes the next frame of the source, in order, and runs it in every row, shuffled; a row
+is a mode with its budget, or a reference.  Times are of whole frames, image in to arrays out, but for
 references, which are the static network alone without pre- and postprocessing.
 """
 
@@ -150,39 +150,48 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     spent: list[list[float]] = [[] for _ in settings]
     beside: dict[str, list[float]] = {kind: [] for kind in references}
     rounds = options.warm_up + options.rounds
+    # In another order every round: what runs before leaves the caches in a state of its own.
+    rng, runs = np.random.default_rng(0), [*range(len(settings)), *references]
     for number, picture in enumerate(islice(cycle(pictures), rounds)):
         counts = number >= options.warm_up
-        for row, each in enumerate(settings):
+        for run in (runs[place] for place in rng.permutation(len(runs))):
             started = time.perf_counter()
-            stats = engine.infer(picture, each).stats
-            if counts:
-                times[row].append(1e3 * (time.perf_counter() - started))
-                network[row].append(stats.network_ms)
-                spent[row].append(stats.budget_achieved)
-        for kind, call in references.items():
-            started = time.perf_counter()
-            call()
-            if counts:
-                beside[kind].append(1e3 * (time.perf_counter() - started))
+            if isinstance(run, str):
+                references[run]()
+            else:
+                stats = engine.infer(picture, settings[run]).stats
+            taken = 1e3 * (time.perf_counter() - started)
+            if not counts:
+                continue
+            if isinstance(run, str):
+                beside[run].append(taken)
+            else:
+                times[run].append(taken)
+                network[run].append(stats.network_ms)
+                spent[run].append(stats.budget_achieved)
     dense = engine.cost.dense(tasks) / 1e9
     memory = memory_mb()
     rows = [{
         'mode': each.mode, 'budget': each.budget if each.mode == 'adaptive' else None,
         'achieved': statistics.fmean(spent[row]), 'gmacs': dense * statistics.fmean(spent[row]),
         **_percentiles(times[row]), 'network_p50_ms': statistics.median(network[row]),
-        'ratio': statistics.median(own / static for own, static in zip(times[row], times[0])),
+        'ratio': _ratio(times[row], times[0]), 'network_ratio': _ratio(network[row], network[0]),
         'rss_mb': memory} for row, each in enumerate(settings)]
     figures: dict[str, Any] = {
         'backend': engine.backend, 'device': engine.device, 'precision': engine.precision,
         'threads': options.threads or os.cpu_count(), 'model': options.model,
         'tasks': list(tasks), 'rounds': options.rounds, 'rows': rows,
         'references': [{
-            'name': kind, **_percentiles(taken), 'ratio': statistics.median(
-                own / static for own, static in zip(taken, network[0]))}
+            'name': kind, **_percentiles(taken), 'ratio': _ratio(taken, network[0])}
             for kind, taken in beside.items()]}
     if options.start_up:
         figures['start_up'] = start_up(options.model, engine.backend, options.threads)
     return figures
+
+
+def _ratio(own: Sequence[float], static: Sequence[float]) -> float:
+    """Return the median of the ratios round by round."""
+    return statistics.median(one / other for one, other in zip(own, static))
 
 
 def _percentiles(times: Sequence[float]) -> dict[str, float]:
@@ -196,18 +205,18 @@ def show(figures: dict[str, Any]) -> None:
         f"{figures['precision']} on {figures['device']}, {figures['threads']} threads, "
         f"{figures['rounds']} frames"))
     for name in ('mode', 'budget', 'achieved', 'GMACs', 'p50 ms', 'p95 ms', 'p99 ms',
-                 'network ms', 'of static', 'MB'):
+                 'of static', 'network ms', 'of static', 'MB'):
         table.add_column(name, justify='right')
     for row in figures['rows']:
         table.add_row(
             row['mode'], '' if row['budget'] is None else f"{row['budget']:.2f}",
             f"{row['achieved']:.3f}", f"{row['gmacs']:.3f}", f"{row['p50_ms']:.1f}",
-            f"{row['p95_ms']:.1f}", f"{row['p99_ms']:.1f}", f"{row['network_p50_ms']:.1f}",
-            f"{row['ratio']:.2f}", f"{row['rss_mb']:.0f}")
+            f"{row['p95_ms']:.1f}", f"{row['p99_ms']:.1f}", f"{row['ratio']:.3f}",
+            f"{row['network_p50_ms']:.1f}", f"{row['network_ratio']:.3f}", f"{row['rss_mb']:.0f}")
     for row in figures['references']:
         table.add_row(
             f"static network, {row['name']}", '', '', '', '', f"{row['p95_ms']:.1f}",
-            f"{row['p99_ms']:.1f}", f"{row['p50_ms']:.1f}", f"{row['ratio']:.2f}", '')
+            f"{row['p99_ms']:.1f}", '', f"{row['p50_ms']:.1f}", f"{row['ratio']:.3f}", '')
     console = Console(width=max(Console().width, 110))
     console.print(table)
     if 'start_up' in figures:

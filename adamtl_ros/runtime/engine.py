@@ -92,6 +92,8 @@ class Engine:
     openvino where it is installed and the device is a CPU.  device: 'cpu', 'cuda' or 'cuda:N'.
     num_threads: of the backend; 0 leaves it.  precision: 'f32', or with openvino 'bf16' on a
     processor that has it, or 'int8' where `adamtl quantize` has measured the model.
+
+    OpenCV runs on one thread in this process from then on.
     """
 
     def __init__(
@@ -100,6 +102,8 @@ class Engine:
         """Load the model; FileNotFoundError or ValueError where that cannot be done."""
         if num_threads < 0:
             raise ValueError(f'num_threads {num_threads}: 0 (automatic) or the number of threads')
+        # Its calls here are short, and its threads would wait, busily, on the network's cores.
+        cv2.setNumThreads(1)
         self._backend = _backend(model, backend, device, num_threads, precision)
         self.config = self._backend.config
         self.cost = CostModel(self.config)
