@@ -3,9 +3,9 @@
 """
 Measure latency, MACs and memory: static against adaptive, interleaved in one run.
 
-Every round takes the next frame of the source, in order, and runs it in every row, shuffled; a row
-is a mode with its budget, or a reference.  Times are of whole frames, image in to arrays out, but for
-references, which are the static network alone without pre- and postprocessing.
+Every row, a mode with its budget or a reference, takes its turn at the next few frames of the
+source, in order; the rows in another order every round.  Times are of whole frames, image in to
+arrays out, and of the network alone; of references, which are the static network, the latter.
 """
 
 import argparse
@@ -62,7 +62,11 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         '--source', help='video, folder of pictures or bag (default: the sequence shipped)')
     parse.add_argument('--rounds', type=int, default=90, help='frames for every row')
-    parse.add_argument('--warm-up', type=int, default=10, help='rounds before those')
+    parse.add_argument('--warm-up', type=int, default=10, help='frames before those')
+    parse.add_argument(
+        '--turn', type=int, default=6,
+        help='frames that a row runs before the next one does; the first of more than one does '
+        'not count, as others have used the caches (1: all count)')
     parse.add_argument(
         '--reference', action='append', default=[], choices=REFERENCES,
         help='also run the static network in eager torch, torch.compile or plain OpenVINO')
@@ -130,6 +134,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     budgets = [Settings(budget=float(each)).budget for each in options.budgets.split(',') if each]
     if options.rounds < 1 or options.warm_up < 0:
         raise ValueError(f'--rounds {options.rounds}: 1 or more (--warm-up: 0 or more)')
+    if options.turn < 1:
+        raise ValueError(f'--turn {options.turn}: 1 or more')
     engine = Engine(
         options.model, backend=options.backend, device=options.device,
         num_threads=options.threads, precision=options.precision)
@@ -149,26 +155,32 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     network: list[list[float]] = [[] for _ in settings]
     spent: list[list[float]] = [[] for _ in settings]
     beside: dict[str, list[float]] = {kind: [] for kind in references}
-    rounds = options.warm_up + options.rounds
     # In another order every round: what runs before leaves the caches in a state of its own.
     rng, runs = np.random.default_rng(0), [*range(len(settings)), *references]
-    for number, picture in enumerate(islice(cycle(pictures), rounds)):
-        counts = number >= options.warm_up
+    # Where there is more than one, the first frame of a turn finds them cold, and does not count.
+    skipped = 1 if options.turn > 1 else 0
+    source, done = cycle(pictures), 0
+    while done < options.warm_up + options.rounds:
+        counts = done >= options.warm_up
+        left = options.warm_up + (options.rounds if counts else 0) - done
+        turn = list(islice(source, min(options.turn - skipped, left) + skipped))
+        done += len(turn) - skipped
         for run in (runs[place] for place in rng.permutation(len(runs))):
-            started = time.perf_counter()
-            if isinstance(run, str):
-                references[run]()
-            else:
-                stats = engine.infer(picture, settings[run]).stats
-            taken = 1e3 * (time.perf_counter() - started)
-            if not counts:
-                continue
-            if isinstance(run, str):
-                beside[run].append(taken)
-            else:
-                times[run].append(taken)
-                network[run].append(stats.network_ms)
-                spent[run].append(stats.budget_achieved)
+            for number, picture in enumerate(turn):
+                started = time.perf_counter()
+                if isinstance(run, str):
+                    references[run]()
+                else:
+                    stats = engine.infer(picture, settings[run]).stats
+                taken = 1e3 * (time.perf_counter() - started)
+                if not counts or number < skipped:
+                    continue
+                if isinstance(run, str):
+                    beside[run].append(taken)
+                else:
+                    times[run].append(taken)
+                    network[run].append(stats.network_ms)
+                    spent[run].append(stats.budget_achieved)
     dense = engine.cost.dense(tasks) / 1e9
     memory = memory_mb()
     rows = [{

@@ -37,8 +37,8 @@ def test_start_up_and_figure(tmp_path):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--budgets', '0.5,2'], 'budget 2.0'), (['--tasks', 'pose'], "unknown task 'pose'"),
-    (['--rounds', '0'], '--rounds 0'), (['--source', 'nowhere'], 'nowhere'),
-    (['--model', 'nothing'], "no model 'nothing'")])
+    (['--rounds', '0'], '--rounds 0'), (['--turn', '0'], '--turn 0'),
+    (['--source', 'nowhere'], 'nowhere'), (['--model', 'nothing'], "no model 'nothing'")])
 def test_bad_arguments_say_so(arguments, message, capsys):
     assert cli.main(['bench', *arguments]) == 2
     assert message in capsys.readouterr().err
