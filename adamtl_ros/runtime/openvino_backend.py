@@ -6,7 +6,6 @@ from array import array
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cache
-from itertools import product
 import os
 from pathlib import Path
 
@@ -165,28 +164,26 @@ class OpenVinoBackend:
         self._stem = self._compile(graphs.stem(policy=True)) if whole else self._start
         # By stage and which of its blocks run, none in part: where blocks do not branch.
         self._plain: dict[tuple[int, tuple[bool, ...]], _Part] = {}
-        for stage in stages[:-1] if whole else []:
-            for chosen in product((False, True), repeat=config.depths[stage]):
-                if any(chosen) and not shares[stage]:
-                    blocks = [block for block, runs in enumerate(chosen) if runs]
-                    self._plain[stage, chosen] = self._compile(graphs.dense(stage, blocks, True))
         self._policies = {
             stage + 1: self._compile(graphs.policy(stage + 1))
             for stage in stages[:-1] if shares[stage]}
         self._bridges = [self._compile(graphs.bridge(stage)) for stage in stages[:-1]]
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
-            for run in runs:
-                self._segments[stage, run[0]] = self._compile(
-                    graphs.segment(stage, run, whole, not shares[stage]))
+            for run in runs if shares[stage] or not whole else ():
+                self._segments[stage, run[0]] = self._compile(graphs.segment(stage, run, whole))
         # Gates of a whole stage.
         self._open = [self._gates(stage, 0, [
             geometry.whole for geometry in self._geometry if geometry.cost.stage == stage])
             for stage in stages]
         # Where the policy looks before every block: its controllers for the tasks of late.
         self._controllers: dict[tuple[str, ...], dict[tuple[str, int], _Part]] = {}
-        self._policy = Graphs(config, {} if whole else {
-            name: value for name, value in graphs.weights.items() if name.startswith('policy.')})
+        # What is compiled when it is first needed: those, and the ways through early stages.
+        needed = ('policy.', *(
+            f'encoder.stages.{stage}.' for stage in stages if whole and not shares[stage]))
+        self._graphs = Graphs(config, {
+            name: value for name, value in graphs.weights.items() if name.startswith(needed)
+        }, graphs.ranges)
 
     def _shares(self, stage: int) -> bool:
         """
@@ -269,13 +266,16 @@ class OpenVinoBackend:
             blocks, tokens = blocks[read], tokens[read]
         choices = frame.choose(frame.open_stage(stage, blocks), tokens)
         last = stage + 1 == len(self.config.depths)
-        plain = None if any(choice.partial for choice in choices) else self._plain.get(
-            (stage, tuple(choice.whole for choice in choices)))
-        if plain is not None:
-            part = plain
+        runs = any(choice.cost for choice in choices)
+        if runs and not last and stage in self._dense and not any(
+                choice.partial for choice in choices):
+            part = self._way(stage, tuple(choice.whole for choice in choices))
             part.infer({'x': x, **known})
             x = part.output('y')
-        elif any(choice.cost for choice in choices):
+        elif runs:
+            if (stage, 0) not in self._segments:
+                self._segments[stage, 0] = self._compile(self._graphs.segment(
+                    stage, range(self.config.depths[stage]), True, True))
             part = self._segments[stage, 0]
             part.infer({
                 'x': x, **self._gates(stage, 0, choices),
@@ -291,6 +291,13 @@ class OpenVinoBackend:
             part = self._policies[stage + 1]
             part.infer({'x': after, **known})
         return x, after, part
+
+    def _way(self, stage: int, chosen: tuple[bool, ...]) -> _Part:
+        """Return the graph of some whole blocks of an early stage, compiled at its first use."""
+        if (stage, chosen) not in self._plain:
+            self._plain[stage, chosen] = self._compile(self._graphs.dense(
+                stage, [block for block, runs in enumerate(chosen) if runs], True))
+        return self._plain[stage, chosen]
 
     def _blocks(
             self, frame: FrameGates, stage: int, x: ov.Tensor, before: _Part,
@@ -326,7 +333,7 @@ class OpenVinoBackend:
             if self.config.policy != 'task_aware':
                 chosen = [0]
             self._controllers[tasks] = {
-                (kind, stage): self._compile(self._policy.policy(stage, (kind,), chosen))
+                (kind, stage): self._compile(self._graphs.policy(stage, (kind,), chosen))
                 for kind in ('blocks', 'tokens') for stage in range(len(self.config.depths))}
         return self._controllers[tasks]
 
