@@ -138,17 +138,15 @@ class Graphs:
         inputs, logits = self._policy(x, stage, kinds, tasks)
         return _model(logits, [x, *inputs], f'policy{stage}')
 
-    def segment(
-            self, stage: int, blocks: Sequence[int], whole: bool, policy: bool = False
-    ) -> ov.Model:
+    def segment(self, stage: int, blocks: Sequence[int], whole: bool) -> ov.Model:
         """
         Return the graph of some blocks of a stage: `x` (T, C) to `y` (T, C).
 
         `gates` int32 are the lists that `gate_lists` names, of one block after the other, empty
         for a block that runs whole or not at all; `lengths` int32, theirs, is an input where there
         is more than one.  `modes` bool: first which blocks run whole, then which run in part.
-        whole: the blocks are the whole stage: `next` follows, the next one's tokens, and with
-        policy its logits, too.
+        whole: the blocks are the whole stage: what `bridge` gives follows; the logits where
+        `look`, bool (1), says so, else zeros.
         """
         x = y = self._tokens(stage)
         gates, modes = _input((-1,), np.int32, 'gates'), _input((2 * len(blocks),), bool, 'modes')
@@ -167,10 +165,24 @@ class Graphs:
                 mode[len(blocks) + number])
         outputs = {'y': y}
         if whole:
-            more, following = self._bridge(y, stage, policy)
-            inputs += more
-            outputs.update(following)
+            _, following = self._bridge(y, stage, False)
+            if following:
+                more, logits = self._look(following['next'], stage + 1)
+                inputs += more
+                following |= logits
+            outputs |= following
         return _model(outputs, inputs, f'stage{stage}.{blocks[0]}')
+
+    def _look(self, x: Node, stage: int) -> tuple[list[Node], dict[str, Node]]:
+        """Return the inputs and the logits of a policy that runs if the input `look` says so."""
+        look, inside = _input((1,), bool, 'look'), self._tokens(stage)
+        inputs, logits = self._policy(inside, stage)
+        outer = [_input((1,), np.float32, 'budget') for _ in inputs]
+        parts = _if(
+            look, list(logits.values()), [
+                ops.constant(np.zeros(list(each.shape), np.float32)) for each in logits.values()],
+            [(x, inside, None), *((one, two, None) for one, two in zip(outer, inputs))])
+        return [look, *outer], dict(zip(logits, parts))
 
     def _branch(
             self, x: Node, stage: int, block: int, gates: Mapping[str, Node], whole: Node,
@@ -180,11 +192,11 @@ class Graphs:
         outer, inner = ([_input((-1,), np.int32, name) for name in gates] for _ in range(2))
         asked = _input((1,), bool, 'some')
         partial = _if(
-            asked, self._block(part, stage, block, dict(zip(gates, inner))), same,
+            asked, [self._block(part, stage, block, dict(zip(gates, inner)))], [same],
             [(rest, part, same), *((one, two, None) for one, two in zip(outer, inner))])
-        return _if(whole, self._block(dense, stage, block), partial, [
+        return _if(whole, [self._block(dense, stage, block)], partial, [
             (x, dense, rest), (some, None, asked),
-            *((one, None, two) for one, two in zip(gates.values(), outer))])
+            *((one, None, two) for one, two in zip(gates.values(), outer))])[0]
 
     def bridge(self, stage: int) -> ov.Model:
         """
@@ -443,25 +455,24 @@ class Graphs:
 
 
 def _if(
-        condition: Node, then: Node, other: Node,
-        inputs: Sequence[tuple[Node, Node | None, Node | None]]) -> Node:
+        condition: Node, then: Sequence[Node], other: Sequence[Node],
+        inputs: Sequence[tuple[Node, Node | None, Node | None]]) -> list[Node]:
     """
-    Return one of two nodes, each of a body of its own; only that body is computed.
+    Return one of two lists of nodes, each of a body of its own; only that body is computed.
 
     condition: bool (1).  inputs: a value, and the parameter that stands for it in either body.
     """
     node = ops.if_op(_port(ops.squeeze(condition, _ints(0))))
-    results = ops.result(then), ops.result(other)
-    for result in results:
+    results = [ops.result(each) for each in then], [ops.result(each) for each in other]
+    for number, result in enumerate(sum(results, [])):
         # A name that is given in passing is new every time, and so would the cache's key be.
-        result.output(0).get_tensor().set_names({'body'})
-    bodies = [ov.Model([result], [row[place] for row in inputs if row[place] is not None], 'body')
-              for place, result in enumerate(results, 1)]
-    node.set_then_body(bodies[0])
-    node.set_else_body(bodies[1])
+        result.output(0).get_tensor().set_names({f'body{number}'})
+    for place, body in enumerate((node.set_then_body, node.set_else_body)):
+        given = [row[1 + place] for row in inputs if row[1 + place] is not None]
+        body(ov.Model(results[place], given, 'body'))
     for value, first, second in inputs:
         node.set_input(_port(value), first, second)
-    return node.set_output(*results)
+    return [node.set_output(one, two) for one, two in zip(*results)]
 
 
 def _port(node: Node) -> ov.Output:

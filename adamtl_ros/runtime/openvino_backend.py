@@ -135,6 +135,7 @@ class OpenVinoBackend:
             # OpenVINO names the files by content, and does without those it cannot write or read.
             self._options['CACHE_DIR'] = str(cache)
         self._budget: tuple[float | None, dict[str, ov.Tensor]] = None, {}
+        self._switch = [_tensor(np.array([look])) for look in (False, True)]
         # Which blocks run whole, and which in part, and so many empty lists: as graphs read them.
         self._modes: dict[tuple[bool, ...], ov.Tensor] = {}
         self._empty: dict[int, dict[str, ov.Tensor]] = {}
@@ -164,9 +165,6 @@ class OpenVinoBackend:
         self._stem = self._compile(graphs.stem(policy=True)) if whole else self._start
         # By stage and which of its blocks run, none in part: where blocks do not branch.
         self._plain: dict[tuple[int, tuple[bool, ...]], _Part] = {}
-        self._policies = {
-            stage + 1: self._compile(graphs.policy(stage + 1))
-            for stage in stages[:-1] if shares[stage]}
         self._bridges = [self._compile(graphs.bridge(stage)) for stage in stages[:-1]]
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
@@ -202,7 +200,7 @@ class OpenVinoBackend:
         part = self._dense.get(stage)
         if part is None:
             part = self._segments[stage, 0]
-            part.infer({'x': x, **self._open[stage]})
+            part.infer({'x': x, **self._open[stage], **self._looks(stage, False)})
         else:
             part.infer({'x': x})
         return part
@@ -275,22 +273,22 @@ class OpenVinoBackend:
         elif runs:
             if (stage, 0) not in self._segments:
                 self._segments[stage, 0] = self._compile(self._graphs.segment(
-                    stage, range(self.config.depths[stage]), True, True))
+                    stage, range(self.config.depths[stage]), True))
             part = self._segments[stage, 0]
             part.infer({
-                'x': x, **self._gates(stage, 0, choices),
-                **({} if last or stage + 1 in self._policies else known)})
+                'x': x, **self._gates(stage, 0, choices), **self._looks(stage, True),
+                **({} if last else known)})
             x = part.output('y')
         elif not last:
             part = self._bridges[stage]
             part.infer({'x': x, **known})
         if last:
             return x, None, before
-        after = part.output('next')
-        if part is not self._bridges[stage] and stage + 1 in self._policies:
-            part = self._policies[stage + 1]
-            part.infer({'x': after, **known})
-        return x, after, part
+        return x, part.output('next'), part
+
+    def _looks(self, stage: int, look: bool) -> dict[str, ov.Tensor]:
+        """Return what tells the graph of a stage whether the policy of the next one is to run."""
+        return {} if stage + 1 == len(self.config.depths) else {'look': self._switch[look]}
 
     def _way(self, stage: int, chosen: tuple[bool, ...]) -> _Part:
         """Return the graph of some whole blocks of an early stage, compiled at its first use."""
