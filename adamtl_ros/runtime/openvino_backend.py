@@ -64,7 +64,8 @@ def _one_pool(core: ov.Core, options: dict[str, object]) -> bool:
         core.compile_model(model, 'CPU', {**options, ONE_POOL: True})
     except RuntimeError:
         return False  # this release of OpenVINO does not have it
-    return threads == len(os.sched_getaffinity(0))
+    return threads == (
+        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
 
 
 class _Part:
@@ -195,7 +196,7 @@ class OpenVinoBackend:
         return config.policy != 'none' and config.token_gates == 'stage' and (
             config.depths[stage] > 2 or height * width < 6 * config.width(stage))
 
-    def _whole(self, stage: int, x: ov.Tensor) -> '_Part':
+    def _whole(self, stage: int, x: ov.Tensor) -> _Part:
         """Run a whole stage."""
         part = self._dense.get(stage)
         if part is None:
@@ -205,7 +206,7 @@ class OpenVinoBackend:
             part.infer({'x': x})
         return part
 
-    def _compile(self, model: ov.Model) -> '_Part':
+    def _compile(self, model: ov.Model) -> _Part:
         try:
             return _Part(self._core.compile_model(model, 'CPU', self._options))
         except RuntimeError:
