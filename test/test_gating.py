@@ -86,5 +86,6 @@ def test_each_task_is_told_what_it_asked_for_and_weights_count():
         ran.append([np.mean([choice.gate.mean() for choice in frame.choices]) for frame in frames])
         assert (asked[-1].max(1) <= np.array(ran[-1]) + 1e-9).all()
     assert asked[0].mean(0) == pytest.approx([asked[0].mean()] * 2, rel=0.15)
-    np.testing.assert_allclose(asked[1][:, 1], ran[1], atol=0.02), 'the heavier decides alone'
+    np.testing.assert_allclose(
+        asked[1][:, 1], ran[1], atol=0.02, err_msg='the heavier task decides alone')
     assert asked[1][:, 0].mean() < asked[1][:, 1].mean() / 2
