@@ -171,10 +171,10 @@ class OpenVinoBackend:
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
             for run in runs if shares[stage] or not whole else ():
                 self._segments[stage, run[0]] = self._compile(graphs.segment(stage, run, whole))
-        # Gates of a whole stage.
-        self._open = [self._gates(stage, 0, [
+        # Gates of a whole stage, where it has no graph without branches.
+        self._open = {stage: self._gates(stage, 0, [
             geometry.whole for geometry in self._geometry if geometry.cost.stage == stage])
-            for stage in stages]
+            for stage in stages if shares[stage]}
         # Where the policy looks before every block: its controllers for the tasks of late.
         self._controllers: dict[tuple[str, ...], dict[tuple[str, int], _Part]] = {}
         # What is compiled when it is first needed: those, and the ways through early stages.
