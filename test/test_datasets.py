@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Published layouts, read from small files made here: conventions, augmentation, bad input."""
 
+import json
+
 import numpy as np
 from PIL import Image
 import pytest
 from scipy.io import savemat
 
+from adamtl_ros.camera import Camera
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.datasets.augment import decode_normals
 from adamtl_ros.datasets.augment import encode_normals
@@ -159,6 +162,71 @@ def test_corpus_is_recognised(tmp_path):
         data = open_dataset(path, ('depth', 'semseg'))
         assert isinstance(data, EgoRooms) and data.tasks == ('semseg', 'depth')
         assert (data[0]['depth'] == 1234).all() and data[0]['depth'].dtype == np.uint16
+
+
+LENS = {'fx': 40.0, 'fy': 41, 'cx': 14.5, 'cy': 9.5}
+
+
+def corpus(root, **frames):
+    """Write frames of the corpus layout, each with what its file in meta/ is to hold."""
+    for name, values in frames.items():
+        save(root / 'image' / f'{name}.jpg', image())
+        save(root / 'depth' / f'{name}.png', np.full((HEIGHT, WIDTH), 1234, np.uint16))
+        (root / 'meta').mkdir(exist_ok=True)
+        (root / 'meta' / f'{name}.json').write_text(json.dumps(values))
+    return root
+
+
+def test_frames_know_their_cameras(tmp_path, nyud):
+    """In pixels of the image; where nothing is told, None, or an error where it is needed."""
+    root = corpus(tmp_path / 'val', a=LENS, b=LENS | {'fx': 80, 'width': WIDTH, 'height': HEIGHT})
+    data = open_dataset(root, ('depth',), cameras=True)
+    assert data.camera(0) == Camera(WIDTH, HEIGHT, 40.0, 41.0, 14.5, 9.5)
+    assert data.camera(1).fx == 80
+    (root / 'meta' / 'a.json').unlink()
+    with pytest.raises(FileNotFoundError, match=r'no file .*meta/a.json, and 0 more'):
+        open_dataset(root, ('depth',))
+    (root / 'meta' / 'b.json').unlink()
+    (root / 'meta').rmdir()
+    for path in (root, nyud):
+        assert open_dataset(path, ('depth',)).camera(0) is None
+        with pytest.raises(ValueError, match=r'no intrinsics.*give meta/ID.json with fx, fy'):
+            open_dataset(path, ('depth',), cameras=True)
+
+
+@pytest.mark.parametrize('values, words', [
+    ('{', 'a.json is damaged or no JSON'), ('[1]', 'a.json holds list: expected an object'),
+    ({'fx': 40}, 'a.json has no fy: give fx, fy, cx and cy'),
+    (LENS | {'fx': 0}, 'a.json describes no camera: .*above 0'),
+    (LENS | {'cx': float('nan')}, 'a.json describes no camera: .*finite'),
+    (LENS | {'fy': None}, 'a.json describes no camera'),
+    (LENS | {'width': 60}, 'a.json is of 60x20 pixels, the image of 30x20')])
+def test_wrong_intrinsics_are_named(tmp_path, values, words):
+    data = open_dataset(corpus(tmp_path, a=LENS), ('depth',))
+    (tmp_path / 'meta' / 'a.json').write_text(
+        values if isinstance(values, str) else json.dumps(values))
+    with pytest.raises(ValueError, match=words):
+        data.camera(0)
+
+
+def test_clips_are_whole(tmp_path, pascal):
+    """By number, not by name; a frame without a time stands alone; one that is gone is named."""
+    numbers = (0, 1, 2, 3, 10, *range(4, 10))
+    root = corpus(
+        tmp_path / 'val', t1_0=LENS, t1_2=LENS,
+        **{f'c1_{number}': LENS | {'timestamp': number / 30} for number in numbers})
+    data = open_dataset(root, ('depth',))
+    clips = [[data.ids[index] for index in clip] for clip in data.clips()]
+    assert clips == [[f'c1_{number}' for number in range(11)], ['t1_0'], ['t1_2']]
+    assert open_dataset(pascal).clips() == [[0], [1]]
+    (root / 'image' / 'c1_4.jpg').unlink()
+    with pytest.raises(FileNotFoundError, match=r'image/c1_4.jpg, and 0 more'):
+        open_dataset(root, ('depth',))
+    (root / 'meta' / 'c1_4.json').unlink()
+    (root / 'image' / 'c1_8.jpg').unlink()
+    (root / 'meta' / 'c1_8.json').unlink()
+    with pytest.raises(ValueError, match='clip c1 has no frame 4, and 1 more of 11 are missing'):
+        open_dataset(root, ('depth',)).clips()
 
 
 def test_bad_layouts(pascal, nyud, tmp_path):

@@ -16,12 +16,14 @@ A frame is a dict of arrays of one height and width:
 """
 
 from collections.abc import Iterable
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from adamtl_ros.camera import Camera
 from adamtl_ros.datasets.augment import Augmentation
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import ordered
@@ -72,6 +74,22 @@ class Frames:
         """Return the label of a frame as this module describes it."""
         raise NotImplementedError
 
+    def camera(self, index: int) -> Camera | None:
+        """
+        Return the camera of a frame, of the frame's size; None where the data set tells of none.
+
+        FileNotFoundError or ValueError name the file that is missing, damaged or does not fit.
+        """
+        return None
+
+    def clips(self) -> list[list[int]]:
+        """
+        Return the frames clip by clip, in the order they were taken; one that stands alone is one.
+
+        ValueError names a clip in the middle of which a frame is missing.
+        """
+        return [[index] for index in range(len(self))]
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -114,6 +132,17 @@ def read_picture(path: Path, colour: bool = False) -> np.ndarray:
         raise ValueError(f'{path} is damaged or no picture: {error}') from error
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return (width, height); raises as `read_picture` does."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except FileNotFoundError:
+        raise FileNotFoundError(f'no file {path}') from None
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f'{path} is damaged or no picture: {error}') from error
+
+
 def read_grey(path: Path) -> np.ndarray:
     """Return a picture of one channel; ValueError where it has several."""
     array = read_picture(path)
@@ -136,6 +165,19 @@ def read_array(path: Path, dimensions: int) -> np.ndarray:
             f'{path} holds {array.dtype} {array.shape}: expected {dimensions} dimensions of '
             'finite numbers')
     return array
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file; ValueError where it is damaged or another thing."""
+    try:
+        values = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise FileNotFoundError(f'no file {path}') from None
+    except ValueError as error:
+        raise ValueError(f'{path} is damaged or no JSON: {error}') from error
+    if not isinstance(values, dict):
+        raise ValueError(f'{path} holds {type(values).__name__}: expected an object')
+    return values
 
 
 def read_mat(path: Path, variable: str) -> Any:
