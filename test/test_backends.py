@@ -133,22 +133,6 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path):
     close(OpenVinoBackend(str(path), cache=cache).dense(image, ('semseg',))[0], expected)
 
 
-def test_a_cache_that_another_process_writes_is_done_without(tmp_path, monkeypatch):
-    path = tmp_path / 'small.safetensors'
-    checkpoint.save(path, random_network('small'))
-    image, compile_model = pixels((112, 112)), ov.Core.compile_model
-    expected = OpenVinoBackend(str(path)).dense(image, ('semseg',))[0]
-
-    def taken(core, model, device, options):
-        if 'CACHE_DIR' in options:
-            raise RuntimeError('cannot set permissions: No such file or directory')
-        return compile_model(core, model, device, options)
-
-    monkeypatch.setattr(ov.Core, 'compile_model', taken)
-    found = OpenVinoBackend(str(path), cache=tmp_path / 'cache').dense(image, ('semseg',))[0]
-    close(found, expected)
-
-
 def test_the_one_pool_of_threads_is_left_where_it_cannot_be_used(tmp_path, monkeypatch):
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))

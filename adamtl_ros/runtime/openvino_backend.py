@@ -22,6 +22,7 @@ from adamtl_ros.network.gating import FrameGates
 from adamtl_ros.network.gating import Trace
 from adamtl_ros.network.windows import cell_places
 from adamtl_ros.network.windows import window_tokens
+from adamtl_ros.runtime import compiled
 from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.graphs import gate_lists
 from adamtl_ros.runtime.graphs import Graphs
@@ -132,9 +133,7 @@ class OpenVinoBackend:
             self._options['INFERENCE_NUM_THREADS'] = num_threads
         if _one_pool(self._core, self._options):
             self._options[ONE_POOL] = True
-        if cache is not None and _usable(cache):
-            # OpenVINO names the files by content, and does without those it cannot write or read.
-            self._options['CACHE_DIR'] = str(cache)
+        self._cache = cache
         self._budget: tuple[float | None, dict[str, ov.Tensor]] = None, {}
         self._switch = [_tensor(np.array([look])) for look in (False, True)]
         # Which blocks run whole, and which in part, and so many empty lists: as graphs read them.
@@ -207,14 +206,7 @@ class OpenVinoBackend:
         return part
 
     def _compile(self, model: ov.Model) -> _Part:
-        try:
-            return _Part(self._core.compile_model(model, 'CPU', self._options))
-        except RuntimeError:
-            if 'CACHE_DIR' not in self._options:
-                raise
-            # Another process writes the same file at this moment, say: do without.
-            options = {key: self._options[key] for key in self._options if key != 'CACHE_DIR'}
-            return _Part(self._core.compile_model(model, 'CPU', options))
+        return _Part(compiled.compile_model(self._core, model, self._options, self._cache))
 
     def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
         """Run every block on every token."""
@@ -417,11 +409,3 @@ def _bytes(rows: np.ndarray) -> list[bytes]:
 
 def _indices(values: bytes | array) -> ov.Tensor:
     return _tensor(np.frombuffer(bytearray(values), dtype=np.int32))
-
-
-def _usable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return True
