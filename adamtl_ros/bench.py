@@ -31,6 +31,7 @@ from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import PRECISIONS
+from adamtl_ros.runtime.engine import processors
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
@@ -191,7 +192,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         'rss_mb': memory} for row, each in enumerate(settings)]
     figures: dict[str, Any] = {
         'backend': engine.backend, 'device': engine.device, 'precision': engine.precision,
-        'threads': options.threads or os.cpu_count(), 'model': options.model,
+        'threads': options.threads or processors(), 'model': options.model,
         'tasks': list(tasks), 'rounds': options.rounds, 'rows': rows,
         'references': [{
             'name': kind, **_percentiles(taken), 'ratio': _ratio(taken, network[0])}

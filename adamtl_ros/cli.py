@@ -5,12 +5,13 @@
 import argparse
 from collections.abc import Sequence
 from importlib import import_module
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 import sys
 from types import ModuleType
 from typing import NoReturn
+
+from adamtl_ros.paths import version
 
 DELEGATED = {
     'train': 'train the network, a stage at a time, from a configuration file',
@@ -31,17 +32,6 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
         self.exit(2, f'{self.prog}: {message} (see {self.prog} --help)\n')
-
-
-def version() -> str:
-    """Return the version of the installed package."""
-    try:
-        return metadata.version('adamtl_ros')
-    except metadata.PackageNotFoundError:  # built by colcon, which leaves no Python metadata
-        from xml.etree import ElementTree
-
-        from adamtl_ros.paths import share
-        return ElementTree.parse(share('package.xml')).findtext('version') or 'unknown'
 
 
 class _Version(argparse.Action):

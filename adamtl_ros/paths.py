@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the package's shared files (config, launch, msg, package.xml) are."""
 
+from importlib import metadata
 import os
 from pathlib import Path
 import sys
+from xml.etree import ElementTree
 
 
 def share(*parts: str) -> Path:
@@ -37,3 +39,11 @@ def cache() -> Path:
     if os.environ.get('ADAMTL_CACHE'):
         return Path(os.environ['ADAMTL_CACHE'])
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'adamtl_ros')
+
+
+def version() -> str:
+    """Return the version of the installed package."""
+    try:
+        return metadata.version('adamtl_ros')
+    except metadata.PackageNotFoundError:  # built by colcon, which leaves no Python metadata
+        return ElementTree.parse(share('package.xml')).findtext('version') or 'unknown'

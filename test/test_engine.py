@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: outputs, extras, settings and errors."""
 
+from concurrent.futures import ThreadPoolExecutor
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import torch
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.engine import processors
 from adamtl_ros.runtime.preprocess import normalise
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.settings import Settings
@@ -167,9 +169,32 @@ def test_bad_engine_arguments(model):
             Engine(model, device=device)
     with pytest.raises(ValueError, match='num_threads'):
         Engine(model, num_threads=-1)
+    for backend in ('torch', 'auto'):
+        for number in (processors() + 1, 1000):
+            with pytest.raises(ValueError, match=f'num_threads {number}: .*to {processors()}'):
+                Engine(model, backend=backend, num_threads=number)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match='not there'):
             Engine(model, device='cuda')
+
+
+def test_threads_take_turns(engine):
+    """Each gets the results of its own frames, to the bit, as one thread alone does."""
+    frames = [np.random.default_rng(seed).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+              for seed in range(4)]
+    settings = [Settings(mode, 0.5, engine.tasks, gating_map=True)
+                for mode in ('static', 'adaptive')]
+    jobs = [(frame, each) for frame in frames for each in settings]
+
+    def results(job):
+        result = engine.infer(*job)
+        return [*result.outputs.values(), result.gating_map]
+
+    expected = [results(job) for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        for found, wanted in zip(pool.map(results, jobs * 5), expected * 5):
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_a_task_that_the_model_lacks(tmp_path):

@@ -105,9 +105,42 @@ def test_measurements_are_kept(tmp_path):
     latency.save(tmp_path / 'new' / 'model.json' / 'below_a_file', TRUE)  # cannot be: no error
 
 
-def test_the_key_tells_weights_and_settings_apart(tmp_path):
+def test_a_file_that_is_not_finite_is_no_measurement(tmp_path):
+    path = tmp_path / 'model.json'
+    latency.save(path, TRUE)
+    for value in ('Infinity', 'NaN'):
+        path.write_text(path.read_text().replace('0.7', value))
+        assert latency.load(path) is None
+
+
+def test_the_key_tells_weights_settings_and_machines_apart(tmp_path, monkeypatch):
     one, other = tmp_path / 'one', tmp_path / 'other'
     one.write_bytes(b'1')
     other.write_bytes(b'2')
-    assert len({latency.key(one, 'cpu'), latency.key(other, 'cpu'), latency.key(one, 'cuda')}) == 3
-    assert latency.key(one, 'cpu') == latency.key(one, 'cpu')
+    cards = {'cuda': 'one card', 'cuda:1': 'another'}
+    monkeypatch.setattr(latency, '_gpu', lambda device: cards.get(device, ''))
+    monkeypatch.setattr(latency, '_release', lambda backend: f'{backend} 1')
+
+    def keys():
+        return [latency.key(weights, backend, device, 'f32', threads)
+                for weights in (one, other) for threads in (0, 1) for backend, device in (
+                    ('openvino', 'cpu'), ('torch', 'cpu'), ('torch', 'cuda'))]
+
+    before = keys()
+    assert len(set(before)) == len(before)
+    assert keys() == before
+    for name, changed in (
+            ('_cores', lambda: [7]), ('_processor', lambda: 'another'), ('version', lambda: '9'),
+            ('_release', lambda backend: f'{backend} 2')):
+        with monkeypatch.context() as patch:
+            patch.setattr(latency, name, changed)
+            assert not set(keys()) & set(before), name
+    cards['cuda'] = 'a new card'
+    assert [now != then for now, then in zip(keys(), before)] == [False, False, True] * 4
+
+
+def test_the_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(latency.os, 'sched_getaffinity', lambda _: {3, 1}, raising=False)
+    assert latency._cores() == [1, 3]
+    assert latency._gpu('cpu') == ''
+    assert latency._release('numpy') == np.__version__

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from dataclasses import field
 from importlib.util import find_spec
 import math
+import os
+from threading import Lock
 import time
 from typing import TYPE_CHECKING
 
@@ -84,13 +86,20 @@ class Result:
     raw: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+def processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else (
+        os.cpu_count() or 1)
+
+
 class Engine:
     """
-    A loaded model, ready for frames of any size; one caller at a time.
+    A loaded model, ready for frames of any size; callers in several threads take turns.
 
     model: preset or path of a weights file.  backend: 'torch', 'openvino' (CPU alone), or 'auto':
     openvino where it is installed and the device is a CPU.  device: 'cpu', 'cuda' or 'cuda:N'.
-    num_threads: of the backend; 0 leaves it.  precision: 'f32', or with openvino 'bf16' on a
+    num_threads: of the backend, at most the processors that this process may use; 0 leaves it.
+    precision: 'f32', or with openvino 'bf16' on a
     processor that has it, or 'int8' where `adamtl quantize` has measured the model.
 
     OpenCV runs on one thread in this process from then on.
@@ -102,6 +111,11 @@ class Engine:
         """Load the model; FileNotFoundError or ValueError where that cannot be done."""
         if num_threads < 0:
             raise ValueError(f'num_threads {num_threads}: 0 (automatic) or the number of threads')
+        if num_threads > processors():
+            # They would wait for one another, busily, and not hear a signal for minutes.
+            raise ValueError(
+                f'num_threads {num_threads}: this process may use {processors()} processors; give '
+                f'0 (automatic) to {processors()}')
         # Its calls here are short, and its threads would wait, busily, on the network's cores.
         cv2.setNumThreads(1)
         self._backend = _backend(model, backend, device, num_threads, precision)
@@ -112,6 +126,8 @@ class Engine:
         self.backend = self._backend.name
         self.precision = precision
         self._threads = num_threads
+        # The backends fill the same arrays with every frame.
+        self._turn = Lock()
         self.latency_model: latency.LatencyModel | None = None
         self.tasks = self.config.tasks
         self.class_names = {task: tuple(names) for task, names in self.config.classes.items()}
@@ -177,6 +193,12 @@ class Engine:
             stats = GatingResult(settings.mode, _number(settings.budget), 0.0, 0.0, 0.0, ())
             blank = np.zeros(size[::-1], dtype=np.uint8) if settings.gating_map else None
             return Result({}, stats, gating_map=blank)
+        with self._turn:
+            return self._run(image, settings, tasks, size)
+
+    def _run(
+            self, image: np.ndarray, settings: Settings, tasks: tuple[str, ...],
+            size: tuple[int, int]) -> Result:
         backend, clock = self._backend, time.perf_counter
         times = [clock()]
         pixels = np.ascontiguousarray(shrink(image, self.input_size))
@@ -249,9 +271,10 @@ class Engine:
     def _timed(
             self, pixels: np.ndarray, tasks: tuple[str, ...], budget: float | None
     ) -> tuple[Trace, float]:
-        started = time.perf_counter()
-        _, trace = self._backend.adaptive(pixels, tasks, budget, {})
-        return trace, 1000 * (time.perf_counter() - started)
+        with self._turn:
+            started = time.perf_counter()
+            _, trace = self._backend.adaptive(pixels, tasks, budget, {})
+            return trace, 1000 * (time.perf_counter() - started)
 
     def _published(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         config = self.config

@@ -12,15 +12,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
 import hashlib
+from importlib import import_module
 import json
+import os
 from pathlib import Path
 import platform
 
 import numpy as np
 
+from adamtl_ros.files import whole
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import Trace
+from adamtl_ros.paths import version
 
 BUDGETS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3)
 """At which the pieces are timed."""
@@ -110,7 +114,7 @@ def load(path: Path) -> LatencyModel | None:
     """Return the model kept in a file, None if there is no usable one."""
     try:
         model = LatencyModel(**json.loads(path.read_text(encoding='utf-8')))
-        return model if all(value >= 0 for value in asdict(model).values()) else None
+        return model if all(0 <= value < np.inf for value in asdict(model).values()) else None
     except (OSError, ValueError, TypeError):
         return None
 
@@ -119,22 +123,50 @@ def save(path: Path, model: LatencyModel) -> None:
     """Keep the model in a file; a disk that is full or read-only is done without."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(model)), encoding='utf-8')
+        with whole(path) as aside:
+            aside.write_text(json.dumps(asdict(model)), encoding='utf-8')
     except OSError:
         pass
 
 
-def key(weights: Path, *settings: object) -> str:
-    """Return a name for measurements of these weights with these settings on this machine."""
+def key(weights: Path, backend: str, device: str, *settings: object) -> str:
+    """
+    Return a name for measurements of these weights with these settings on this machine.
+
+    Told apart: the processor and which of its cores this process may use, the GPU of a device
+    that is one, and the releases of this package and of the backend.
+    """
     digest = hashlib.sha256(weights.read_bytes())
+    digest.update(repr((
+        backend, device, settings, _processor(), _cores(), _gpu(device), version(),
+        _release(backend))).encode())
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
     try:
-        processor = next(
+        return next(
             line for line in Path('/proc/cpuinfo').read_text().splitlines()
             if line.startswith('model name'))
     except (OSError, StopIteration):
-        processor = platform.processor()
-    digest.update(repr((settings, processor)).encode())
-    return digest.hexdigest()[:16]
+        return platform.processor()
+
+
+def _cores() -> list[int]:
+    """Return the processors that this process may use: not all are equal, or as many."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
+
+
+def _gpu(device: str) -> str:
+    if not device.startswith('cuda'):
+        return ''
+    import torch
+    return str(torch.cuda.get_device_name(device))
+
+
+def _release(backend: str) -> str:
+    """Return the version of the backend's library, which bears its name."""
+    return str(getattr(import_module(backend), '__version__', ''))
 
 
 class LatencyControl:
