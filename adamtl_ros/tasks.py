@@ -9,10 +9,10 @@ IGNORE = 255
 """Label of a pixel without annotation, in label images and in published class images."""
 
 DEPTH_RANGE = (0.05, 50.0)
-"""Range of predicted depth in metres; the network predicts its logarithm."""
+"""Range of predicted depth in metres, before the lens; the network predicts its logarithm."""
 
-NOMINAL_FOCAL = 0.82
-"""Focal length, in image widths, that stands in for an unknown camera."""
+NOMINAL_FOCAL = 0.67
+"""Focal length, in image widths, that stands in for an unknown camera: that of training data."""
 
 SEMSEG_CLASSES = (
     'wall', 'floor', 'ceiling', 'opening', 'person', 'chair', 'sofa', 'table', 'bed', 'cabinet',

@@ -59,7 +59,7 @@ def test_normals_are_unit_face_the_camera_and_zero_is_invalid():
     assert invalid[22, 22] and 0 < invalid.sum() < 100
     np.testing.assert_allclose(np.linalg.norm(normals[~invalid], axis=-1), 1, atol=1e-5)
     y, x = np.mgrid[:SIZE[0], :SIZE[1]]
-    rays = np.stack((x - 31.5, y - 23.5, np.full(SIZE, 0.82 * 64)), -1)
+    rays = np.stack((x - 31.5, y - 23.5, np.full(SIZE, 0.67 * 64)), -1)
     assert np.nanmax((normals * rays).sum(-1)) <= 1e-4
     turned = published('normals', values, SIZE, axes=(-1, 1, -1))
     expected = published('normals', values * np.float32([-1, 1, -1])[:, None, None], SIZE)

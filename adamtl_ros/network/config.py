@@ -38,6 +38,8 @@ class NetworkConfig:
     frame_spread: how far, in shares of the dense cost, one frame may leave the budget.
     normals_axes: signs that take the decoder's normals to the optical frame.
     linear_depth: the decoder gives metres, as the reference's does, not their logarithm.
+    canonical: depth and normals are for the canonical camera (adamtl_ros.camera), not as the
+    picture's own camera sees them.
     outputs: decoder channels per task; classes: class names of the tasks that have them.
     """
 
@@ -63,6 +65,7 @@ class NetworkConfig:
     frame_spread: float = 0.0
     normals_axes: tuple[int, int, int] = (1, 1, 1)
     linear_depth: bool = False
+    canonical: bool = False
     outputs: dict[str, int] = field(default_factory=lambda: {
         name: TASKS[name].channels
         for name in ('semseg', 'human_parts', 'saliency', 'normals')})

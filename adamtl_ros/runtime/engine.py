@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from adamtl_ros.camera import Camera
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import Trace
@@ -22,6 +23,9 @@ from adamtl_ros.network.windows import cell_of_token
 from adamtl_ros.paths import cache
 from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.agreement import agreement
+from adamtl_ros.runtime.geometry import geometry
+from adamtl_ros.runtime.geometry import resized_depth
+from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.publish import confidence
 from adamtl_ros.runtime.publish import published
@@ -47,7 +51,9 @@ class GatingResult:
     are those that the policy would have executed, NaN and empty where it was not run.  Where both
     paths ran, `task_agreement` compares their results, each in [0, 1].  Times are in
     milliseconds; `compare_ms`, what comparing took, is no part of the others.  `predicted_ms` is
-    what the latency model expects the network to take, NaN unless it was measured.
+    what the latency model expects the network to take, NaN unless it was measured.  `lens` is what
+    depth and normals rest on: 'given' intrinsics, 'extreme' ones outside of what networks were
+    trained for, or, where there are none, 'nominal' ones.
     """
 
     mode: str
@@ -66,6 +72,7 @@ class GatingResult:
     postprocess_ms: float = 0.0
     compare_ms: float = 0.0
     predicted_ms: float = math.nan
+    lens: str = 'nominal'
 
 
 @dataclass(frozen=True)
@@ -176,11 +183,15 @@ class Engine:
                     f'{", ".join(self.tasks)}')
         return names
 
-    def infer(self, image: np.ndarray, settings: Settings) -> Result:
+    def infer(
+            self, image: np.ndarray, settings: Settings, camera: Camera | None = None) -> Result:
         """
         Process one frame: uint8 (h, w, 3) RGB of any size, stretched to the network's input.
 
-        ValueError on an image of another kind or a task that the model lacks.
+        camera: the intrinsics of this picture, rectified; depth and normals are as it sees them.
+        Without, they are as a camera of NOMINAL_FOCAL would.
+        ValueError on an image of another kind, a task that the model lacks, or a camera of
+        another size.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ValueError(
@@ -189,8 +200,12 @@ class Engine:
         self.check(settings)
         tasks = self._known(settings.tasks)
         size = self.input_size if settings.output_size == 'network' else image.shape[1::-1]
+        seen = seen_by(camera, image.shape[1::-1], self.input_size)
+        lens = 'nominal' if camera is None else (
+            'extreme' if geometry(seen, self.config.canonical).extreme else 'given')
         if not tasks:
-            stats = GatingResult(settings.mode, _number(settings.budget), 0.0, 0.0, 0.0, ())
+            stats = GatingResult(
+                settings.mode, _number(settings.budget), 0.0, 0.0, 0.0, (), lens=lens)
             blank = np.zeros(size[::-1], dtype=np.uint8) if settings.gating_map else None
             return Result({}, stats, gating_map=blank)
         with self._turn:
@@ -208,7 +223,7 @@ class Engine:
         else:
             logits, trace = backend.dense(pixels, tasks)
         times.append(clock())
-        outputs = self._published(logits)
+        outputs = self._published(logits, seen)
         confidences = {}
         if settings.confidence and 'semseg' in logits:
             confidences['semseg'] = confidence(logits['semseg'], self.config.input_size)
@@ -221,7 +236,7 @@ class Engine:
                 other, trace = backend.adaptive(pixels, tasks, settings.budget, settings.weights)
             agreed = {
                 task: agreement(task, outputs[task], value)
-                for task, value in self._published(other).items()}
+                for task, value in self._published(other, seen).items()}
         elif settings.mode == 'shadow':
             trace = Trace([], math.nan, [])
         times.append(clock())
@@ -243,7 +258,7 @@ class Engine:
             (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
             float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net,
-            post + rest, compare, self._predicted(trace, tasks, settings.mode))
+            post + rest, compare, self._predicted(trace, tasks, settings.mode), lens)
         return Result(outputs, stats, confidences, heat, logits if settings.raw else {})
 
     def _predicted(self, trace: Trace, tasks: Sequence[str], mode: str) -> float:
@@ -276,12 +291,13 @@ class Engine:
             _, trace = self._backend.adaptive(pixels, tasks, budget, {})
             return trace, 1000 * (time.perf_counter() - started)
 
-    def _published(self, logits: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _published(
+            self, logits: dict[str, np.ndarray], camera: Camera) -> dict[str, np.ndarray]:
         config = self.config
         return {
             task: published(
                 task, value, config.input_size, axes=config.normals_axes,
-                linear_depth=config.linear_depth)
+                linear_depth=config.linear_depth, camera=camera, canonical=config.canonical)
             for task, value in logits.items()}
 
     def _gating_map(self, trace: Trace) -> np.ndarray:
@@ -303,9 +319,15 @@ def _number(budget: float | None) -> float:
 
 
 def resize(task: str, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize a published array to (width, height): class ids by nearest, the rest bilinearly."""
+    """
+    Resize a published array to (width, height).
+
+    Class ids and depth at its edges take the nearest pixel, the rest is interpolated bilinearly.
+    """
     if TASKS[task].kind == 'classes':
         return cv2.resize(array, size, interpolation=cv2.INTER_NEAREST)
+    if TASKS[task].kind == 'depth':
+        return resized_depth(array, size)
     array = cv2.resize(array, size, interpolation=cv2.INTER_LINEAR)
     if TASKS[task].kind == 'normals':
         return array / np.linalg.norm(array, axis=-1, keepdims=True)

@@ -8,34 +8,41 @@ import functools
 import cv2
 import numpy as np
 
+from adamtl_ros.camera import Camera
+from adamtl_ros.runtime.geometry import Geometry
+from adamtl_ros.runtime.geometry import geometry
+from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.tasks import DEPTH_RANGE
-from adamtl_ros.tasks import NOMINAL_FOCAL
 from adamtl_ros.tasks import TASKS
 
 
 def published(
         task: str, logits: np.ndarray, size: tuple[int, int], *,
-        axes: Sequence[int] = (1, 1, 1), linear_depth: bool = False) -> np.ndarray:
+        axes: Sequence[int] = (1, 1, 1), linear_depth: bool = False,
+        camera: Camera | None = None, canonical: bool = False) -> np.ndarray:
     """
     Turn decoder outputs, float32 (channels, H, W), into the array of (height, width) = size.
 
     Logits are upsampled bilinearly first, as in the reference.  Returns uint8 class ids, float32
     in [0, 1] or metres, or float32 (height, width, 3) unit normals turned towards the camera, NaN
     where the network gave no direction.  axes: signs that take normals to the optical frame.
-    linear_depth: the decoder gives metres, not their logarithm.
+    linear_depth: the decoder gives metres, not their logarithm.  camera: of the picture at this
+    size, a nominal one if None.  canonical: depth and normals are for the canonical camera.
     """
     kind = TASKS[task].kind
     if kind == 'classes':
         return _classes(logits, size)
     if kind == 'normals':
-        return _normals(upsampled(logits * _column(axes), size))
+        return _at(camera, size, canonical).normals(upsampled(logits * _column(axes), size))
     full = _plane(logits[0], size)
     if kind == 'map':
         return 1 / (1 + cv2.exp(-full))
     if linear_depth:
-        return np.clip(full, *DEPTH_RANGE)
-    low, high = np.log(DEPTH_RANGE)
-    return cv2.exp(np.clip(full, np.float32(low), np.float32(high)))
+        metres = np.clip(full, *DEPTH_RANGE)
+    else:
+        low, high = np.log(DEPTH_RANGE)
+        metres = cv2.exp(np.clip(full, np.float32(low), np.float32(high)))
+    return _at(camera, size, canonical).depth(metres)
 
 
 def confidence(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -76,23 +83,10 @@ def _classes(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return ids
 
 
-def _normals(vectors: np.ndarray) -> np.ndarray:
-    x, y, z = cv2.split(vectors)
-    ray_x, ray_y = _rays(*vectors.shape[:2])
-    # A zero vector becomes 0 / 0, the NaN that marks it.
-    with np.errstate(invalid='ignore', divide='ignore'):
-        scale = np.copysign(1 / cv2.sqrt(x * x + y * y + z * z), -(x * ray_x + y * ray_y + z))
-        return cv2.merge((x * scale, y * scale, z * scale))
-
-
 def _column(values: Sequence[int]) -> np.ndarray:
     return np.array(values, dtype=np.float32).reshape(-1, 1, 1)
 
 
-@functools.lru_cache(maxsize=4)
-def _rays(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y, (1, width) and (height, 1), of rays with z = 1, at the nominal focal."""
-    focal = NOMINAL_FOCAL * width
-    x = (np.arange(width, dtype=np.float32) - (width - 1) / 2) / focal
-    y = (np.arange(height, dtype=np.float32) - (height - 1) / 2) / focal
-    return x[None].astype(np.float32), y[:, None].astype(np.float32)
+def _at(camera: Camera | None, size: tuple[int, int], canonical: bool) -> Geometry:
+    width_height = (size[1], size[0])
+    return geometry(camera or seen_by(None, width_height, width_height), canonical)

@@ -1,0 +1,137 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""From what a network makes of a picture to the real camera: depth in metres, normals."""
+
+import functools
+
+import cv2
+import numpy as np
+
+from adamtl_ros.camera import Camera
+from adamtl_ros.camera import CANONICAL_FOCAL
+from adamtl_ros.camera import turned
+from adamtl_ros.tasks import NOMINAL_FOCAL
+
+TRAINED_FOCALS = (0.45, 1.9)
+"""Focal lengths, in widths of the network's picture, beyond which its depth is a guess."""
+
+EDGE = 0.1
+"""Ratio of depths, less 1, of pixels next but one, above which two surfaces meet there."""
+
+
+class Geometry:
+    """
+    What brings depth and normals of one network to one camera.
+
+    camera: of the picture at the network's size.  canonical: whether the network was taught as
+    if the canonical camera had taken every picture; one that was not was taught in the geometry
+    that its pictures show, by cameras whose focal length is NOMINAL_FOCAL widths on average.
+
+    A picture that was squashed to the network's shape shows a scene of other angles.  A network
+    cannot know that; its normals are stretched back, exactly, before all else is done.
+    """
+
+    def __init__(self, camera: Camera, canonical: bool) -> None:
+        """Work out the ratio of depths and the map of the normals."""
+        self.extreme = not TRAINED_FOCALS[0] <= camera.focal / camera.width <= TRAINED_FOCALS[1]
+        taught = CANONICAL_FOCAL if canonical else NOMINAL_FOCAL * camera.width
+        self.depth_ratio = camera.focal / taught
+        self._rays = (
+            ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)[None],
+            ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)[:, None])
+        # Points of the real scene are those of the apparent one times diag(focal / fx, focal /
+        # fy, 1); normals are covectors, so they take the inverse.
+        self._stretch = (
+            np.float32(camera.fx / camera.focal), np.float32(camera.fy / camera.focal))
+        self._turn: np.ndarray | None = None
+        if canonical:
+            size = camera.width, camera.height
+            apparent = Camera(*size, camera.focal, camera.focal, camera.cx, camera.cy)
+            start = Camera.nominal(*size, CANONICAL_FOCAL).rays()
+            columns = [
+                turned(np.broadcast_to(axis, start.shape), start, apparent.rays())
+                for axis in np.eye(3, dtype=np.float32)]
+            turn = np.stack(columns).transpose(3, 0, 1, 2)
+            turn[:2] *= np.reshape(self._stretch, (2, 1, 1, 1))
+            self._turn = np.ascontiguousarray(turn, np.float32)
+
+    def depth(self, metres: np.ndarray) -> np.ndarray:
+        """Return float32 (h, w), metres along the axis of the real camera."""
+        return metres if self.depth_ratio == 1 else metres * np.float32(self.depth_ratio)
+
+    def normals(self, vectors: np.ndarray) -> np.ndarray:
+        """
+        Return float32 (h, w, 3) unit normals towards the real camera; NaN for zero vectors.
+
+        vectors: float32 (h, w, 3) of any length, in the geometry that the network was taught.
+        """
+        x, y, z = cv2.split(vectors)
+        if self._turn is not None:
+            x, y, z = (_dot(row, (x, y, z)) for row in self._turn)
+        elif self._stretch != (1, 1):
+            x, y = x * self._stretch[0], y * self._stretch[1]
+        ray_x, ray_y = self._rays
+        # A zero vector becomes 0 / 0, the NaN that marks it.
+        with np.errstate(invalid='ignore', divide='ignore'):
+            scale = np.copysign(
+                1 / cv2.sqrt(x * x + y * y + z * z), -(x * ray_x + y * ray_y + z))
+            return cv2.merge((x * scale, y * scale, z * scale))
+
+
+def _dot(row: np.ndarray, planes: tuple[np.ndarray, ...]) -> np.ndarray:
+    total = row[0] * planes[0]
+    for factors, plane in zip(row[1:], planes[1:]):
+        total += factors * plane
+    return total
+
+
+def edges(depth: np.ndarray, *, edge: float = EDGE, reach: int = 1) -> np.ndarray:
+    """
+    Return uint8 (h, w), 1 where depths within `reach` pixels differ by a ratio above 1 + edge.
+
+    depth: float32 (h, w), above 0.
+    """
+    around = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    farthest, nearest = cv2.dilate(depth, around), cv2.erode(depth, around)
+    return (farthest > nearest * np.float32(1 + edge)).view(np.uint8)
+
+
+def resized_depth(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """
+    Return the depth, float32 (h, w), at (width, height), bilinearly but not over edges.
+
+    Where two surfaces meet, every pixel is of one of them: what lies between is an obstacle that
+    nobody would find there.
+    """
+    full = cv2.resize(depth, size, interpolation=cv2.INTER_LINEAR)
+    height, wide = depth.shape[0], (size[0], depth.shape[0])
+    meeting, nearest = (
+        cv2.resize(each, wide, interpolation=cv2.INTER_NEAREST_EXACT)
+        for each in (edges(depth), depth))
+    # Row by row of what is small: whole masks of a large picture take four times as long.
+    starts = np.ceil(np.arange(height + 1) * (size[1] / height) - 0.5).astype(int)
+    for row in np.flatnonzero(meeting.any(1)):
+        np.copyto(
+            full[starts[row]:starts[row + 1]], nearest[row], where=meeting[row].view(bool))
+    return full
+
+
+@functools.lru_cache(maxsize=8)
+def geometry(camera: Camera, canonical: bool) -> Geometry:
+    """Return the Geometry of the camera, which is kept: its maps take a while to work out."""
+    return Geometry(camera, canonical)
+
+
+def seen_by(camera: Camera | None, picture: tuple[int, int], size: tuple[int, int]) -> Camera:
+    """
+    Return the camera of a picture (width, height) after it was brought to `size`.
+
+    None stands for a camera of NOMINAL_FOCAL.  ValueError: a camera of another picture.
+    """
+    if camera is None:
+        camera = Camera.nominal(*picture, NOMINAL_FOCAL * picture[0])
+    elif (camera.width, camera.height) != tuple(picture):
+        raise ValueError(
+            f'camera of {camera.width} x {camera.height} pixels for a picture of {picture[0]} x '
+            f'{picture[1]}: give the intrinsics of this picture')
+    return camera.resized(*size)
