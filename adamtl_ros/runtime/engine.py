@@ -209,11 +209,11 @@ class Engine:
             blank = np.zeros(size[::-1], dtype=np.uint8) if settings.gating_map else None
             return Result({}, stats, gating_map=blank)
         with self._turn:
-            return self._run(image, settings, tasks, size)
+            return self._run(image, settings, tasks, size, seen, lens)
 
     def _run(
             self, image: np.ndarray, settings: Settings, tasks: tuple[str, ...],
-            size: tuple[int, int]) -> Result:
+            size: tuple[int, int], seen: Camera, lens: str) -> Result:
         backend, clock = self._backend, time.perf_counter
         times = [clock()]
         pixels = np.ascontiguousarray(shrink(image, self.input_size))
