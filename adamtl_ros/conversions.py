@@ -4,11 +4,14 @@
 The contents of ROS messages as arrays and back, without ROS.
 
 Messages are whatever has their fields: those of rclpy, or those that rosbags reads from a bag.
-No cv_bridge: PyPI's is broken with current numpy, and the few encodings below are quickly done.
+What cv_bridge converts as well can be left to it, where a ROS installation has it.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from fractions import Fraction
+import re
 from typing import Any
 
 import cv2
@@ -30,14 +33,18 @@ class _Encoding:
     """
     How the pixels of an encoding lie in a row.
 
-    channels: samples a pixel.  depth: bytes a sample.  code: OpenCV's conversion to RGB, or None
-    for pixels that are RGB already.  even: the conversion needs even (height, width).
+    channels: samples a pixel, in planes of luma and chroma those of the luma.  depth: bytes a
+    sample.  code: OpenCV's conversion to RGB, or None for pixels that are RGB already.  even: the
+    conversion needs even (height, width).  chroma: rows, as long as those of the luma, that follow
+    them, a luma row.  bridged: cv_bridge gives the same pixels.
     """
 
     channels: int
     depth: int = 1
     code: int | None = None
     even: tuple[bool, bool] = (False, False)
+    chroma: Fraction = Fraction(0)
+    bridged: bool = False
 
 
 # OpenCV names a Bayer pattern after the pixels (1, 1) and (1, 2), ROS after (0, 0) and (0, 1).
@@ -47,16 +54,20 @@ _BAYER = {
     'gbrg': cv2.COLOR_BayerGR2RGB,
     'grbg': cv2.COLOR_BayerGB2RGB,
 }
-_UYVY = _Encoding(2, code=cv2.COLOR_YUV2RGB_UYVY, even=(False, True))
-_YUYV = _Encoding(2, code=cv2.COLOR_YUV2RGB_YUY2, even=(False, True))
+_UYVY = _Encoding(2, code=cv2.COLOR_YUV2RGB_UYVY, even=(False, True), bridged=True)
+_YUYV = _Encoding(2, code=cv2.COLOR_YUV2RGB_YUY2, even=(False, True), bridged=True)
+_VIDEO_RANGE = np.array([
+    [1.164383, 0.0, 1.596027, -222.921], [1.164383, -0.391762, -0.812968, 135.576],
+    [1.164383, 2.017232, 0.0, -276.836]])
+"""Rows of red, green and blue of Y, U, V, 1 (ITU-R BT.601-7), which OpenCV has for 4:2:0 alone."""
 
 ENCODINGS: dict[str, _Encoding] = {
-    'mono8': _Encoding(1, code=cv2.COLOR_GRAY2RGB),
+    'mono8': _Encoding(1, code=cv2.COLOR_GRAY2RGB, bridged=True),
     'mono16': _Encoding(1, 2, cv2.COLOR_GRAY2RGB),
     'rgb8': _Encoding(3),
-    'bgr8': _Encoding(3, code=cv2.COLOR_BGR2RGB),
-    'rgba8': _Encoding(4, code=cv2.COLOR_RGBA2RGB),
-    'bgra8': _Encoding(4, code=cv2.COLOR_BGRA2RGB),
+    'bgr8': _Encoding(3, code=cv2.COLOR_BGR2RGB, bridged=True),
+    'rgba8': _Encoding(4, code=cv2.COLOR_RGBA2RGB, bridged=True),
+    'bgra8': _Encoding(4, code=cv2.COLOR_BGRA2RGB, bridged=True),
     'rgb16': _Encoding(3, 2),
     'bgr16': _Encoding(3, 2, cv2.COLOR_BGR2RGB),
     'rgba16': _Encoding(4, 2, cv2.COLOR_RGBA2RGB),
@@ -65,88 +76,173 @@ ENCODINGS: dict[str, _Encoding] = {
     '8UC1': _Encoding(1, code=cv2.COLOR_GRAY2RGB),
     '8UC3': _Encoding(3, code=cv2.COLOR_BGR2RGB),
     '8UC4': _Encoding(4, code=cv2.COLOR_BGRA2RGB),
+    '16UC3': _Encoding(3, 2, cv2.COLOR_BGR2RGB),
+    '16UC4': _Encoding(4, 2, cv2.COLOR_BGRA2RGB),
     'yuv422': _UYVY,
     'uyvy': _UYVY,
     'yuv422_yuy2': _YUYV,
     'yuyv': _YUYV,
+    'nv12': _Encoding(1, code=cv2.COLOR_YUV2RGB_NV12, even=(True, True), chroma=Fraction(1, 2)),
+    'nv21': _Encoding(1, code=cv2.COLOR_YUV2RGB_NV21, even=(True, True), chroma=Fraction(1, 2)),
+    'nv24': _Encoding(1, chroma=Fraction(2)),
 } | {
-    f'bayer_{pattern}{8 * depth}': _Encoding(1, depth, code, (True, True))
+    f'bayer_{pattern}{8 * depth}': _Encoding(1, depth, code, (True, True), bridged=depth == 1)
     for pattern, code in _BAYER.items() for depth in (1, 2)
 }
 """The encodings of sensor_msgs/Image that `rgb_from_image` reads."""
 
 
-def rgb_from_image(message: Any) -> NDArray[np.uint8]:
+_REFUSED = {
+    '16UC1': 'that is depth, or grey of a range that nobody knows; a grey picture is mono16',
+    '32FC1': 'that is depth, or a map of numbers, not a picture',
+    '64FC1': 'that is depth, or a map of numbers, not a picture',
+}
+"""Why encodings of sensor_msgs are not read; the rest are numbers whose colours nobody knows."""
+
+_NUMBERS = re.compile('(8|16|32|64)[USF]C[1-4]')
+
+
+def _encoding(name: str) -> _Encoding:
+    """Return the encoding of this name; BadFrameError with the reason if it is not read."""
+    encoding = ENCODINGS.get(name)
+    if encoding is not None:
+        return encoding
+    reason = _REFUSED.get(name)
+    if reason is None and _NUMBERS.fullmatch(name):
+        reason = 'those are numbers of which nobody knows what they are, not colours'
+    raise BadFrameError(
+        'encoding', f'encoding {name!r} is not supported{f" ({reason})" if reason else ""}: let '
+                    f'the camera publish one of {", ".join(ENCODINGS)}')
+
+
+def rgb_from_image(
+        message: Any, *, bridge: Callable[[Any], NDArray[np.uint8]] | None = None
+) -> NDArray[np.uint8]:
     """
     Return the picture of an Image as uint8 (height, width, 3) RGB.
 
     16-bit samples keep their high byte. Alpha is dropped. Row padding is skipped. The array may
-    be a view into the message's data. Raises BadFrameError with the causes 'encoding', 'size',
-    'step' and 'data'.
+    be a view into the message's data. bridge: converts a message, found whole, of an encoding
+    that cv_bridge knows. Raises BadFrameError with the causes 'encoding', 'size', 'step' and
+    'data'.
     """
-    encoding = ENCODINGS.get(message.encoding)
-    if encoding is None:
-        raise BadFrameError(
-            'encoding', f'encoding {message.encoding!r} is not supported: let the camera publish '
-                        f'one of {", ".join(ENCODINGS)}')
+    encoding = _encoding(message.encoding)
     height, width, step = message.height, message.width, message.step
-    if not (height and width):
-        raise BadFrameError(
-            'size', f'image of {width} x {height} pixels: both must be at least 1')
-    for name, size, even in (('height', height, encoding.even[0]),
-                             ('width', width, encoding.even[1])):
-        if even and size % 2:
-            raise BadFrameError(
-                'size', f'{name} of {size} pixels: encoding {message.encoding} needs an even one')
+    _check_size(message.encoding, encoding, height, width)
     row = width * encoding.channels * encoding.depth
+    rows = int(height * (1 + encoding.chroma))
+    data = np.frombuffer(message.data, dtype=np.uint8)
+    if encoding.chroma and step == row * (1 + encoding.chroma) and data.size == height * step:
+        step = row  # some drivers count the chroma of a row to it, though it lies elsewhere
     if step < row:
         raise BadFrameError(
             'step', f'step of {step} bytes is smaller than a row: {width} pixels of '
                     f'{message.encoding} take {row}; set step to the row length in bytes')
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    if data.size < step * height:
+    if data.size < step * rows:
         raise BadFrameError(
-            'data', f'data of {data.size} bytes is shorter than step * height = {step} * {height} '
-                    f'= {step * height}; send the whole image')
-    pixels = data[:step * height].reshape(height, step)[:, :row]
+            'data', f'data of {data.size} bytes is shorter than step * rows = {step} * {rows} '
+                    f'= {step * rows}; send the whole image')
+    if bridge is not None and encoding.bridged:
+        return bridge(message)
+    lines = data[:step * rows].reshape(rows, step)
+    if message.encoding == 'nv24':
+        # A row of chroma takes two of luma, its padding too.
+        chroma = lines[height:].reshape(height, 2 * step)[:, :2 * width]
+        planes = lines[:height, :width, None], chroma.reshape(height, width, 2)
+        return cv2.transform(np.concatenate(planes, -1), _VIDEO_RANGE).astype(np.uint8, copy=False)
+    pixels = lines[:, :row]
     if encoding.depth == 2:
         pixels = pixels[:, (0 if message.is_bigendian else 1)::2]
     if encoding.channels > 1:
         pixels = pixels.reshape(height, width, encoding.channels)
     if encoding.code is None:
         return pixels
-    # OpenCV takes padded rows as they are, but neither every second byte nor a read-only view.
+    # OpenCV takes padded rows as they are, but not every second byte.
     if encoding.depth == 2:
         pixels = np.ascontiguousarray(pixels)
     return cv2.cvtColor(pixels, encoding.code).astype(np.uint8, copy=False)
+
+
+def _check_size(name: str, encoding: _Encoding, height: int, width: int) -> None:
+    if not (height and width):
+        raise BadFrameError(
+            'size', f'image of {width} x {height} pixels: both must be at least 1')
+    for side, size, even in (('height', height, encoding.even[0]),
+                             ('width', width, encoding.even[1])):
+        if even and size % 2:
+            raise BadFrameError(
+                'size', f'{side} of {size} pixels: encoding {name} needs an even one')
 
 
 def rgb_from_compressed(message: Any) -> NDArray[np.uint8]:
     """
     Return the picture of a CompressedImage, JPEG or PNG, as uint8 (h, w, 3) RGB.
 
-    Raises BadFrameError with the cause 'decode'.
+    What image_transport says in `format` of the picture that was compressed is heeded: a mosaic
+    is made a picture, 16-bit samples keep their high byte, depth is refused. Raises BadFrameError
+    with the causes 'decode', 'encoding' and 'size'.
     """
+    # "<encoding>; <jpeg or png> compressed <encoding of the compressed pixels>" or "jpeg".
+    original, named, how = (part.strip() for part in message.format.partition(';'))
+    if 'compressedDepth' in how:
+        raise BadFrameError(
+            'encoding', f'format {message.format!r} is depth, not a picture: subscribe to the '
+                        "camera's colour or grey pictures")
+    # The last word says that the publisher made a picture of it; only mosaics are then left.
+    mosaic = None
+    if named and how.rpartition('compressed')[2].strip() in ('', original):
+        if original.startswith('bayer_'):
+            mosaic = _encoding(original)
+        elif _NUMBERS.fullmatch(original):
+            _encoding(original)
     data = np.frombuffer(message.data, dtype=np.uint8)
-    bgr = None
-    # OpenCV fills what is missing of a cut-off JPEG with grey and calls it a success.  The end
-    # may be padded; the marker of an embedded thumbnail lies in the front.
-    cut_off = data[:2].tobytes() == b'\xff\xd8' and b'\xff\xd9' not in data[
-        data.size // 2:].tobytes()
+    jpeg = data[:3].tobytes() == b'\xff\xd8\xff'
+    # OpenCV fills what is missing of a cut-off JPEG with grey and calls it a success.
+    cut_off = jpeg and not _ends(data.tobytes())
+    pixels = None
     # OpenCV would read twenty other formats as well, whose decoders nobody here has use for.
-    known = data[:8].tobytes().startswith((b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'))
-    if known and not cut_off:
+    if not cut_off and (jpeg or data[:8].tobytes() == b'\x89PNG\r\n\x1a\n'):
+        # A camera's EXIF orientation must not turn the frame against its camera_info.
+        colour = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         try:
-            # A camera's EXIF orientation must not turn the frame against its camera_info.
-            bgr = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            pixels = cv2.imdecode(data, colour if mosaic is None else cv2.IMREAD_UNCHANGED)
         except cv2.error:  # e.g. dimensions beyond OpenCV's limit
-            bgr = None
-    if bgr is None:
+            pixels = None
+    if pixels is None:
         raise BadFrameError(
             'decode', f'{data.size} bytes of format {message.format!r} cannot be decoded'
                       f'{" (the JPEG is cut off)" if cut_off else ""}: send JPEG or PNG, or use '
                       'image_transport:=raw')
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+    if pixels.dtype == np.uint16:
+        pixels = np.right_shift(pixels, 8).astype(np.uint8)
+    code = cv2.COLOR_BGR2RGB
+    if mosaic is not None and pixels.ndim == 2:
+        _check_size(original, mosaic, *pixels.shape)
+        assert mosaic.code is not None
+        code = mosaic.code
+    elif pixels.ndim == 2:
+        code = cv2.COLOR_GRAY2RGB
+    elif pixels.shape[2] == 4:
+        code = cv2.COLOR_BGRA2RGB
+    return cv2.cvtColor(pixels, code).astype(np.uint8, copy=False)
+
+
+def _ends(jpeg: bytes) -> bool:
+    """
+    Return whether a JPEG has its end, however much padding follows (ITU-T T.81, B.1).
+
+    Segments are skipped by their lengths: the end of a thumbnail within them is not the end.
+    """
+    at = 2
+    while jpeg[at:at + 1] == b'\xff' and at + 4 <= len(jpeg):
+        kind = jpeg[at + 1]
+        if kind == 0xff:  # fill bytes before a marker
+            at += 1
+            continue
+        at += 2 + int.from_bytes(jpeg[at + 2:at + 4], 'big')
+        if kind == 0xda:  # from here on no byte but that of a marker follows 0xff but 0
+            return jpeg.find(b'\xff\xd9', at) >= 0
+    return False
 
 
 def scaled_camera_info(

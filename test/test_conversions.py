@@ -3,6 +3,12 @@
 """Images of every encoding against colours worked out by hand, and back."""
 
 import array
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+import re
+import sys
+from types import ModuleType
+from types import SimpleNamespace
 
 import cv2
 from hypothesis import given
@@ -13,11 +19,14 @@ import pytest
 
 pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
+import sensor_msgs  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
+from adamtl_ros import conversions  # noqa: E402
+from adamtl_ros.nodes import conversions as node_conversions  # noqa: E402
 from adamtl_ros.nodes.conversions import BadFrameError  # noqa: E402
 from adamtl_ros.nodes.conversions import ENCODINGS  # noqa: E402
 from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
@@ -26,6 +35,9 @@ from adamtl_ros.nodes.conversions import rgb_from_image  # noqa: E402
 from adamtl_ros.nodes.conversions import scaled_camera_info  # noqa: E402
 
 COLOUR = (200, 100, 50)
+
+
+IN_BOTH_ORDERS = pytest.mark.parametrize('bigendian', [False, True])
 
 
 def message(encoding: str, rows: list[bytes], width: int, *, bigendian: bool = False) -> Image:
@@ -56,8 +68,9 @@ def test_colours_of_8_bit_encodings(encoding, two_pixels, expected):
     assert (rgb == expected).all()
 
 
-@pytest.mark.parametrize('bigendian', [False, True])
+@IN_BOTH_ORDERS
 @pytest.mark.parametrize(('encoding', 'samples'), [
+    ('16UC3', [50, 100, 200]), ('16UC4', [50, 100, 200, 7]),
     ('mono16', [70]), ('rgb16', [200, 100, 50]), ('bgr16', [50, 100, 200]),
     ('rgba16', [200, 100, 50, 7]), ('bgra16', [50, 100, 200, 7])])
 def test_16_bit_samples_keep_their_high_byte(encoding, samples, bigendian):
@@ -84,21 +97,96 @@ def test_colours_of_yuv_encodings(encoding, colour):
     assert np.abs(rgb.astype(int) - colour).max() <= 3
 
 
+def planes(encoding: str, colours: np.ndarray, padding: int = 0) -> Image:
+    """
+    Return an Image of luma and interleaved chroma, as Linux defines NV12, NV21 and NV24.
+
+    colours: (height, width, 3) RGB, the same in every 2 x 2 pixels.  padding: bytes a luma row.
+    """
+    values = np.array([[yuv(*colour) for colour in row] for row in colours], np.uint8)
+    chroma = values[..., 1:] if encoding == 'nv24' else values[::2, ::2, 1:]
+    if encoding == 'nv21':
+        chroma = chroma[..., ::-1]
+    chroma = chroma.reshape(len(chroma), -1)
+    ends = padding * chroma.shape[1] // values.shape[1]
+    luma = np.pad(values[..., 0], ((0, 0), (0, padding)), constant_values=99)
+    chroma = np.pad(chroma, ((0, 0), (0, ends)), constant_values=99)
+    return Image(encoding=encoding, height=len(values), width=values.shape[1],
+                 step=luma.shape[1], data=array.array('B', luma.tobytes() + chroma.tobytes()))
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'nv24'])
+def test_colours_of_planes(encoding, padding):
+    colours = np.random.default_rng(0).integers(0, 256, (3, 4, 3)).repeat(2, 0).repeat(2, 1)
+    rgb = rgb_from_image(planes(encoding, colours, padding))
+    assert rgb.dtype == np.uint8
+    assert np.abs(rgb.astype(int) - colours).max() <= 4
+
+
+@pytest.mark.parametrize('encoding', ['nv12', 'nv24'])
+def test_planes_whose_step_counts_the_chroma(encoding):
+    colours = np.random.default_rng(0).integers(0, 256, (3, 4, 3)).repeat(2, 0).repeat(2, 1)
+    image = planes(encoding, colours)
+    expected = rgb_from_image(image)
+    image.step = len(image.data) // image.height
+    assert (rgb_from_image(image) == expected).all()
+
+
+def test_planes_that_are_cut_off_or_odd():
+    image = planes('nv12', np.full((6, 8, 3), 90))
+    image.data = image.data[:-1]
+    with pytest.raises(BadFrameError, match='71 bytes is shorter') as caught:
+        rgb_from_image(image)
+    assert caught.value.cause == 'data'
+    image.height = 5
+    with pytest.raises(BadFrameError, match='height of 5 pixels: encoding nv12 needs an even'):
+        rgb_from_image(image)
+
+
+def in_sensor_msgs() -> list[str]:
+    """Return the encodings that the installed sensor_msgs has constants for."""
+    header = next((
+        path for parent in Path(sensor_msgs.__file__).parents
+        if (path := parent / 'include' / 'sensor_msgs' / 'sensor_msgs' / 'image_encodings.hpp')
+        .is_file()), None)
+    if header is None:  # another layout than that of the wheels and of ROS installations
+        numbers = [f'{bits}C{n}' for bits in ('8U', '8S', '16U', '16S', '32S', '32F', '64F')
+                   for n in range(1, 5)]
+        return [*ENCODINGS, *numbers]
+    return re.findall(r'const char \w+\[\] = "(\w+)";', header.read_text())
+
+
+@pytest.mark.parametrize('name', in_sensor_msgs())
+def test_every_encoding_of_sensor_msgs_is_read_or_refused_with_a_reason(name):
+    image = message(name, [bytes(64)] * 24, 8)
+    image.height = 8
+    if name in ENCODINGS:
+        assert rgb_from_image(image).shape == (8, 8, 3)
+        return
+    with pytest.raises(BadFrameError, match='(depth|numbers).*let the camera publish') as caught:
+        rgb_from_image(image)
+    assert caught.value.cause == 'encoding'
+
+
+@IN_BOTH_ORDERS
 @pytest.mark.parametrize('depth', [8, 16])
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
-def test_colours_of_bayer_patterns(pattern, depth):
+def test_colours_of_bayer_patterns(pattern, depth, bigendian):
     value = dict(zip('rgb', COLOUR, strict=True))
     mosaic = np.array([[value[pattern[2 * (y % 2) + x % 2]] for x in range(8)] for y in range(6)])
-    samples = mosaic.astype(np.uint8) if depth == 8 else (256 * mosaic + 3).astype('<u2')
+    samples = mosaic.astype(np.uint8) if depth == 8 else (256 * mosaic + 3).astype(
+        '>u2' if bigendian else '<u2')
     rgb = rgb_from_image(message(
-        f'bayer_{pattern}{depth}', [row.tobytes() for row in samples], 8))
+        f'bayer_{pattern}{depth}', [row.tobytes() for row in samples], 8, bigendian=bigendian))
     assert (rgb == COLOUR).all()
 
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_padding_and_byte_order_change_nothing(data):
-    encoding = data.draw(st.sampled_from(sorted(ENCODINGS)))
+    encoding = data.draw(st.sampled_from(
+        [name for name, kind in sorted(ENCODINGS.items()) if not kind.chroma]))
     kind = ENCODINGS[encoding]
     height, width = 2 * data.draw(st.integers(1, 4)), 2 * data.draw(st.integers(1, 5))
     rng = np.random.default_rng(data.draw(st.integers(0, 2 ** 32)))
@@ -149,6 +237,68 @@ def test_compressed_frames(extension):
     rgb = rgb_from_compressed(CompressedImage(format=extension, data=data))
     assert rgb.shape == (6, 8, 3)
     assert np.abs(rgb.astype(int) - COLOUR).max() <= 3
+
+
+def compressed(form: str, extension: str, pixels: np.ndarray, *, padding: int = 0) -> (
+        CompressedImage):
+    """Return a CompressedImage of pixels as OpenCV has them."""
+    data = cv2.imencode(extension, pixels)[1].tobytes() + bytes(padding)
+    return CompressedImage(format=form, data=array.array('B', data))
+
+
+@pytest.mark.parametrize('depth', [8, 16])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_compressed_mosaics_become_pictures(pattern, depth):
+    value = dict(zip('rgb', COLOUR, strict=True))
+    mosaic = np.array([[value[pattern[2 * (y % 2) + x % 2]] for x in range(8)] for y in range(6)])
+    samples = mosaic.astype(np.uint8) if depth == 8 else (256 * mosaic + 3).astype(np.uint16)
+    name = f'bayer_{pattern}{depth}'
+    rgb = rgb_from_compressed(compressed(f'{name}; png compressed ', '.png', samples))
+    assert rgb.dtype == np.uint8
+    assert (rgb == COLOUR).all()
+    # Where the publisher made a picture of it before, that is what was compressed.
+    picture = np.full((6, 8, 3), COLOUR[::-1], np.uint8)
+    rgb = rgb_from_compressed(compressed(f'{name}; png compressed bgr8', '.png', picture))
+    assert (rgb == COLOUR).all()
+    with pytest.raises(BadFrameError, match=f'height of 5 pixels: encoding {name}'):
+        rgb_from_compressed(compressed(f'{name}; png compressed ', '.png', samples[:5]))
+
+
+@pytest.mark.parametrize('form', ['mono16; png compressed ', 'mono16; png compressed mono16'])
+def test_compressed_16_bit_samples_keep_their_high_byte(form):
+    samples = np.full((6, 8), 70 * 256 + 199, np.uint16)
+    assert (rgb_from_compressed(compressed(form, '.png', samples)) == 70).all()
+
+
+@pytest.mark.parametrize('form', [
+    '16UC1; png compressed ', '16UC1; compressedDepth png', '32FC1; compressedDepth png',
+    '16UC1; compressedDepth', '32SC1; png compressed '])
+def test_compressed_depth_is_no_picture(form):
+    samples = np.full((6, 8), 1500, np.uint16)
+    with pytest.raises(BadFrameError, match='depth|numbers') as caught:
+        rgb_from_compressed(compressed(form, '.png', samples))
+    assert caught.value.cause == 'encoding'
+
+
+@pytest.mark.parametrize('form', [
+    'jpeg', 'jpg', '', 'rgb8; jpeg compressed bgr8', 'bgr8; jpeg compressed', 'mono8; jpeg'])
+@pytest.mark.parametrize('padding', [0, 1, 100_000])
+def test_padding_after_a_jpeg_is_no_damage(form, padding):
+    picture = np.full((48, 64, 3), COLOUR[::-1], np.uint8)
+    rgb = rgb_from_compressed(compressed(form, '.jpg', picture, padding=padding))
+    assert np.abs(rgb.astype(int) - COLOUR).max() <= 3
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_picture():
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    data = cv2.imencode('.jpg', noise)[1].tobytes()
+    note = b'\xff\xe1' + (2 + len(data)).to_bytes(2, 'big') + data
+    whole = data[:2] + note + data[2:]
+    assert rgb_from_compressed(
+        CompressedImage(format='jpeg', data=array.array('B', whole))).shape == (48, 64, 3)
+    with pytest.raises(BadFrameError, match='cut off'):
+        rgb_from_compressed(
+            CompressedImage(format='jpeg', data=array.array('B', whole[:-50] + bytes(50))))
 
 
 @pytest.mark.parametrize('data', [b'', b'no picture', b'\x89PNG\r\n\x1a\n'])
@@ -243,3 +393,55 @@ def test_other_compressed_formats_are_refused(suffix):
     with pytest.raises(BadFrameError, match='JPEG or PNG') as error:
         rgb_from_compressed(CompressedImage(format='jpeg', data=array.array('B', data)))
     assert error.value.cause == 'decode'
+
+
+def picture_in(encoding: str) -> Image:
+    """Return an 8 x 6 image of smooth colours in an encoding."""
+    kind = ENCODINGS[encoding]
+    ramp = np.arange(6)[:, None] * 20 + np.arange(8 * kind.channels)[None] * 3
+    return message(encoding, [row.tobytes() for row in (256 // 2 + ramp // 2).astype(np.uint8)], 8)
+
+
+BRIDGED = sorted(name for name, kind in ENCODINGS.items() if kind.bridged)
+
+
+@pytest.mark.parametrize('encoding', BRIDGED)
+def test_cv_bridge_gives_the_same_pixels(encoding):
+    if node_conversions.BRIDGE is None:
+        pytest.skip('cv_bridge is not installed')
+    image = picture_in(encoding)
+    assert (node_conversions.BRIDGE(image) == conversions.rgb_from_image(image)).all()
+
+
+def test_cv_bridge_is_asked_for_whole_frames_that_it_knows(monkeypatch):
+    asked = []
+
+    def bridge(image):
+        asked.append(image.encoding)
+        return conversions.rgb_from_image(image)
+
+    monkeypatch.setattr(node_conversions, 'BRIDGE', bridge)
+    for encoding in ENCODINGS:
+        image = message(encoding, [bytes(64)] * 24, 8)
+        image.height = 8
+        assert rgb_from_image(image).shape == (8, 8, 3)
+    assert sorted(asked) == BRIDGED and len(asked) == 12
+    image = picture_in('bgr8')
+    image.step = 7
+    with pytest.raises(BadFrameError, match='step of 7'):
+        rgb_from_image(image)
+    assert len(asked) == 12
+
+
+@pytest.mark.parametrize(('version', 'used'), [('1.13.0.post0', False), ('4.1.0', True)])
+def test_cv_bridge_of_ros_1_is_left_alone(monkeypatch, version, used):
+    module = ModuleType('cv_bridge')
+    module.__spec__ = ModuleSpec('cv_bridge', None)
+    module.CvBridge = lambda: SimpleNamespace(
+        imgmsg_to_cv2=lambda image, encoding: (image.encoding, encoding))
+    monkeypatch.setitem(sys.modules, 'cv_bridge', module)
+    monkeypatch.setattr(node_conversions.metadata, 'version', lambda name: version)
+    bridge = node_conversions._bridge()
+    assert (bridge is not None) == used
+    if used:
+        assert bridge(picture_in('bgr8')) == ('bgr8', 'rgb8')

@@ -3,21 +3,51 @@
 """Arrays to ROS messages; the other way needs no ROS and is in adamtl_ros.conversions."""
 
 from array import array
+from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from adamtl_ros import conversions
 from adamtl_ros.conversions import BadFrameError
 from adamtl_ros.conversions import ENCODINGS
 from adamtl_ros.conversions import rgb_from_compressed
-from adamtl_ros.conversions import rgb_from_image
 from adamtl_ros.conversions import scaled_camera_info
 
 __all__ = [
     'BadFrameError', 'ENCODINGS', 'image_from_array', 'rgb_from_compressed', 'rgb_from_image',
     'scaled_camera_info']
+
+
+def _bridge() -> Callable[[Image], NDArray[np.uint8]] | None:
+    """Return what converts an Image to RGB by ROS's cv_bridge, or None where that is missing."""
+    if find_spec('cv_bridge') is None:
+        return None
+    try:
+        # 1.13, which PyPI has, is of ROS 1 and reads some encodings wrongly.
+        if int(metadata.version('cv_bridge').split('.')[0]) < 3:
+            return None
+    except metadata.PackageNotFoundError:  # built by colcon
+        pass
+    try:
+        from cv_bridge import CvBridge
+    except ImportError:  # built against another numpy or OpenCV than those that are here
+        return None
+    convert = CvBridge().imgmsg_to_cv2
+    return lambda message: convert(message, 'rgb8')
+
+
+BRIDGE = _bridge()
+"""cv_bridge's conversion, None where there is none."""
+
+
+def rgb_from_image(message: Image) -> NDArray[np.uint8]:
+    """Do as adamtl_ros.conversions does, with cv_bridge where that is installed."""
+    return conversions.rgb_from_image(message, bridge=BRIDGE)
 
 
 def image_from_array(values: NDArray[np.generic], encoding: str, header: Header) -> Image:
