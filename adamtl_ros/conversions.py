@@ -198,7 +198,7 @@ def rgb_from_compressed(message: Any) -> NDArray[np.uint8]:
     data = np.frombuffer(message.data, dtype=np.uint8)
     jpeg = data[:3].tobytes() == b'\xff\xd8\xff'
     # OpenCV fills what is missing of a cut-off JPEG with grey and calls it a success.
-    cut_off = jpeg and not _ends(data.tobytes())
+    cut_off = jpeg and not jpeg_ends(data.tobytes())
     pixels = None
     # OpenCV would read twenty other formats as well, whose decoders nobody here has use for.
     if not cut_off and (jpeg or data[:8].tobytes() == b'\x89PNG\r\n\x1a\n'):
@@ -227,7 +227,7 @@ def rgb_from_compressed(message: Any) -> NDArray[np.uint8]:
     return cv2.cvtColor(pixels, code).astype(np.uint8, copy=False)
 
 
-def _ends(jpeg: bytes) -> bool:
+def jpeg_ends(jpeg: bytes) -> bool:
     """
     Return whether a JPEG has its end, however much padding follows (ITU-T T.81, B.1).
 

@@ -24,6 +24,7 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 
+from adamtl_ros.conversions import jpeg_ends
 from adamtl_ros.conversions import rgb_from_compressed
 from adamtl_ros.conversions import rgb_from_image
 
@@ -108,8 +109,7 @@ def read_picture(path: Path) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise ValueError(f'{path}: cannot be read: {error.strerror}') from None
-    # OpenCV fills what is missing of a cut-off JPEG with grey and calls it a success.
-    cut_off = data.startswith(b'\xff\xd8') and b'\xff\xd9' not in data
+    cut_off = data.startswith(b'\xff\xd8') and not jpeg_ends(data)
     image = None
     if data and not cut_off:
         try:

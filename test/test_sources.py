@@ -282,3 +282,17 @@ def test_topic_only_makes_sense_for_bags(tmp_path: Path) -> None:
     write_pictures(tmp_path, {'f1.png': 1})
     with pytest.raises(ValueError, match='/camera'):
         open_source(tmp_path, topic='/camera')
+
+
+def test_a_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path: Path) -> None:
+    """The end of the thumbnail is not that of the picture."""
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    data, thumbnail = (
+        cv2.imencode('.jpg', each)[1].tobytes() for each in (noise, noise[::4, ::4]))
+    segment = b'\xff\xe1' + (len(thumbnail) + 8).to_bytes(2, 'big') + b'Exif\0\0' + thumbnail
+    path = tmp_path / 'picture.jpg'
+    path.write_bytes(data[:2] + segment + data[2:])
+    assert read_picture(path).shape == (48, 64, 3)
+    path.write_bytes(path.read_bytes()[:-len(data) // 2])
+    with pytest.raises(ValueError, match='damaged'):
+        read_picture(path)

@@ -99,8 +99,8 @@ PARAMETERS: dict[str, Spec] = {
                     allowed=f'one of {", ".join(BACKENDS)}', fixed=True),
     'device': Spec('cpu', 'Where the network runs; asked for and missing is an error.',
                    allowed='cpu, cuda or cuda:N', fixed=True),
-    'num_threads': Spec(0, 'Threads that the network may use, at most the processors that the node '
-                        'may use; 0 leaves it to the backend.',
+    'num_threads': Spec(0, 'Threads that the network may use, at most the processors that the '
+                        'node may use; 0 leaves it to the backend.',
                         (0, 1024), fixed=True),
     'precision': Spec('f32', 'Of the computation; bf16 and int8 need the backend openvino, bf16 a '
                       'processor that has it, int8 a model that `adamtl quantize` has measured '
