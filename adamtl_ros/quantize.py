@@ -10,6 +10,7 @@ written beside the weights, MODEL.int8.json; running the model needs no NNCF.
 import argparse
 from collections.abc import Sequence
 from itertools import islice
+import math
 import re
 import sys
 from typing import Any
@@ -32,6 +33,7 @@ FLOAT = r'encoder\.stem\..*|decoders\..*\.(head|segment\.3)'
 """The layers that stay in float unless told otherwise."""
 _PASSED = {'Reshape', 'Transpose', 'Gather', 'Squeeze', 'Unsqueeze'}
 """Operations that move values without changing them: a range before them is one after them."""
+_STORED = {'Constant', 'Convert'}
 
 
 def ranges(model: ov.Model, inputs: Sequence[Any]) -> dict[str, tuple[float, float]]:
@@ -51,13 +53,16 @@ def ranges(model: ov.Model, inputs: Sequence[Any]) -> dict[str, tuple[float, flo
     for node in quantised.get_ordered_ops():
         if node.get_type_name() not in ('MatMul', 'Convolution', 'GroupConvolution'):
             continue
-        source = node.input_value(0).get_node()
-        while source.get_type_name() in _PASSED:
-            source = source.input_value(0).get_node()
-        if source.get_type_name() == 'FakeQuantize':
-            # A depthwise convolution's have one a channel.
-            low, high = (source.input_value(i).get_node().get_data() for i in (1, 2))
-            found[node.get_friendly_name()] = (float(low.min()), float(high.max()))
+        for value in node.input_values()[:2]:
+            source = value.get_node()
+            while source.get_type_name() in _PASSED:
+                source = source.input_value(0).get_node()
+            # Of the two inputs, the weights are a constant.
+            if source.get_type_name() == 'FakeQuantize' and source.input_value(
+                    0).get_node().get_type_name() not in _STORED:
+                # A depthwise convolution's have one a channel.
+                low, high = (source.input_value(i).get_node().get_data() for i in (1, 2))
+                found[node.get_friendly_name()] = (float(low.min()), float(high.max()))
     return found
 
 
@@ -147,10 +152,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     from rich.console import Console
     Console(width=180).print(table(report))
-    worst = min(row['delta_m'] for row in report['rows'])
-    if worst < -options.most:
-        print(f'adamtl quantize: Δm {worst:+.2f} %, more than {options.most} % are lost: leave '
-              'more layers in float (--float), or use more and other pictures', file=sys.stderr)
+    lost = [row['delta_m'] for row in report['rows'] if not row['delta_m'] >= -options.most]
+    if any(map(math.isnan, lost)):
+        print(f'adamtl quantize: Δm cannot be told: {options.check} has no labels of the tasks, '
+              'or int8 gives no numbers. Check on frames with labels, or leave more layers in '
+              'float (--float)', file=sys.stderr)
+        return 1
+    if lost:
+        print(f'adamtl quantize: Δm {min(lost):+.2f} %, more than {options.most} % are lost: '
+              'leave more layers in float (--float), or use more and other pictures',
+              file=sys.stderr)
         return 1
     return 0
 

@@ -4,15 +4,20 @@
 
 from itertools import islice
 import json
+import math
 
 import numpy as np
 import pytest
 
 pytest.importorskip('openvino', reason="pip install 'adamtl_ros[openvino]'")
 
+import openvino as ov  # noqa: E402
+import openvino.opset13 as ops  # noqa: E402
+
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.runtime import int8  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
+from adamtl_ros.runtime.graphs import Graphs  # noqa: E402
 from adamtl_ros.runtime.openvino_backend import OpenVinoBackend  # noqa: E402
 from adamtl_ros.runtime.settings import Settings  # noqa: E402
 from adamtl_ros.sources import DEMO  # noqa: E402
@@ -90,3 +95,61 @@ def test_quantize_makes_ranges_that_run(tmp_path, capsys):
     exact = OpenVinoBackend(str(path)).dense(image, ('semseg',))[0]['semseg']
     rounded = backend.dense(image, ('semseg',))[0]['semseg']
     assert 1e-4 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.3
+
+
+def layers_of(graphs: Graphs) -> dict[str, list]:
+    """Return, by name, the layers with weights of their own, controllers not included."""
+    config = graphs.config
+    models = [graphs.stem(policy=False), *map(graphs.decoder, config.tasks), *(
+        graphs.dense(stage) for stage in range(len(config.depths)))]
+    return {
+        node.get_friendly_name(): [value.get_node().get_type_name() for value in (
+            node.input_values())]
+        for model in models for node in model.get_ordered_ops()
+        if node.get_type_name() in ('MatMul', 'Convolution', 'GroupConvolution')}
+
+
+@pytest.mark.parametrize('name', ['glasses', 'small'])
+def test_every_layer_with_a_range_is_rounded(name):
+    network = random_network(name)
+    weights = {key: value.numpy() for key, value in network.state_dict().items()}
+    exact = layers_of(Graphs(network.config, weights))
+    assert any('head' in layer or 'segment.3' in layer for layer in exact)
+    assert not any('FakeQuantize' in types for types in exact.values())
+    ranges = dict.fromkeys(exact, (-4.0, 4.0))
+    for layer, types in layers_of(Graphs(network.config, weights, ranges)).items():
+        assert types == ['FakeQuantize', 'FakeQuantize'], layer
+
+
+def test_the_range_of_a_layer_is_that_of_its_input_wherever_its_weights_are():
+    pytest.importorskip('nncf', reason="pip install 'adamtl_ros[int8]'")
+    from adamtl_ros.quantize import ranges
+
+    x = ops.parameter([4, 8], np.float32)
+    weights = ops.constant(np.full((3, 8), 0.01, np.float32))
+    first = ops.matmul(x, weights, False, True, name='input first')
+    last = ops.matmul(weights, x, False, True, name='weights first')
+    model = ov.Model([ops.result(first), ops.result(last)], [x], 'two')
+    found = ranges(model, [np.linspace(-2, 3, 32, dtype=np.float32).reshape(4, 8)] * 4)
+    assert found.keys() == {'input first', 'weights first'}
+    for low, high in found.values():
+        assert low == pytest.approx(-2, abs=0.1) and high == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize('given, words', [
+    ([-0.1, 0.2], ''), ([-0.1, -0.7, 0.2], '-0.70 %'), ([math.nan, 0.1], 'cannot be told'),
+    ([0.1, math.nan], 'cannot be told'), ([-0.7, math.nan], 'cannot be told')])
+def test_the_check_passes_nothing_that_is_no_number(tmp_path, monkeypatch, capsys, given, words):
+    from adamtl_ros import quantize
+
+    path = tmp_path / 'small.safetensors'
+    checkpoint.save(path, random_network('small'))
+    report = {
+        'dataset': 'some', 'frames': 1, 'headline': {}, 'rows': [{
+            'mode': 'static', 'budget': None, 'achieved': 1.0, 'gmacs': 1.0, 'tasks': {},
+            'left_out': [], 'delta_m': value} for value in given]}
+    monkeypatch.setattr(quantize, 'calibrate', lambda *_: {})
+    monkeypatch.setattr(quantize, 'check', lambda *_: report)
+    assert quantize.main([
+        str(path), '--source', str(DEMO), '--frames', '1', '--check', 'some']) == bool(words)
+    assert words in capsys.readouterr().err

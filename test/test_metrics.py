@@ -13,6 +13,7 @@ from adamtl_ros.evaluation.edges import matched
 from adamtl_ros.evaluation.metrics import delta_m
 from adamtl_ros.evaluation.metrics import PUBLISHED
 from adamtl_ros.evaluation.metrics import TaskMetrics
+from adamtl_ros.evaluation.metrics import undefined
 from adamtl_ros.tasks import TASKS
 
 
@@ -149,6 +150,15 @@ def test_delta_m_by_hand():
     assert delta_m(mine, single, PUBLISHED) == pytest.approx((10 - 10 + 5 + 0) / 4)
     assert delta_m({'saliency': mine['saliency']}, single) == pytest.approx(50)
     assert delta_m(single, single) == 0
+    # A task without labels does not count; one that lost its value does.
+    none = {**single, 'depth': {'rmse_m': math.nan}}
+    assert undefined(none, none) == ['depth']
+    assert delta_m(none, none) == 0
+    assert delta_m({**single, 'depth': {'rmse_m': 9.0}}, none) == 0
+    assert math.isnan(delta_m(none, {**single, 'depth': {'rmse_m': 1.0}}))
+    assert math.isnan(delta_m({'depth': {'rmse_m': 1.0}}, {'depth': {'rmse_m': math.nan}}))
+    perfect, worse = {'depth': {'rmse_m': 0.0}}, {'depth': {'rmse_m': 0.1}}
+    assert delta_m(perfect, perfect) == 0 and delta_m(worse, perfect) == -math.inf
     with pytest.raises(ValueError, match='no reference for depth'):
         delta_m({'depth': {'rmse_m': 1.0}}, single)
     with pytest.raises(ValueError, match='no task'):

@@ -4,12 +4,14 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from adamtl_ros.datasets import published
 from adamtl_ros.datasets.egorooms import EgoRooms
 from adamtl_ros.evaluation import evaluate
 from adamtl_ros.evaluation.baselines import constants
@@ -115,6 +117,46 @@ def test_evaluate_command(corpus, tmp_path, capsys):
             ([str(corpus), '--reference', __file__], 'no report')):
         assert evaluate.main(arguments) == 2
         assert words in capsys.readouterr().err
+
+
+class Shifted:
+    """Answers as an engine would: edges that lie some pixels below the labelled ones."""
+
+    model, backend, precision, class_names = 'none', 'none', 'f32', {}
+
+    def __init__(self, data, pixels):
+        self.answers = {
+            frame['image'].tobytes(): np.roll(perfect(frame, 'edges'), pixels, 0)
+            for frame in map(data.__getitem__, range(len(data)))}
+
+    def infer(self, image, settings):
+        return SimpleNamespace(
+            outputs={'edges': self.answers[image.tobytes()]},
+            stats=SimpleNamespace(budget_achieved=1.0, gmacs=1.0, gmacs_dense=1.0))
+
+
+def test_edges_are_matched_within_the_tolerance_of_the_data(corpus):
+    data = EgoRooms(corpus, ('edges',))
+    engine = Shifted(data, 3)
+    # The diagonal has 320 pixels.
+    for tolerance, least, most in ((0.0075, 0, 0.6), (0.011, 0.9, 1)):
+        data.edge_tolerance = tolerance
+        report = evaluate.evaluate(engine, data, (), baseline=data)
+        assert least <= report['rows'][0]['tasks']['edges']['ods_f'] <= most
+    assert published.NYUD.edge_tolerance == 0.011
+
+
+def test_what_has_no_labels_is_left_out_and_named(corpus, tmp_path, capsys):
+    """Frames without people say nothing about human parts."""
+    root = write_corpus(tmp_path / 'corpus', 2)
+    for path in (root / 'human_parts').glob('*.png'):
+        cv2.imwrite(str(path), np.zeros((192, 256), np.uint8))
+    out = tmp_path / 'report.json'
+    assert evaluate.main([
+        str(root), '--tasks', 'human_parts,depth', '--budgets', '0.5', '--json', str(out)]) == 0
+    assert 'Δm leaves out human_parts' in capsys.readouterr().out
+    row = json.loads(out.read_text())['rows'][1]
+    assert row['left_out'] == ['human_parts'] and math.isfinite(row['delta_m'])
 
 
 def test_evaluate_against_single_tasks(corpus, tmp_path):

@@ -22,6 +22,7 @@ from adamtl_ros.evaluation.metrics import delta_m
 from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import PUBLISHED
 from adamtl_ros.evaluation.metrics import TaskMetrics
+from adamtl_ros.evaluation.metrics import undefined
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import PRECISIONS
@@ -37,6 +38,7 @@ def evaluate(
     """
     Return {'dataset', 'frames', 'headline', 'rows'}: a row for the dense network, one per budget.
 
+    A row's `left_out` are the tasks that its Δm leaves out: what it compares with has no value.
     budgets: each in (0, 1], or None for the policy's own choice.  limit: use so many evenly
     spaced frames; 0 is all.  baseline: a training split whose best constant answers become a row
     of mode 'constant'.  reference: metrics per task that Δm compares with; None is the dense row.
@@ -51,7 +53,9 @@ def evaluate(
     answers = constants(baseline) if baseline is not None else None
 
     def metrics() -> dict[str, TaskMetrics]:
-        return {t: TaskMetrics(t, len(engine.class_names.get(t, ()))) for t in tasks}
+        return {
+            t: TaskMetrics(t, len(engine.class_names.get(t, ())), data.edge_tolerance)
+            for t in tasks}
 
     scores = [metrics() for _ in runs]
     trivial = metrics()
@@ -88,6 +92,7 @@ def evaluate(
         if counterpart is not None:
             compared = _counterpart(row, counterpart, count)
         row['delta_m'] = delta_m(row['tasks'], compared, headline)
+        row['left_out'] = undefined(compared, tasks, headline)
     return {'dataset': str(data.root), 'frames': count, 'model': engine.model,
             'backend': engine.backend, 'precision': engine.precision,
             'headline': {task: headline[task] for task in tasks}, 'rows': rows}
@@ -120,7 +125,10 @@ def read_reference(paths: Sequence[str]) -> dict[str, dict[str, float]]:
 def table(report: Mapping[str, Any]) -> Table:
     """Return the report as a table, a row a run and a column a task."""
     headline = report['headline']
-    view = Table(title=f'{report["dataset"]}, {report["frames"]} frames')
+    left_out = dict.fromkeys(task for row in report['rows'] for task in row['left_out'])
+    view = Table(
+        title=f'{report["dataset"]}, {report["frames"]} frames',
+        caption=f'Δm leaves out {", ".join(left_out)}: no frame has a label' if left_out else None)
     for heading in ('mode', 'budget', 'achieved', 'GMACs',
                     *(f'{task} {name}' for task, name in headline.items()), 'Δm %'):
         view.add_column(heading, justify='right')

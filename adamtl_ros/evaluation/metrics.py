@@ -7,7 +7,9 @@ After the evaluation of ASTMT (Maninis et al., CVPR 2019) and MTI-Net (Vandenhen
 2020).  Shares are in [0, 1].
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
+import math
 from typing import Protocol
 
 import numpy as np
@@ -215,7 +217,9 @@ def delta_m(
 
     Positive is better (Maninis et al., CVPR 2019, section 5).  reference: of networks for single
     tasks, as the literature has it, or any other result with the same tasks, as the dense
-    network's.  headline: the metric of each task.  ValueError: the reference lacks a task.
+    network's.  headline: the metric of each task.  Tasks that are `undefined` do not count; NaN
+    where that leaves none, or where a task has no value although the reference has one.
+    ValueError: the reference lacks a task.
     """
     lacking = [task for task in values if task not in reference]
     if lacking or not values:
@@ -224,6 +228,19 @@ def delta_m(
     changes = []
     for task, metrics in values.items():
         name = headline[task]
-        change = (metrics[name] - reference[task][name]) / reference[task][name]
+        now, before = metrics[name], reference[task][name]
+        if math.isnan(before):
+            continue
+        change = 0.0
+        if now != before:
+            # From 0, any change is without bounds.
+            change = (now - before) / before if before else math.inf * (now - before)
         changes.append(-change if name in LOWER_IS_BETTER else change)
-    return 100 * float(np.mean(changes))
+    return 100 * float(np.mean(changes)) if changes else math.nan
+
+
+def undefined(
+        reference: Mapping[str, Mapping[str, float]], tasks: Iterable[str],
+        headline: Mapping[str, str] = HEADLINE) -> list[str]:
+    """Return the tasks whose metric in a reference is NaN, as where no frame has a label."""
+    return [task for task in tasks if math.isnan(reference[task][headline[task]])]

@@ -395,7 +395,8 @@ class Graphs:
         weight, bias = self.weights[name + '.weight'][:, :, 0, 0], self.weights[name + '.bias']
         _, channels, height, width = x.shape
         rows = ops.reshape(ops.transpose(x, _ints(0, 2, 3, 1)), _ints(-1, channels), False)
-        x = ops.matmul(_floats(weight), rows, False, True, name=name) + _floats(bias[:, None])
+        rows, weights = self._operands(rows, weight, name)
+        x = ops.matmul(weights, rows, False, True, name=name) + _floats(bias[:, None])
         return ops.reshape(x, _ints(1, len(weight), height, width), False)
 
     def _linear(
