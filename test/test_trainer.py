@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from adamtl_ros.datasets import open_dataset
+from adamtl_ros.files import ASIDE
 from adamtl_ros.network import checkpoint
 from adamtl_ros.tasks import TASKS
 from adamtl_ros.training import batches
@@ -144,6 +145,157 @@ def test_killed_and_resumed(settings, tmp_path):
         assert torch.equal(value, second[name]), name
 
 
+NETWORK = ('{input_size: [48, 64], depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]],'
+           ' embed_dim: 16, decoder_dim: 8, policy_hidden: 8, policy: none}')
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_stopped_within_a_step_and_resumed(settings, tmp_path, monkeypatch, capsys, first):
+    """Ctrl-C before the weights have moved, or just after, changes nothing of the result."""
+    whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
+    arguments = ('steps=6', 'stage=adaptive', 'distill=1.0', 'ema=0.9', 'save_every=50')
+    assert train.main([settings, f'out={whole}', *arguments]) == 0
+    move, calls = torch.optim.AdamW.step, []
+
+    def step(*given):
+        calls.append(given)
+        if len(calls) == 3 and first:
+            signal.raise_signal(signal.SIGINT)
+        move(*given)
+        if len(calls) == 3 and not first:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, 'step', step)
+            assert train.main([settings, f'out={parts}', *arguments]) == 130
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert 'stopped at step 3' in capsys.readouterr().err
+    assert state(parts)['step'] == len(calls) == 3
+    assert train.main([settings, f'out={parts}', *arguments]) == 0
+    for part in ('network', 'average'):
+        one, two = (state(path)[part] for path in (whole, parts))
+        for name, value in one.items():
+            assert torch.equal(value, two[name]), name
+
+
+def test_a_second_ctrl_c_does_not_wait_and_saves_nothing(settings, tmp_path, monkeypatch):
+    def step(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    assert train.main([settings, 'steps=2']) == 0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(torch.optim.AdamW, 'step', step)
+        assert train.main([settings, 'steps=6']) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert state(tmp_path / 'out.safetensors')['step'] == 2
+
+
+def test_ctrl_c_reaches_all_processes_and_all_end_well(settings, tmp_path):
+    out = tmp_path / 'out.safetensors'
+    process = subprocess.Popen(
+        [sys.executable, '-c', 'import signal, sys\n'
+         'from adamtl_ros.training import train\n'
+         'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+         'sys.exit(train.main(sys.argv[1:]))', settings, 'steps=100000', 'workers=2'],
+        stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 60
+    while not out.is_file() and time.monotonic() < end:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and 'Traceback' not in said, said
+    assert f'stopped at step {state(out)["step"]}' in said
+
+
+def test_a_step_that_fails_leaves_the_network_as_it_was(settings, monkeypatch):
+    trainer = train.Trainer(read_config([settings]))
+    assert any('running_mean' in name for name in trainer.network.state_dict())
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    loss = trainer.loss
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, 'loss', lambda *given: (
+            loss(*given)[0] * math.nan, {}, None))
+        with pytest.raises(train.TrainingError, match='the loss is nan'):
+            trainer.advance(trainer.batches[0])
+    for name, value in trainer.network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    trainer.advance(trainer.batches[0])
+    assert any(not torch.equal(value, before[name])
+               for name, value in trainer.network.state_dict().items() if 'running_' in name)
+
+
+def test_each_process_and_step_has_noise_of_its_own(settings, monkeypatch):
+    drawn = {}
+    for rank in (0, 1, 0):
+        trainer = train.Trainer(read_config([settings, 'seed=1']))
+        trainer.rank, trainer.world = rank, 2
+        monkeypatch.setattr(trainer, '_share_gradients', lambda report: None)
+        loss = trainer.loss
+        for step in (0, 1):
+            noise = []
+            monkeypatch.setattr(trainer, 'loss', lambda *given, noise=noise, loss=loss: (
+                noise.append(torch.rand(4).tolist()), loss(*given))[1])
+            trainer.advance(trainer.batches[step])
+            assert drawn.setdefault((rank, step), noise) == noise
+    assert len({str(noise) for noise in drawn.values()}) == 4
+
+
+def test_only_products_decay(settings):
+    trainer = train.Trainer(read_config([settings, 'stage=adaptive', 'objective=efficiency']))
+    network = trainer.network
+    products = {
+        id(module.weight) for part in (network.encoder, network.decoders)
+        for module in part.modules()
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))}
+    decayed = {id(p) for group in trainer.optimizer.param_groups
+               for p in group['params'] if group['weight_decay']}
+    assert decayed == products
+    assert len(trainer.optimizer.param_groups) == 3
+    assert sum(len(group['params']) for group in trainer.optimizer.param_groups) == len(
+        list(network.parameters()))
+
+
+def test_a_network_without_a_policy(settings, tmp_path, capsys):
+    out = tmp_path / 'none.safetensors'
+    plain = (settings, f'out={out}', f'network={NETWORK}')
+    assert train.main([*plain, 'steps=2']) == 0
+    assert checkpoint.load(str(out)).config.policy == 'none'
+    for stage in ('open', 'adaptive'):
+        assert train.main([
+            settings, f'out={tmp_path}/next.safetensors', f'start={out}', 'steps=2',
+            f'stage={stage}']) == 2
+        assert f'stage={stage}: the network has no policy' in capsys.readouterr().err
+    assert train.main([
+        settings, f'out={tmp_path}/next.safetensors', f'start={out}', 'steps=1',
+        'stage=adaptive', 'network={policy: task_aware}']) == 0
+
+
+def test_what_is_written_lies_beside_its_place_once(settings, tmp_path, monkeypatch):
+    from safetensors import torch as tensors
+    written = []
+
+    def watched(write):
+        def call(content, path, *more):
+            written.append(Path(path).name.split('-', 2)[-1])
+            assert Path(path).name.startswith(ASIDE) and Path(path).parent == tmp_path
+            write(content, path, *more)
+        return call
+
+    monkeypatch.setattr(tensors, 'save_file', watched(tensors.save_file))
+    monkeypatch.setattr(torch, 'save', watched(torch.save))
+    assert train.main([settings, 'steps=1', 'val=']) == 0
+    assert written == ['out.state.pt', 'out.safetensors']
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'out.safetensors', 'out.state.pt', 'train.yaml']
+
+
 def test_workers_read_the_same_batches(settings, tmp_path):
     for name, workers in (('none', 0), ('one', 1)):
         out = tmp_path / f'{name}.safetensors'
@@ -197,7 +349,7 @@ def test_a_full_disk(settings, tmp_path, capsys):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     said = capsys.readouterr().err
     assert 'cannot write' in said and 'keeps step 2' in said
-    assert not list(tmp_path.glob('*.part'))
+    assert not list(tmp_path.glob(f'{ASIDE}*'))
     assert train.main([settings, 'steps=4']) == 0
     assert state(tmp_path / 'out.safetensors')['step'] == 4
 
@@ -233,7 +385,8 @@ def test_tensorboard_log(settings, tmp_path):
     (['tasks=[colour]'], 'unknown task'), (['network={size: 3}'], 'unknown setting'),
     (['network={embed_dim: 17}', 'start='], 'embed_dim'),
     (['stage=open'], 'start=WEIGHTS'), (['distill=1.0'], 'teacher=WEIGHTS'),
-    (['teacher=x.safetensors'], 'distill'), (['device=cuda'], 'no CUDA'),
+    (['teacher=x.safetensors'], 'distill'), (['device=cuda'], 'not there'),
+    (['device=cuda:x'], 'cpu, cuda or cuda:N'), (['device=tpu'], 'cpu, cuda or cuda:N'),
     (['out=weights.pth'], '.safetensors'), (['start=/nowhere.safetensors'], 'no model'),
     (['data={'], 'train.yaml')])
 def test_bad_settings(settings, capsys, change, words):

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors import SafetensorError
 
+from adamtl_ros.files import whole
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
 
@@ -63,13 +63,12 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], config: NetworkConfig
                 'config': config.to_json()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
     try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, part, metadata)
-        os.replace(part, path)
+        with whole(path, durable=True) as part:
+            save_file(
+                {name: value.contiguous() for name, value in tensors.items()}, part, metadata)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise OSError(f'cannot write {path}: {error}') from error
+        raise OSError(f'cannot write {path}: {error.__cause__ or error}') from error
 
 
 def find(model: str) -> Path:

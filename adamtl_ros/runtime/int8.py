@@ -12,6 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -45,7 +46,8 @@ def write(model: str, ranges: Ranges) -> Path:
     """Write the ranges beside the weights; return the file."""
     path = path_of(model)
     content = {'weights': _digest(model), 'ranges': ranges}
-    path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    with whole(path) as part:
+        part.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     return path
 
 

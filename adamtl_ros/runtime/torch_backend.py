@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.gating import Trace
+from adamtl_ros.runtime.device import device as device_of
 from adamtl_ros.runtime.preprocess import normalise
 
 Logits = dict[str, np.ndarray]
@@ -31,7 +32,7 @@ class TorchBackend:
 
     def __init__(self, model: str, device: str = 'cpu', num_threads: int = 0) -> None:
         """Load the network; ValueError where that or the device is not possible."""
-        self._device = _device(device)
+        self._device = device_of(device)
         network = checkpoint.load(model)
         _fold(network.decoders)
         # torch's own annotations lack this argument.
@@ -74,17 +75,3 @@ def _fold(module: nn.Module) -> None:
 
 def _arrays(logits: Mapping[str, Tensor]) -> Logits:
     return {task: value[0].float().contiguous().cpu().numpy() for task, value in logits.items()}
-
-
-def _device(name: str) -> torch.device:
-    kind, _, number = name.partition(':')
-    if kind == 'cpu' and not number:
-        return torch.device('cpu')
-    if kind != 'cuda' or (number and not number.isdigit()):
-        raise ValueError(f'device {name!r}: choose cpu, cuda or cuda:N')
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(number or 0) >= count:
-        raise ValueError(
-            f'device {name!r} is not there: torch sees {count} CUDA devices; choose cpu, or '
-            'install a CUDA build of torch and its driver')
-    return torch.device(name)

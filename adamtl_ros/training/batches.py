@@ -7,6 +7,7 @@ So a resumed run, and one that is spread over processes, sees what an uninterrup
 """
 
 from collections.abc import Sequence
+import signal
 from typing import Any
 
 import cv2
@@ -68,10 +69,12 @@ class StepBatches(Dataset):
         """Return what yields the batches of the steps from `first` up to `last`."""
         return DataLoader(
             self, batch_size=None, sampler=range(first, last), num_workers=workers,
-            prefetch_factor=4 if workers else None, worker_init_fn=_single_thread)
+            prefetch_factor=4 if workers else None, worker_init_fn=_worker)
 
 
-def _single_thread(_: int) -> None:
+def _worker(_: int) -> None:
+    # Ctrl-C reaches all processes: it is for the trainer to say when these end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

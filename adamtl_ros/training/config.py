@@ -24,7 +24,6 @@ CHOICES = {
     'loss': ('plain', 'paper'),
     'objective': ('gain', 'efficiency'),
     'efficiency': ('total', 'layer', 'mixed'),
-    'device': ('auto', 'cpu', 'cuda'),
 }
 
 
@@ -56,7 +55,8 @@ class TrainConfig:
         (AdamW), clip (gradient norm, of network and policy each), ema (decay of the averaged
         weights that are kept, 0: none), seed.
     Running
-        device; bfloat16: autocast, worth it only where the processor computes in it natively.
+        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.  bfloat16: autocast, worth it only where the
+        processor computes in it natively.
         threads: of torch, 0 leaves it to torch.  workers: processes that read data, 0: none.
         save_every, validate_every (steps).  val_frames: how many validate, 0: all.
         log: write TensorBoard events.

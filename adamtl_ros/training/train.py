@@ -17,7 +17,9 @@ import math
 import os
 from pathlib import Path
 import shutil
+import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -33,10 +35,12 @@ from torch import Tensor
 import torch.distributed as distributed
 
 from adamtl_ros.datasets import open_dataset
+from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.network import AdaMTL
+from adamtl_ros.runtime.device import device
 from adamtl_ros.runtime.preprocess import normalise
 from adamtl_ros.tasks import ordered
 from adamtl_ros.training.batches import class_weights
@@ -50,7 +54,7 @@ from adamtl_ros.training.objectives import efficiency_loss
 from adamtl_ros.training.objectives import gain_loss
 from adamtl_ros.training.objectives import open_loss
 
-STATE = 2
+STATE = 3
 """Version of the state file."""
 
 GATED_WEIGHT = 0.5
@@ -108,6 +112,10 @@ class Trainer:
                 task: value.to(self.device) for task, value in
                 class_weights(data, self.network.config.outputs).items()}
         policy = self.policy = list(self.network.policy.parameters())
+        if config.stage != 'static' and not policy:
+            raise ValueError(
+                f'stage={config.stage}: the network has no policy; give it one, '
+                'network={policy: task_aware}, or choose stage=static')
         inside = {id(parameter) for parameter in policy}
         rest = [p for p in self.network.parameters() if id(p) not in inside]
         self.clipped = [
@@ -121,6 +129,7 @@ class Trainer:
         if config.ema:
             self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.step, self.best = 0, math.inf
+        self.stopping = False
         self.out = Path(config.out)
         self.state_path = self.out.with_suffix('.state.pt')
         if self.state_path.is_file():
@@ -158,10 +167,13 @@ class Trainer:
 
     def _groups(self, rest: list[Any], policy: list[Any]) -> list[dict[str, Any]]:
         config, groups = self.config, []
+        # Norms, biases and tables of positions are no products, and do not decay.
+        decayed = {id(p) for name, p in self.network.named_parameters()
+                   if name.endswith('.weight') and p.dim() > 1}
         if config.stage != 'open':
             for decays in (True, False):
                 groups.append({
-                    'params': [p for p in rest if (p.dim() > 1) == decays],
+                    'params': [p for p in rest if (id(p) in decayed) == decays],
                     'weight_decay': config.decay if decays else 0.0})
         if config.stage != 'static':
             groups.append({'params': policy, 'weight_decay': 0.0})
@@ -300,10 +312,11 @@ class Trainer:
         self.network.train(config.stage != 'open')
         factor = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
-            group['lr'] = factor * (
-                config.policy_rate if group['params'][0] is self.policy[0] else config.rate)
-        # Noise depends on the step alone, so that a resumed run takes the same path.
-        torch.manual_seed(config.seed * 1_000_003 + self.step)
+            steered = any(group['params'][0] is parameter for parameter in self.policy)
+            group['lr'] = factor * (config.policy_rate if steered else config.rate)
+        # Noise depends on process and step alone, so that a resumed run takes the same path.
+        torch.manual_seed((config.seed * self.world + self.rank) * 1_000_003 + self.step)
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
         self.optimizer.zero_grad(set_to_none=True)
         moved = self._move(frames)
         with self._autocast():
@@ -318,6 +331,8 @@ class Trainer:
         self._share_gradients(report)
         norms = [torch.nn.utils.clip_grad_norm_(part, config.clip) for part in self.clipped]
         if not math.isfinite(report['loss']) or not all(bool(n.isfinite()) for n in norms):
+            for buffer, value in zip(self.network.buffers(), buffers):
+                buffer.copy_(value)
             raise TrainingError(
                 f'the loss is {report["loss"]} (gradient {max(map(float, norms))}) at step '
                 f'{self.step}, frames {", ".join(frames["ids"])}. {self._kept()} Lower rate= (or '
@@ -358,12 +373,14 @@ class Trainer:
         Train to the last step, and write weights and state on the way.
 
         TrainingError: a loss that is not finite, or files that cannot be written.
+        KeyboardInterrupt: Ctrl-C, once the step that it came in was done and saved; a second one
+        does not wait for that.
         """
         config = self.config
         self.out.parent.mkdir(parents=True, exist_ok=True)
         loader = iter(self.batches.loader(self.step, config.steps, config.workers))
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with self._events() as events, Progress(
+        with self._interruptible(), self._events() as events, Progress(
                 *columns, console=self.console,
                 disable=self.rank > 0 or not self.console.is_terminal) as progress:
             task = progress.add_task(config.stage, total=config.steps, completed=self.step)
@@ -371,6 +388,10 @@ class Trainer:
             began = time.monotonic()
             waited = 0.0
             while self.step < config.steps:
+                if self._stopped():
+                    self.save()
+                    self._say(f'stopped at step {self.step}: start again to go on')
+                    raise KeyboardInterrupt
                 asked = time.monotonic()
                 frames = next(loader)
                 waited += time.monotonic() - asked
@@ -390,6 +411,33 @@ class Trainer:
                     self._validate(events)
                 if self.step % config.save_every == 0 or self.step == config.steps:
                     self.save()
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C stop the run between two steps: within one, the weights are of neither."""
+        def stop(*_: object) -> None:
+            # torchrun sends each of its processes more than one.
+            if self.stopping and self.world == 1:
+                raise KeyboardInterrupt
+            self.stopping = True
+
+        before = signal.getsignal(signal.SIGINT)
+        if before == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _stopped(self) -> bool:
+        """Return whether any process was told to stop: all of them stop at the same step."""
+        if self.world == 1:
+            return self.stopping
+        told = torch.tensor(float(self.stopping), device=self.device)
+        distributed.all_reduce(told, distributed.ReduceOp.MAX)
+        return bool(told)
 
     def _log(self, mean: Mapping[str, float], took: float, events: Any) -> None:
         left = round((self.config.steps - self.step) * took)
@@ -470,10 +518,11 @@ class Trainer:
         """Write the training state, then the weights, each in one move."""
         if self.rank:
             return
-        self._write(self.state_path, lambda part: torch.save({
-            'version': STATE, 'identity': self._identity(), 'step': self.step, 'best': self.best,
-            'network': self.network.state_dict(), 'average': self.average,
-            'optimizer': self.optimizer.state_dict()}, part))
+        with self._writing(self.state_path), whole(self.state_path, durable=True) as part:
+            torch.save({
+                'version': STATE, 'identity': self._identity(), 'step': self.step,
+                'best': self.best, 'network': self.network.state_dict(), 'average': self.average,
+                'optimizer': self.optimizer.state_dict()}, part)
         self._write_weights(self.out)
 
     def _write_weights(self, path: Path) -> None:
@@ -484,22 +533,19 @@ class Trainer:
         notes = {
             'licence': 'Apache-2.0', 'trained': f'{self.config.stage} stage, step {self.step}',
             'settings': json.dumps(settings)}
-        self._write(path, lambda part: checkpoint.save(part, self.weights(), notes=notes))
+        with self._writing(path):
+            checkpoint.save(path, self.weights(), notes=notes)
 
-    def _write(self, path: Path, write: Any) -> None:
-        """Write a file beside its place and move it there; what was there stays until then."""
-        part = path.with_name(path.name + '.part')
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
         try:
-            write(part)
-            with open(part, 'rb') as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
+            yield
         except (OSError, RuntimeError, ValueError) as error:
-            part.unlink(missing_ok=True)
             free = shutil.disk_usage(path.parent).free // 2 ** 20
             raise TrainingError(
-                f'cannot write {path} at step {self.step} ({free} MB are free there): {error}. '
-                f'{self._kept()} Make room and start again: it resumes there') from error
+                f'cannot write {path} at step {self.step} ({free} MB are free there): '
+                f'{error.__cause__ or error}. {self._kept()} Make room and start again: it '
+                'resumes there') from error
 
     def _kept(self) -> str:
         try:
@@ -518,11 +564,10 @@ def _same(part: str, wanted: NetworkConfig, given: NetworkConfig) -> bool:
 
 
 def _device(name: str) -> torch.device:
-    if name == 'cuda' and not torch.cuda.is_available():
-        raise ValueError('device=cuda: no CUDA device here; choose cpu or auto')
-    if name == 'cpu' or not torch.cuda.is_available():
-        return torch.device('cpu')
-    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+    """Return the device of this process; under torchrun 'cuda' is another one for each."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return device(f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if name == 'cuda' else name)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -542,16 +587,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = read_config([arguments.config, *arguments.setting])
         if 'WORLD_SIZE' in os.environ:
-            device = _device(config.device)
-            if device.type == 'cuda':
-                torch.cuda.set_device(device)
-            distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
-        trainer = Trainer(config)
-        try:
-            trainer.run()
-        except KeyboardInterrupt:
-            trainer.save()
-            return 130
+            mine = _device(config.device)
+            if mine.type == 'cuda':
+                torch.cuda.set_device(mine)
+            distributed.init_process_group('nccl' if mine.type == 'cuda' else 'gloo')
+        Trainer(config).run()
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, OSError, TrainingError) as error:
         print(f'adamtl train: {error}', file=sys.stderr)
         return 2
