@@ -157,6 +157,10 @@ def test_difference_agrees_with_the_runtime(engine: Engine, bag: Path) -> None:
     one, two = (np.stack([pair[side]['depth'] for pair in pairs]) for side in (0, 1))
     assert values['depth']['mae_m'] == pytest.approx(np.abs(one - two).mean(), rel=1e-4)
     assert values['depth']['abs_rel'] == pytest.approx(np.abs(one / two - 1).mean(), rel=1e-4)
+    one, two = (np.float32([[[0, 0, -1]] * 4] * 4) for _ in range(2))
+    one[0], two[:2] = np.nan, np.nan
+    agreed = Difference({}).update({'normals': one}, {'normals': two})
+    assert agreed == {'normals': agreement('normals', one, two)} == {'normals': 0.75}
     same = Difference({'semseg': 18})
     assert same.update({'semseg': pairs[0][0]['semseg']}, {'semseg': pairs[0][0]['semseg']}) == {
         'semseg': 1.0}

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From logits to gates: the best cells, in the order of their logits, as many as may be paid."""
 
+import contextlib
+
 from hypothesis import given
 from hypothesis import strategies
 import numpy as np
@@ -13,6 +15,8 @@ from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import block_geometries
 from adamtl_ros.network.gating import BlockGeometry
 from adamtl_ros.network.gating import FrameGates
+from networks import random_image
+from networks import random_network
 
 CONFIG = PRESETS['glasses']
 COST = CostModel(CONFIG)
@@ -89,3 +93,33 @@ def test_each_task_is_told_what_it_asked_for_and_weights_count():
     np.testing.assert_allclose(
         asked[1][:, 1], ran[1], atol=0.02, err_msg='the heavier task decides alone')
     assert asked[1][:, 0].mean() < asked[1][:, 1].mean() / 2
+
+
+@pytest.mark.parametrize('budget', [None, 0.5, 1.0])
+def test_what_is_told_of_a_frame_cannot_change_others(budget):
+    """Writing to a trace is refused where frames share its arrays, or changes nothing."""
+    network = random_network('small')
+    image, tasks = random_image(network), network.config.tasks
+    whole = network.run_dense(image, tasks)[1]
+    before = network.run_policy(image, tasks, budget)[1]
+    kept = [gate.copy() for gate in before.gates]
+    for trace in (whole, before):
+        for gate in trace.gates:
+            with contextlib.suppress(ValueError):
+                gate[:] = ~gate
+    after = network.run_policy(image, tasks, budget)[1]
+    for gate, expected in zip(after.gates, kept):
+        np.testing.assert_array_equal(gate, expected)
+    assert all(gate.all() for gate in network.run_dense(image, tasks)[1].gates)
+
+
+@pytest.mark.parametrize('name', ['task_agnostic', 'small'])
+@pytest.mark.parametrize('tasks', [('semseg',), ('semseg', 'saliency', 'normals')])
+def test_every_enabled_task_has_its_share_of_tokens(name, tasks):
+    network = random_network(name)
+    trace = network.run_policy(random_image(network), tasks, 0.5)[1]
+    assert len(trace.task_fraction) == len(tasks)
+    assert all(0 <= share <= 1 for share in trace.task_fraction) and max(trace.task_fraction) > 0
+    if name == 'task_agnostic':
+        # One controller speaks for all.
+        assert len(set(trace.task_fraction)) == 1

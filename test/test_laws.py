@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.flop_counter import sdpa_flop_count
 
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
 from networks import CONFIGS
@@ -245,3 +246,32 @@ def test_gradient_reaches_the_whole_network():
     missing = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     # The last bias of a stage may be without: a closed block passes no gradient.
     assert not [n for n in missing if not n.startswith('encoder.stages')], missing
+
+
+@pytest.mark.parametrize('name', ['glasses', 'small'])
+def test_what_inference_keeps_follows_the_weights(name):
+    """A network that was run is, after it got other weights, as one that was not."""
+    network, other = random_network(name), random_network(name, seed=1)
+    image = random_image(network)
+    gates, tasks = random_gates(network, 0), network.config.tasks
+    with torch.no_grad():
+        network(image)
+        network.load_state_dict(other.state_dict())
+        assert_equal(network(image), other(image), 0)
+        for block in network.encoder.modules():
+            if hasattr(block, 'relative_position_bias_table'):
+                table = block.relative_position_bias_table.roll(1, 0)
+                block.load_state_dict({
+                    **block.state_dict(), 'relative_position_bias_table': table})
+        changed = network(image)
+        fresh = AdaMTL(network.config).eval()
+        fresh.load_state_dict(network.state_dict())
+        assert_equal(changed, fresh(image), 0)
+        assert max(float((changed[t] - other(image)[t]).abs().max()) for t in tasks) > 1e-2
+        assert_equal(
+            network.run_gates(image, tasks, gates), fresh.run_gates(image, tasks, gates), 0)
+        # In another type, and without values on another device.
+        assert all(value.dtype == torch.float64 for value in network.double()(
+            image.double()).values())
+        assert all(value.is_meta for value in network.to('meta')(image.double().to(
+            'meta')).values())

@@ -94,6 +94,13 @@ def test_agreement_of_known_pairs():
     assert agreement('depth', one, one * np.array([[1, 1.05], [1.2, 0.8]])) == 0.5
     up, tilted = np.array([[[0, 0, -1.0]]]), np.array([[[0, 0.5, -1.0]]]) / np.hypot(0.5, 1)
     assert agreement('normals', up, up) == 1 and agreement('normals', up, tilted) == 0
+    # No direction is an answer as well.
+    some = np.broadcast_to(up, (2, 2, 3)).copy()
+    some[0, 0] = math.nan
+    fewer = some.copy()
+    fewer[1, 1] = math.nan
+    assert agreement('normals', some, some) == 1
+    assert agreement('normals', some, fewer) == agreement('normals', fewer, some) == 0.75
 
 
 def test_evaluate_command(corpus, tmp_path, capsys):

@@ -134,6 +134,10 @@ class Difference:
                 same = np.count_nonzero(
                     cosine >= np.cos(np.deg2rad(NORMALS_TOLERANCE_DEG))) / cosine.size
                 known = cosine[np.isfinite(cosine)]
+                if known.size < cosine.size:
+                    # Without a direction in both is the same answer.
+                    same += np.count_nonzero(
+                        np.isnan(value).any(-1) & np.isnan(truth).any(-1)) / cosine.size
                 add['degrees'] = float(np.rad2deg(np.arccos(known.clip(-1, 1))).sum())
                 add['known'] = known.size
             else:

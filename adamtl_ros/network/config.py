@@ -8,10 +8,24 @@ from dataclasses import field
 from dataclasses import fields
 from dataclasses import replace
 import json
+from typing import Any
 
 from adamtl_ros.tasks import TASKS
 
 POLICIES = ('task_aware', 'task_agnostic', 'none')
+
+_WORDS = {
+    'stem': ('linear', 'conv'), 'taps': ('merged', 'stage'), 'decoder': ('residual', 'pyramid'),
+    'policy': POLICIES, 'token_gates': ('block', 'stage')}
+_NUMBER, _PAIR, _LIST, _PAIRS = (
+    'a whole number', 'two whole numbers', 'whole numbers', 'pairs of whole numbers')
+_NUMBERS = {
+    'input_size': (_PAIR, 8192), 'embed_dim': (_NUMBER, 4096), 'depths': (_LIST, 99),
+    'heads': (_LIST, 999), 'window': (_PAIR, 999), 'mlp_ratio': (_NUMBER, 16),
+    'decoder_dim': (_NUMBER, 4096), 'policy_hidden': (_NUMBER, 4096), 'cells': (_PAIRS, 999)}
+"""What the settings that are counts and sizes look like, and the largest of them; from 1."""
+_FLAGS = ('position', 'budget_input', 'skip_attention', 'skipped_norm', 'linear_depth')
+_CLASSES = 65535
 
 
 @dataclass(frozen=True)
@@ -114,18 +128,12 @@ class NetworkConfig:
         return stages if self.taps == 'stage' else [*stages[1:], stages[-1]]
 
     def check(self) -> None:
-        """Raise ValueError where the sizes do not fit together."""
+        """Raise ValueError where a setting is out of its range, or sizes do not fit together."""
+        self._check_values()
+        self._check_outputs()
         stages = len(self.depths)
         if not len(self.heads) == len(self.cells) == stages:
             raise ValueError(f'{self.name}: depths, heads and cells need one entry a stage')
-        if self.token_gates not in ('block', 'stage'):
-            raise ValueError(f'{self.name}: token_gates {self.token_gates!r}: block or stage')
-        if self.policy not in POLICIES:
-            raise ValueError(
-                f'{self.name}: policy {self.policy!r}: choose one of {", ".join(POLICIES)}')
-        if not self.outputs or any(name not in TASKS for name in self.outputs):
-            raise ValueError(
-                f'{self.name}: outputs must name at least one of the tasks {", ".join(TASKS)}')
         for stage in range(stages):
             if self.width(stage) % self.heads[stage]:
                 raise ValueError(
@@ -143,6 +151,47 @@ class NetworkConfig:
                         f'{self.name}: skip_attention needs cells that lie in one window each: '
                         f'{self.cells[stage]} do not divide the window {self.window} of stage '
                         f'{stage} and its shift by half')
+
+    def _check_values(self) -> None:
+        def refuse(key: str, allowed: str) -> ValueError:
+            return ValueError(f'{self.name}: {key} {getattr(self, key)!r}: {allowed}')
+
+        if not isinstance(self.name, str):
+            raise refuse('name', 'a text')
+        for key, words in _WORDS.items():
+            if getattr(self, key) not in words:
+                raise refuse(key, f'choose one of {", ".join(words)}')
+        for key, (form, most) in _NUMBERS.items():
+            if not _fits(getattr(self, key), form, most):
+                raise refuse(key, f'{form} from 1 to {most}')
+        for key in _FLAGS:
+            if not isinstance(getattr(self, key), bool):
+                raise refuse(key, 'true or false')
+        spread = self.frame_spread
+        if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 <= spread <= 1:
+            raise refuse('frame_spread', 'a number from 0 to 1')
+        axes = self.normals_axes
+        if not isinstance(axes, tuple) or len(axes) != 3 or not set(axes) <= {-1, 1}:
+            raise refuse('normals_axes', 'three signs, each 1 or -1')
+
+    def _check_outputs(self) -> None:
+        if not isinstance(self.outputs, dict) or not self.outputs or any(
+                name not in TASKS for name in self.outputs):
+            raise ValueError(
+                f'{self.name}: outputs must name at least one of the tasks {", ".join(TASKS)}')
+        for task, count in self.outputs.items():
+            if TASKS[task].kind != 'classes':
+                if type(count) is not int or count != TASKS[task].channels:
+                    raise ValueError(
+                        f'{self.name}: outputs of {task} {count!r}: it has {TASKS[task].channels}')
+                continue
+            names = self.classes.get(task) if isinstance(self.classes, dict) else None
+            names = names if isinstance(names, tuple) else ()
+            if not _fits(count, _NUMBER, _CLASSES) or len(names) != count or not all(
+                    isinstance(name, str) for name in names):
+                raise ValueError(
+                    f'{self.name}: outputs of {task} {count!r}, with {len(names)} names of '
+                    f'classes: one output a class, 1 to {_CLASSES} of them')
 
     def check_policy(self) -> None:
         """Raise ValueError where there is no policy."""
@@ -162,16 +211,29 @@ class NetworkConfig:
         known = {item.name for item in fields(NetworkConfig)}
         if not isinstance(values, dict) or 'name' not in values or set(values) - known:
             raise ValueError('the configuration is not one of an adamtl_ros network')
-        for key in ('input_size', 'depths', 'heads', 'window', 'normals_axes'):
-            if key in values:
-                values[key] = tuple(values[key])
-        if 'cells' in values:
-            values['cells'] = tuple(tuple(cell) for cell in values['cells'])
-        if 'classes' in values:
-            values['classes'] = {k: tuple(v) for k, v in values['classes'].items()}
+        for key, value in values.items():
+            if key == 'classes' and isinstance(value, dict):
+                values[key] = {task: tuples(names) for task, names in value.items()}
+            else:
+                values[key] = tuples(value)
         config = NetworkConfig(**values)
         config.check()
         return config
+
+
+def tuples(value: Any) -> Any:
+    """Return a list as a tuple, and those in it; what is no list as it is."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
+def _fits(value: Any, form: str, most: int) -> bool:
+    """Return whether a value has one of the forms of _NUMBERS, all of it from 1 to `most`."""
+    if form == _NUMBER:
+        # True is an int as well.
+        return type(value) is int and 1 <= value <= most
+    if not isinstance(value, tuple) or not value or (form == _PAIR and len(value) != 2):
+        return False
+    return all(_fits(item, _PAIR if form == _PAIRS else _NUMBER, most) for item in value)
 
 
 _SWIN = NetworkConfig('swin_tiny')

@@ -8,6 +8,7 @@ everything and mixes by gates (for training), `run` computes what is active and 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,10 +52,35 @@ class WindowAttention(nn.Module):
         self.index: Tensor
         self.register_buffer(
             'index', torch.from_numpy(relative_index(window)), persistent=False)
+        self._bias: Tensor | None = None
 
-    def bias(self) -> Tensor:
-        """Return (1, heads, n, n), added to the attention logits."""
-        return self.relative_position_bias_table[self.index].permute(2, 0, 1)[None]
+    def train(self, mode: bool = True) -> 'WindowAttention':
+        """Switch the mode; the bias that inference keeps is computed anew afterwards."""
+        self._bias = None
+        return super().train(mode)
+
+    # Weights that are loaded, or moved to another device or type, make another bias.
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._bias = None
+        super()._load_from_state_dict(*args)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'WindowAttention':
+        self._bias = None
+        return super()._apply(*args, **kwargs)
+
+    def bias(self, mask: Tensor | None) -> Tensor:
+        """
+        Return (1, heads, n, n), or (windows, heads, n, n) with a mask (windows, n, n).
+
+        It is added to the attention logits; kept while no gradient is wanted.
+        """
+        if self._bias is not None and not torch.is_grad_enabled():
+            return self._bias
+        bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)[None]
+        if mask is not None:
+            bias = bias + mask[:, None]
+        self._bias = None if self.training or torch.is_grad_enabled() else bias
+        return bias
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """
@@ -105,22 +131,6 @@ class Block(nn.Module):
         self.windows: Tensor
         self.register_buffer(
             'windows', torch.from_numpy(self.tokens_of_window), persistent=False)
-        self._bias: Tensor | None = None
-
-    def train(self, mode: bool = True) -> 'Block':
-        """Switch the mode; the bias that inference keeps is computed anew afterwards."""
-        self._bias = None
-        return super().train(mode)
-
-    def bias(self) -> Tensor:
-        """Return the attention bias, mask included; kept while no gradient is wanted."""
-        if self._bias is not None and not torch.is_grad_enabled():
-            return self._bias
-        bias = self.attn.bias()
-        if self.mask is not None:
-            bias = bias + self.mask[:, None]
-        self._bias = None if self.training or torch.is_grad_enabled() else bias
-        return bias
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """
@@ -131,7 +141,7 @@ class Block(nn.Module):
         shifted = self.norm1(x)
         if self.shift != (0, 0):
             shifted = shifted.roll((-self.shift[0], -self.shift[1]), (1, 2))
-        attended = self.attn(partition(shifted, self.window), self.bias())
+        attended = self.attn(partition(shifted, self.window), self.attn.bias(self.mask))
         if tokens is not None:
             attended = attended * self._window_gate(tokens)
         update = merge(attended, self.window, self.size)
@@ -170,7 +180,7 @@ class Block(nn.Module):
         x: (1, H, W, C), no gradient.  tokens, windows: int64 indices as by `parts`, on its device.
         """
         flat = x.view(-1, x.shape[-1])
-        members, bias = self.windows, self.bias()
+        members, bias = self.windows, self.attn.bias(self.mask)
         if len(windows) < len(members):
             members = members[windows]
             bias = bias[windows] if len(bias) > 1 else bias

@@ -49,7 +49,8 @@ class Trace:
     """
     What ran for one frame.
 
-    gates: per block, bool (cells).  macs: everything that was executed, policy included.
+    gates: per block, bool (cells); frames share them, so that they may be read-only.
+    macs: everything that was executed, policy included.
     token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
     over all blocks, that each enabled task asks for by itself: those whose logit exceeds the
     threshold in force, and of a block that runs whole all or none, as its logit of the block does.
@@ -108,6 +109,8 @@ class BlockGeometry:
         self.closed = Choice((), (), (), np.zeros(cells, dtype=bool), 0, math.inf)
         self.whole = Choice(
             range(cells), (), (), np.ones(cells, dtype=bool), cost.dense, -math.inf)
+        for shared in (self.closed, self.whole):
+            shared.gate.setflags(write=False)
 
     def choose(self, scores: np.ndarray, allowed: float | None) -> Choice:
         """
@@ -335,6 +338,8 @@ class FrameGates:
         self._logits: list[list[float]] = []
         self._threshold = 0.0
         self._wishes = [0.0] * (len(tasks) if config.policy == 'task_aware' else 1)
+        # Where one controller speaks for all tasks, each asks for the same.
+        self._spoken_for = len(tasks) // len(self._wishes)
         self._bonus: np.ndarray | None = None
         if weights and config.policy == 'task_aware':
             self._bonus = np.log(np.array(
@@ -396,5 +401,5 @@ class FrameGates:
         return Trace(
             [choice.gate for choice in self.choices], self.allowance.spent,
             [len(choice.cells) / len(choice.gate) for choice in self.choices],
-            [wish / len(self.choices) for wish in self._wishes],
+            [wish / len(self.choices) for wish in self._wishes] * self._spoken_for,
             [choice.cost for choice in self.choices])

@@ -16,6 +16,7 @@ import yaml
 
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
+from adamtl_ros.network.config import tuples
 from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
 
@@ -161,17 +162,13 @@ class TrainConfig:
             task: len(named[task]) if task in named else TASKS[task].channels for task in tasks}
         config = replace(
             base, outputs=outputs, classes=named,
-            **{key: _tuples(value) for key, value in self.network.items()})
+            **{key: tuples(value) for key, value in self.network.items()})
         config.check()
         return config
 
     def chosen(self, base: NetworkConfig) -> tuple[str, ...]:
         """Return the tasks to train."""
         return ordered(self.tasks) or base.tasks
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def read_config(arguments: Sequence[str]) -> TrainConfig:
