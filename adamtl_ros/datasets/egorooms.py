@@ -86,8 +86,8 @@ class EgoRooms(Frames):
             camera = Camera(*size, *(float(values[key]) for key in ('fx', 'fy', 'cx', 'cy')))
         except KeyError as error:
             raise ValueError(
-                f'{path} has no {error.args[0]}: give fx, fy, cx and cy in pixels of the image, or '
-                'delete the folder meta to go without cameras') from None
+                f'{path} has no {error.args[0]}: give fx, fy, cx and cy in pixels of the image, '
+                'or delete the folder meta to go without cameras') from None
         except (TypeError, ValueError) as error:
             raise ValueError(f'{path} describes no camera: {error}') from None
         if told != size:
