@@ -24,7 +24,8 @@ _NUMBERS = {
     'heads': (_LIST, 999), 'window': (_PAIR, 999), 'mlp_ratio': (_NUMBER, 16),
     'decoder_dim': (_NUMBER, 4096), 'policy_hidden': (_NUMBER, 4096), 'cells': (_PAIRS, 999)}
 """What the settings that are counts and sizes look like, and the largest of them; from 1."""
-_FLAGS = ('position', 'budget_input', 'skip_attention', 'skipped_norm', 'linear_depth')
+_FLAGS = (
+    'position', 'budget_input', 'skip_attention', 'skipped_norm', 'linear_depth', 'canonical')
 _CLASSES = 65535
 
 
