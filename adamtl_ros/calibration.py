@@ -6,7 +6,7 @@ The camera behind a picture, read from its sensor_msgs/CameraInfo, without ROS.
 Messages are whatever has their fields: those of rclpy, or those that rosbags reads from a bag.
 """
 
-from collections import deque
+from dataclasses import dataclass
 import math
 from typing import Any
 
@@ -76,35 +76,67 @@ def is_rectified(topic: str) -> bool:
     return 'rect' in topic.rstrip('/').removesuffix('/compressed').rpartition('/')[2].split('_')
 
 
+@dataclass(frozen=True)
+class Lens:
+    """
+    What is known of the camera behind a picture.
+
+    info: its camera_info, None without one that fits.  camera: its intrinsics, None if unknown.
+    words: for people.  refused: the camera_info that there is belongs to something else.
+    distorted: its lens bends straight lines, and the picture is not rectified.
+    """
+
+    info: Any | None = None
+    camera: Camera | None = None
+    words: str = 'nominal: no camera_info'
+    refused: bool = False
+    distorted: bool = False
+
+
 class Calibrations:
-    """The camera_infos that came last; whose picture is asked for decides which one holds."""
+    """
+    The camera_infos that came last; whose picture is asked for decides which one holds.
+
+    One thread puts, another asks.
+    """
 
     def __init__(self) -> None:
         """Begin without any."""
-        self._infos: deque[Any] = deque(maxlen=KEPT)
+        self._infos: tuple[Any, ...] = ()
 
     def put(self, info: Any) -> None:
         """Take in a camera_info."""
-        self._infos.append(info)
+        self._infos = (*self._infos[1 - KEPT:], info)
 
     def clear(self) -> None:
         """Forget all, as for another camera."""
-        self._infos.clear()
+        self._infos = ()
 
-    def of(self, header: Any) -> Any | None:
+    def lens(self, header: Any, size: tuple[int, int], *, rectified: bool = False) -> Lens:
         """
-        Return the camera_info of the picture with this header; None if none came.
+        Return what is known of the camera of a picture of `size` (width, height).
 
-        That with the picture's stamp if there is one, or else the latest: drivers send it after
-        the picture as often as before.  Raises ValueError if it is of another frame.
+        By the camera_info with the picture's stamp if there is one, or else by the latest:
+        drivers send it after the picture as often as before.  One of another frame or size is
+        refused.
         """
-        infos = list(self._infos)
+        infos = self._infos
         if not infos:
-            return None
+            return Lens()
         info = next((each for each in reversed(infos) if each.header.stamp == header.stamp),
                     infos[-1])
         if info.header.frame_id != header.frame_id:
-            raise ValueError(
-                f'camera_info is of the frame {info.header.frame_id!r}, the picture of '
-                f'{header.frame_id!r}: remap camera_info to the topic of the same camera')
-        return info
+            return Lens(refused=True, words=(
+                f'nominal: camera_info is of the frame {info.header.frame_id!r}, the picture of '
+                f'{header.frame_id!r}: remap camera_info to the topic of the same camera'))
+        try:
+            camera = camera_of(info, size, rectified=rectified)
+        except ValueError as error:
+            return Lens(refused=True, words=f'nominal: {error}')
+        if camera is None:
+            return Lens(info, words='nominal: the camera is not calibrated (K of zeros)')
+        bent = not rectified and distorted(info)
+        return Lens(info, camera, distorted=bent, words=(
+            f'fx {camera.fx:.4g} of {camera.width} pixels'
+            + (', not rectified: depth and normals are off towards the edges; listen to the '
+               'image_rect of image_proc' if bent else '')))

@@ -101,6 +101,7 @@ class Account:
     received: int = 0
     processed: int = 0
     dropped: int = 0
+    missed: int = 0
     violations: list[str] = field(default_factory=list)
 
     def check(self, recorder: Recorder) -> None:
@@ -115,13 +116,14 @@ class Account:
                 (self.received != self.processed + self.dropped,
                  f'the node received {self.received} frames, but processed {self.processed} and '
                  f'dropped {self.dropped}'),
-                (self.received != len(played),
-                 f'{len(played)} frames were played, but the node received {self.received}'),
+                (self.received + self.missed != len(played),
+                 f'{len(played)} frames were played, but the node received {self.received} and '
+                 f'missed {self.missed}'),
                 (partly, f'{len(partly)} frames were not answered by all tasks; missing: '
                          + ', '.join(sorted(set().union(*partly.values())))),
-                (complete + self.dropped != len(played),
-                 f'{len(played)} frames were played, but {complete} answered and '
-                 f'{self.dropped} dropped'),
+                (complete + self.dropped + self.missed != len(played),
+                 f'{len(played)} frames were played, but {complete} answered, '
+                 f'{self.dropped} dropped and {self.missed} missed'),
                 (self.stray(recorder),
                  f'{self.stray(recorder)} answers have a stamp that no frame had'),
                 (self.misnamed(recorder),
@@ -423,7 +425,7 @@ class Demo:
                         lambda: recorder.complete(account.played[-1]) or not self._alive(),
                         ANSWER_LIMIT)
                 recorder.on_overlay = None
-                account.received, account.processed, account.dropped = (
+                account.received, account.processed, account.dropped, account.missed = (
                     now - before for now, before in zip(self._counters(), base))
                 progress.update(bar, completed=account.received)
         if code and not self.stop.set:
@@ -438,12 +440,12 @@ class Demo:
     def _alive(self) -> bool:
         return self.node is not None and self.node.poll() is None
 
-    def _counters(self) -> tuple[int, int, int]:
-        """Return the node's frames received, processed and dropped, by its last message."""
+    def _counters(self) -> tuple[int, int, int, int]:
+        """Return the node's frames received, processed, dropped and missed, by its last word."""
         stats = list(self.recorder.stats.values())
         return (
-            stats[-1].frames_received, stats[-1].frames_processed, stats[-1].frames_dropped
-        ) if stats else (0, 0, 0)
+            stats[-1].frames_received, stats[-1].frames_processed, stats[-1].frames_dropped,
+            stats[-1].frames_missed) if stats else (0, 0, 0, 0)
 
     def _keep_last(self) -> None:
         """After a stop, make the sheet's only sample of the last frame that was answered."""
@@ -550,6 +552,7 @@ class Demo:
             'frames': {
                 'played': len(account.played), 'received': account.received,
                 'processed': account.processed, 'dropped': account.dropped,
+                'missed': account.missed,
                 'answered': sum(recorder.complete(stamp) for stamp in account.played)},
             'topics': {
                 name: sum(name in recorder.answers.get(stamp, {}) for stamp in account.played)
@@ -572,7 +575,7 @@ class Demo:
                 'received_is_processed_plus_dropped':
                     account.received == account.processed + account.dropped,
                 'every_played_frame_answered_or_dropped': len(account.played) == (
-                    account.dropped
+                    account.dropped + account.missed
                     + sum(recorder.complete(stamp) for stamp in account.played)),
                 'stamps_match': not account.stray(recorder),
                 'frame_ids_match': not account.misnamed(recorder)},

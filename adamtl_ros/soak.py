@@ -135,6 +135,10 @@ def random_change(generator: random.Random) -> list[Parameter]:
         'guard.window': generator.randint(1, 30),
         'output_size': generator.choice(OUTPUT_SIZES),
         'max_rate_hz': generator.choice((0.0, 5.0, 30.0)),
+        # Others would lose sight of the player.
+        'image_transport': generator.choice(('auto', 'raw')),
+        'image_reliability': generator.choice(('auto', 'reliable')),
+        'hardware_id': generator.choice(('', 'front')),
         'overlay.tasks': generator.sample(list(TASKS), generator.randint(1, len(TASKS))),
         f'tasks.{task}.enable': generator.random() < 0.7,
         f'tasks.{task}.weight': generator.uniform(0.0, 10.0),
@@ -160,6 +164,7 @@ class Soak:
         self.drops: dict[str, int] = {}
         self.levels: Counter[str] = Counter()
         self.latest = ''
+        self.missed = 0
         self.accepted = 0
         self.refused: list[str] = []
         self.node = rclpy.create_node('adamtl_soak')
@@ -187,6 +192,7 @@ class Soak:
         self.levels[('OK', 'WARN', 'ERROR', 'STALE')[status.level[0]]] += 1
         self.drops = {key.removeprefix('dropped: '): int(value)
                       for key, value in values.items() if key.startswith('dropped: ')}
+        self.missed = int(values.get('frames missed', 0))
         if BESIDE in values:
             self.beside.append(float(values[BESIDE]))
 
@@ -277,19 +283,21 @@ class Soak:
         received = last.frames_received if last else 0
         processed = last.frames_processed if last else 0
         dropped = last.frames_dropped if last else 0
+        missed = max(last.frames_missed if last else 0, self.missed)
         rows = [row for row in self.rows if row[0] - self.begin >= warm_up]
         memory = [row for row in self.memory if row[0] - self.begin >= warm_up]
         fit = slope([row[0] for row in memory], [row[1] for row in memory])
         drift = slope([row[0] for row in rows], [row[1] for row in rows])
         # The last drops may come after the last answer, and only diagnostics tell of them.
-        unexplained = sent - processed - max(dropped, sum(self.drops.values()))
+        unexplained = sent - processed - missed - max(dropped, sum(self.drops.values()))
         problems = []
         if not alive:
             problems.append(f'the node ended by itself with code {code}')
         elif code:
             problems.append(f'the node ended with code {code}')
         if unexplained:
-            problems.append(f'{unexplained} frames are neither answered nor counted as dropped')
+            problems.append(
+                f'{unexplained} frames are neither answered nor counted as dropped or missed')
         if not options.changes and any(
                 self.answers[task] != processed for task in options.tasks):
             problems.append(
@@ -302,7 +310,8 @@ class Soak:
             'size': '{}x{}'.format(*options.size), 'mode': options.mode,
             'budget': options.budget, 'tasks': options.tasks, 'warm_up_minutes': warm_up / 60,
             'frames': {'sent': sent, 'received': received, 'processed': processed,
-                       'dropped': dropped, 'by_cause': self.drops, 'unexplained': unexplained},
+                       'dropped': dropped, 'missed': missed, 'by_cause': self.drops,
+                       'unexplained': unexplained},
             'answers': dict(self.answers),
             'latency_ms': _percentiles([row[1] for row in rows]),
             'latency_slope_ms': drift,

@@ -105,7 +105,8 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
                                f'{bar(mean)}  {mean * stats.gmacs_dense:.2f} of '
                                f'{stats.gmacs_dense:.2f} GMACs')
         rows.add_row('frames', f'{stats.frames_received} received = {stats.frames_processed} '
-                               f'processed + {stats.frames_dropped} dropped')
+                               f'processed + {stats.frames_dropped} dropped, '
+                               f'{stats.frames_missed} never came')
     drops = ', '.join(f'{value} {key.removeprefix("dropped: ")}'
                       for key, value in values.items() if key.startswith('dropped: '))
     rows.add_row('drops', drops or 'none')

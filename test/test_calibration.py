@@ -13,6 +13,7 @@ from adamtl_ros.calibration import camera_of
 from adamtl_ros.calibration import distorted
 from adamtl_ros.calibration import is_rectified
 from adamtl_ros.calibration import KEPT
+from adamtl_ros.calibration import Lens
 from adamtl_ros.camera import Camera
 
 K = (600.0, 0.0, 321.0, 0.0, 610.0, 243.0, 0.0, 0.0, 1.0)
@@ -95,15 +96,38 @@ def test_distortion_and_rectification():
 def test_the_one_with_the_stamp_of_the_picture_or_else_the_latest():
     kept = Calibrations()
     header = SimpleNamespace(stamp=3, frame_id='optical')
-    assert kept.of(header) is None
+    assert kept.lens(header, (640, 480)) == Lens()
     infos = [info(stamp=stamp) for stamp in range(KEPT + 3)]
     for each in infos:
         kept.put(each)
-    assert kept.of(header) is infos[3]
+    assert kept.lens(header, (640, 480)).info is infos[3]
     header.stamp = 1  # too long ago
-    assert kept.of(header) is infos[-1]
-    header.frame_id = 'other'
-    with pytest.raises(ValueError, match="'optical'.*'other'"):
-        kept.of(header)
+    assert kept.lens(header, (640, 480)).info is infos[-1]
     kept.clear()
-    assert kept.of(header) is None
+    assert kept.lens(header, (640, 480)).info is None
+
+
+@pytest.mark.parametrize(('changes', 'words', 'refused'), [
+    ({'frame': 'other'}, ("'other'", "'optical'", 'remap camera_info'), True),
+    ({'width': 1280}, ('1280 x 480', '640 x 480'), True),
+    ({'k': (0.0,) * 9}, ('not calibrated',), False),
+])
+def test_a_lens_that_is_not_known_is_nominal_and_says_why(changes, words, refused):
+    kept = Calibrations()
+    kept.put(info(**changes))
+    lens = kept.lens(SimpleNamespace(stamp=0, frame_id='optical'), (640, 480))
+    assert (lens.camera, lens.refused) == (None, refused)
+    assert (lens.info is None) == refused
+    assert all(word in lens.words for word in ('nominal', *words)), lens.words
+
+
+def test_a_picture_that_is_not_rectified_says_so():
+    kept = Calibrations()
+    kept.put(info(d=(0.1, 0.0, 0.0, 0.0, 0.0)))
+    header = SimpleNamespace(stamp=0, frame_id='optical')
+    raw, rectified = (
+        kept.lens(header, (640, 480), rectified=rectified) for rectified in (False, True))
+    assert raw.distorted
+    assert 'not rectified' in raw.words
+    assert not rectified.distorted
+    assert rectified.words == 'fx 500 of 640 pixels'

@@ -320,7 +320,7 @@ def test_a_full_account_has_no_violations(recorder: Recorder) -> None:
     """Two frames answered, one dropped."""
     answer(recorder, 10)
     answer(recorder, 30)
-    account = demo.Account(played=[10, 20, 30], received=3, processed=2, dropped=1)
+    account = demo.Account(played=[10, 20, 30, 40], received=3, processed=2, dropped=1, missed=1)
     account.check(recorder)
     assert account.violations == []
 
@@ -328,6 +328,7 @@ def test_a_full_account_has_no_violations(recorder: Recorder) -> None:
 @pytest.mark.parametrize('account, said', [
     (demo.Account(played=[10, 20], received=3, processed=2, dropped=0), 'received 3 frames, but'),
     (demo.Account(played=[10, 20, 30], received=2, processed=2), 'the node received 2'),
+    (demo.Account(played=[10, 20, 30], received=1, processed=1, missed=1), 'missed 1'),
     (demo.Account(played=[10, 20, 30], received=3, processed=2, dropped=0), '2 answered'),
     (demo.Account(played=[10], received=1, processed=1), 'a stamp that no frame had'),
 ])

@@ -27,6 +27,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from instant import InstantEngine
+
 rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
@@ -43,37 +45,10 @@ from adamtl_ros.conversions import ENCODINGS  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
-from adamtl_ros.runtime.engine import Engine  # noqa: E402
-from adamtl_ros.runtime.engine import GatingResult  # noqa: E402
-from adamtl_ros.runtime.engine import Result  # noqa: E402
-from adamtl_ros.runtime.preprocess import shrink  # noqa: E402
 
 CASES = int(os.environ.get('ADAMTL_FUZZ_CASES', '200'))
 WAIT = 30.0
 SUCCESS = TransitionCallbackReturn.SUCCESS
-
-
-class InstantEngine(Engine):
-    """Takes frames as the real one does, and computes nothing."""
-
-    def __init__(self, model: str, **_: Any) -> None:
-        """Load nothing."""
-        self.model, self.backend, self.device = model, 'none', 'cpu'
-        self.tasks, self.class_names, self.input_size = ('depth',), {}, (256, 192)
-
-    def check(self, settings: Any) -> None:
-        """Accept everything."""
-
-    def calibrate(self) -> None:
-        """Take no time that could be predicted."""
-
-    def infer(self, image: np.ndarray, settings: Any) -> Result:
-        """Bring the frame to the network's size, and answer with its brightness."""
-        assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
-        small = shrink(image, self.input_size)
-        outputs = {task: small.mean(-1, dtype=np.float32) for task in settings.tasks}
-        return Result(outputs, GatingResult(
-            settings.mode, settings.budget, 1.0, 1.0, 1.0, settings.tasks))
 
 
 class Graph:

@@ -49,6 +49,7 @@ from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.network.config import PRESETS  # noqa: E402
 from adamtl_ros.network.network import AdaMTL  # noqa: E402
+from adamtl_ros.nodes.inputs import DEPTH  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
 from adamtl_ros.nodes.parameters import reference  # noqa: E402
@@ -140,7 +141,7 @@ class Bench:
         self.stamp += 1
         message.header.stamp.sec = self.stamp
         message.header.stamp.nanosec = 123456789 + self.stamp
-        message.header.frame_id = f'camera_{self.stamp}'
+        message.header.frame_id = 'camera'
         return message
 
     def send(self, message: Image | None = None) -> Image:
@@ -220,13 +221,13 @@ class SlowEngine(Engine):
     working = Event()
     go = Event()
 
-    def infer(self, image: np.ndarray, settings: Any) -> Any:
+    def infer(self, image: np.ndarray, settings: Any, camera: Any = None) -> Any:
         """Say that a frame is in work, and wait."""
         if image.shape[:2] == (48, 64):  # not for the blank one that the engine begins with
             self.working.set()
             assert self.go.wait(WAIT)
             self.go.clear()
-        return super().infer(image, settings)
+        return super().infer(image, settings, camera)
 
 
 @pytest.fixture(autouse=True)
@@ -343,24 +344,19 @@ def test_what_nobody_listens_to_is_not_computed(bench, weights):
     assert len(bench.got['depth']) == 3
 
 
-def test_results_are_reliable_and_the_camera_is_not(bench, weights):
-    bench.running(weights)
-    bench.until(lambda: bench.client.get_publishers_info_by_topic('adamtl/depth'))
-    results = bench.client.get_publishers_info_by_topic('adamtl/depth')[0].qos_profile
-    camera = bench.client.get_subscriptions_info_by_topic('image')[0].qos_profile
-    assert results.reliability == ReliabilityPolicy.RELIABLE
-    assert camera.reliability == ReliabilityPolicy.BEST_EFFORT
-
-
-def test_qos_overrides(bench, weights):
+def test_results_are_reliable_and_overrides_hold(bench, weights):
     bench.running(weights, **{
         'qos_overrides./adamtl/depth.publisher.reliability': 'best_effort',
-        'qos_overrides./image.subscription.reliability': 'reliable'})
+        'qos_overrides./image.subscription.reliability': 'best_effort'})
+    bench.until(lambda: bench.client.get_publishers_info_by_topic('adamtl/normals'))
+    results = bench.client.get_publishers_info_by_topic('adamtl/normals')[0].qos_profile
+    assert results.reliability == ReliabilityPolicy.RELIABLE
     bench.until(lambda: bench.client.get_publishers_info_by_topic('adamtl/depth'))
-    results = bench.client.get_publishers_info_by_topic('adamtl/depth')[0].qos_profile
+    depth = bench.client.get_publishers_info_by_topic('adamtl/depth')[0].qos_profile
+    assert depth.reliability == ReliabilityPolicy.BEST_EFFORT
+    # Also where the publisher, as here, offers more.
     camera = bench.client.get_subscriptions_info_by_topic('image')[0].qos_profile
-    assert results.reliability == ReliabilityPolicy.BEST_EFFORT
-    assert camera.reliability == ReliabilityPolicy.RELIABLE
+    assert camera.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
 def test_class_names_are_latched(bench, weights):
@@ -403,13 +399,13 @@ def test_the_security_policy_allows_what_the_node_has_and_no_more(bench, weights
 
 def test_frames_are_processed_or_dropped_with_their_cause(bench, weights):
     node = bench.running(weights, SlowEngine)
-    bench.listen('gating_stats', '/diagnostics')
+    bench.listen('gating_stats', 'depth', '/diagnostics')
     stats = bench.got['gating_stats']
     first = bench.send()
     bench.until(SlowEngine.working.is_set)
     for number in range(4):  # while the first is in work: each replaces the one before
         waiting = bench.send()
-        bench.until(lambda number=number: node._slot._item is not None
+        bench.until(lambda number=number: node._worker.slot._item is not None
                     and node._counter.counts().dropped == number)
     assert drops(bench, node) == {'replaced': 3}
     SlowEngine.working.clear()
@@ -427,7 +423,7 @@ def test_frames_are_processed_or_dropped_with_their_cause(bench, weights):
     last = bench.send()
     bench.until(SlowEngine.working.is_set)
     bench.send()
-    bench.until(lambda: node._slot._item is not None)
+    bench.until(lambda: node._worker.slot._item is not None)
     SlowEngine.go.set()
     assert node.trigger_deactivate() == SUCCESS
     bench.until(lambda: len(stats) == 3)
@@ -440,12 +436,13 @@ def test_frames_that_were_overwritten_on_the_way_are_counted(bench, weights):
     bench.listen('gating_stats', '/diagnostics')
     bench.send()
     bench.until(lambda: bench.got['gating_stats'])
-    for _ in range(4):  # none is taken in between
-        bench.send()
-    bench.until(lambda: len(bench.got['gating_stats']) == 2)
+    sent = [bench.send() for _ in range(DEPTH + 3)]  # none is taken in between
+    bench.until(lambda: bench.got['gating_stats'][-1].header == sent[-1].header)
     counts = bench.got['gating_stats'][-1]
-    assert (counts.frames_received, counts.frames_processed, counts.frames_dropped) == (5, 2, 3)
-    assert drops(bench, bench.nodes[0]) == {'missed': 3}
+    assert counts.frames_missed == 3
+    assert counts.frames_received == counts.frames_processed + counts.frames_dropped == DEPTH + 1
+    assert drops(bench, bench.nodes[0]).keys() <= {'replaced'}
+    assert status(bench)[1]['frames missed'] == '3'
 
 
 def test_bad_frames_are_dropped_and_the_next_ones_answered(bench, weights, capfd):
@@ -475,7 +472,7 @@ def test_bad_frames_are_dropped_and_the_next_ones_answered(bench, weights, capfd
 
 def test_many_bad_frames_do_not_flood_the_log(bench, weights, capfd):
     node = bench.running(weights)
-    bench.listen('/diagnostics')
+    bench.listen('depth', '/diagnostics')
     for number in range(1, 6):
         bench.send(picture(encoding='hsv8'))
         bench.until(lambda number=number: node._counter.counts().dropped == number)
@@ -488,10 +485,10 @@ def test_many_bad_frames_do_not_flood_the_log(bench, weights, capfd):
 
 def test_an_engine_that_fails_costs_one_frame(bench, weights):
     class FailingEngine(Engine):
-        def infer(self, image, settings):
+        def infer(self, image, settings, camera=None):
             if image.shape[:2] == (20, 20):
                 raise RuntimeError('out of memory')
-            return super().infer(image, settings)
+            return super().infer(image, settings, camera)
 
     bench.running(weights, FailingEngine)
     bench.listen('semseg', '/diagnostics')
@@ -516,7 +513,8 @@ def test_diagnostics_once_a_second(bench, weights):
     values = {each.key: each.value for each in status.values}
     assert values['frames processed'] == '1'
     assert values['budget requested'] == '0.5'
-    assert values['device'] == status.hardware_id == 'cpu'
+    assert values['device'] == 'cpu'
+    assert status.hardware_id == 'camera'
     assert values['mode'] == 'adaptive'
     assert float(values['latency max (ms)']) >= float(values['latency p50 (ms)']) > 0
     assert float(values['memory (MB)']) > 0
@@ -606,9 +604,11 @@ REFUSED = [
     ({'guard__agreement': float('nan')}, ('guard.agreement', 'nan')),
     ({'guard__window': 0}, ('guard.window', '0')),
     ({'max_rate_hz': -1.0}, ('max_rate_hz',)),
-    ({'model': 'swin_tiny'}, ('model', 'read-only')),
-    ({'device': 'cuda'}, ('device', 'read-only')),
-    ({'image_transport': 'compressed'}, ('image_transport', 'read-only')),
+    ({'model': 'swin_tiny'}, ('model', 'random', 'clean it up')),
+    ({'device': 'cuda'}, ('device', 'cpu', 'clean it up')),
+    ({'autostart': False}, ('autostart', 'read-only')),
+    ({'image_transport': 'theora'}, ('image_transport', 'theora', 'compressed')),
+    ({'image_reliability': 'sure'}, ('image_reliability', 'sure', 'best_effort')),
     ({'tasks__semseg__class_names': ['a']}, ('class_names', 'read-only')),
     ({'min_budget': 0.5, 'budget': 0.0}, ('budget',)),
 ]
@@ -656,7 +656,8 @@ def test_parameters_are_described(bench, weights):
     for task in ('semseg', 'human_parts'):
         names = node.get_parameter(f'tasks.{task}.class_names').value
         assert list(names) == list(TASKS[task].classes)
-        assert node.describe_parameter(f'tasks.{task}.class_names').read_only
+        assert 'read-only' in node.describe_parameter(
+            f'tasks.{task}.class_names').additional_constraints
 
 
 def test_a_node_with_a_bad_value_cannot_be_configured(bench, weights, capfd):
@@ -767,9 +768,9 @@ def test_the_controller_stays_below_the_budget(bench, weights):
 class DisagreeingEngine(Engine):
     """Finds that the policy agrees with the dense network on half of the pixels."""
 
-    def infer(self, image: np.ndarray, settings: Any) -> Any:
+    def infer(self, image: np.ndarray, settings: Any, camera: Any = None) -> Any:
         """Replace the agreement, where it was compared."""
-        result = super().infer(image, settings)
+        result = super().infer(image, settings, camera)
         agreed = dict.fromkeys(result.stats.task_agreement, 0.5)
         return replace(result, stats=replace(result.stats, task_agreement=agreed))
 

@@ -33,6 +33,7 @@ FIELDS = {
     'frames_received': 'uint64',
     'frames_processed': 'uint64',
     'frames_dropped': 'uint64',
+    'frames_missed': 'uint64',
 }
 COMMANDS = ['adamtl', 'adamtl_node', 'adamtl_player']
 

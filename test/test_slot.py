@@ -81,8 +81,20 @@ def test_counts_do_not_change_afterwards():
     counter = FrameCounter()
     counter.drop('step')
     before = counter.counts()
-    counter.drop('step', 3)
-    assert (before.dropped, counter.counts().dropped) == (1, 4)
+    counter.drop('step')
+    assert (before.dropped, counter.counts().dropped) == (1, 2)
+
+
+def test_what_never_came_was_not_received():
+    counter = FrameCounter()
+    counter.miss(3)
+    counter.process()
+    assert (counter.counts().received, counter.counts().missed) == (1, 3)
+    counter.drop('decode', 'no JPEG')
+    counter.drop('replaced')
+    assert counter.last_error == 'no JPEG'
+    counter.reset()
+    assert (counter.counts().missed, counter.last_error) == (0, '')
 
 
 @pytest.mark.parametrize(('seen', 'missed'), [

@@ -121,7 +121,7 @@ class OutputBag:
             self._put('camera_info', CAMERA_INFO, frame.time, info)
         self._write('gating_stats', GATING_STATS, frame.time, {
             'header': frame.header, 'latency_ms': latency_ms, 'frames_received': self.frames,
-            'frames_processed': self.frames, 'frames_dropped': 0,
+            'frames_processed': self.frames, 'frames_dropped': 0, 'frames_missed': 0,
             **{name: np.array(value, np.float32)
                if isinstance(value, list) and name != 'tasks' else value
                for name, value in stats_fields(result.stats).items()}})

@@ -3,17 +3,14 @@
 """
 The lifecycle node `adamtl`: camera frames in, the results of all wanted tasks out.
 
-The executor only stores the newest frame; one worker thread converts, infers and publishes.
+A frame walks inputs -> worker -> outputs: the executor only stores the newest one, and one worker
+thread converts, infers and publishes.  Here are the transitions, parameters, services and
+diagnostics around that.
 """
 
-from collections import deque
-from collections.abc import Mapping
 from collections.abc import Sequence
 import ctypes
-from dataclasses import dataclass
-from dataclasses import replace
 import gc
-from threading import Thread
 from time import monotonic
 from typing import Any
 
@@ -27,77 +24,44 @@ from rclpy.clock import Clock
 from rclpy.clock import ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
-from rclpy.lifecycle import LifecyclePublisher
 from rclpy.lifecycle import LifecycleState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy
-from rclpy.qos import QoSPolicyKind
-from rclpy.qos import QoSProfile
-from rclpy.qos import ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo
-from sensor_msgs.msg import CompressedImage
-from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger
 
-from adamtl_ros import drawing
-from adamtl_ros.msg import GatingStats
 from adamtl_ros.nodes import parameters
-from adamtl_ros.nodes.conversions import BadFrameError
-from adamtl_ros.nodes.conversions import image_from_array
-from adamtl_ros.nodes.conversions import rgb_from_compressed
-from adamtl_ros.nodes.conversions import rgb_from_image
-from adamtl_ros.nodes.conversions import scaled_camera_info
+from adamtl_ros.nodes.diagnostics import History
+from adamtl_ros.nodes.diagnostics import LOSS_SPAN
+from adamtl_ros.nodes.diagnostics import PAUSE
 from adamtl_ros.nodes.diagnostics import Report
+from adamtl_ros.nodes.diagnostics import span
+from adamtl_ros.nodes.inputs import Inputs
+from adamtl_ros.nodes.outputs import Outputs
+from adamtl_ros.nodes.outputs import OVERRIDABLE
 from adamtl_ros.nodes.pacing import RateLimiter
 from adamtl_ros.nodes.rollout import Rollout
 from adamtl_ros.nodes.slot import FrameCounter
-from adamtl_ros.nodes.slot import SequenceGaps
-from adamtl_ros.nodes.slot import Slot
-from adamtl_ros.published import published_images
-from adamtl_ros.published import stats_fields
+from adamtl_ros.nodes.worker import Frame
+from adamtl_ros.nodes.worker import Worker
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.latency import LatencyControl
 from adamtl_ros.tasks import TASKS
 
-try:
-    from vision_msgs.msg import LabelInfo
-    from vision_msgs.msg import VisionClass
-except ImportError:  # not on PyPI; the class names are in the parameters as well
-    LabelInfo = None
-
-LOG_PERIOD = 5.0
-"""Seconds between two log lines about the same cause."""
+DEACTIVATION_PATIENCE = 2.0
+"""Seconds that deactivating waits for the frame in work: nothing else is answered meanwhile."""
 
 SHUTDOWN_PATIENCE = 10.0
-"""Seconds to wait for the frame in work to be finished."""
+"""Seconds to wait for the frame in work to be finished, at the end."""
 
-DELIVERY_PATIENCE = 3.5
-"""
-Seconds to wait for subscribers to have the last results.
-
-By default Fast DDS asks every 3 s for what was lost; `ros2 launch` waits 5 s for the end.
-"""
-
-OVERRIDABLE = (
-    QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
-    QoSPolicyKind.DURABILITY, QoSPolicyKind.DEADLINE, QoSPolicyKind.LIFESPAN)
-"""What parameters `qos_overrides.<topic>.<publisher|subscription>.<policy>` may set."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A frame as it came, and when (monotonic seconds)."""
-
-    message: Image | CompressedImage
-    received: float
+FAREWELL_PATIENCE = 1.0
+"""Seconds to wait for those who listen to the diagnostics, when the node could not start."""
 
 
 class AdamtlNode(LifecycleNode):
-    """Runs an Engine on the newest camera frame; see DESIGN's table for the interface."""
+    """Runs an Engine on the newest camera frame; docs/interface.md describes the interface."""
 
     def __init__(self, *, engine_class: type[Engine] = Engine, **kwargs: Any) -> None:
         """
@@ -109,34 +73,27 @@ class AdamtlNode(LifecycleNode):
         self._engine_class = engine_class
         self._control: LatencyControl | None = None
         self._engine: Engine | None = None
-        self._results: dict[str, LifecyclePublisher] = {}
-        self._subscribed: list[Any] = []
-        self._camera_info: CameraInfo | None = None
-        self._slot: Slot[Frame] | None = None
-        self._worker: Thread | None = None
+        self._outputs: Outputs | None = None
+        self._worker: Worker | None = None
+        self._stuck: Worker | None = None
         self._counter = FrameCounter()
-        self._gaps = SequenceGaps()
         self._limiter = RateLimiter()
         self._enabled = True
-        self._held_budget: float | None = None
-        self._achieved_budget = float('nan')
-        self._times: deque[tuple[float, float]] = deque(maxlen=10000)
-        self._rollout = Rollout()
         self._failure = ''
-        self._last_error = ''
-        self._last_logged: dict[str, float] = {}
-        self._seen = self._counter.counts()
-        self._reported = self._last_received = monotonic()
-        self._work_began: float | None = None
+        self._said: set[str] = set()
+        self._history = History(monotonic(), self._counter.counts())
 
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', 10,
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE))
         self._wrong = parameters.declare(self)
+        for line in parameters.unknown(self):
+            self.get_logger().warning(line)
         self.autostart = bool(self.get_parameter('autostart').value)
         self._options: parameters.Options | None = None
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
+        self._inputs = Inputs(self, self._receive)
 
         self.create_service(SetBool, '~/enable', self._enable)
         self.create_service(Trigger, '~/reset_statistics', self._reset_statistics)
@@ -149,41 +106,74 @@ class AdamtlNode(LifecycleNode):
         values = {name: self.get_parameter(name).value for name in parameters.PARAMETERS}
         return values | {parameter.name: parameter.value for parameter in changed}
 
+    def set_parameters(self, parameter_list: list[Parameter]) -> list[SetParametersResult]:
+        """Set the parameters one by one, as the services do too; see rclpy.node.Node."""
+        return [self.set_parameters_atomically([each]) for each in parameter_list]
+
     def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
         """Set the parameters all or none, as the services do too; see rclpy.node.Node."""
         try:
             parameter_list = parameters.checked(parameter_list)
+            for each in parameter_list:
+                if not self.has_parameter(each.name):
+                    raise ValueError(f'parameter {each.name} is not known'
+                                     f'{parameters.meant(each.name, self._values())}')
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        # A whole file, loaded into a node that runs, has those that cannot change as well.
+        values = self._values()
+        parameter_list = [each for each in parameter_list if not (
+            each.name in values and parameters.PARAMETERS[each.name].fixed
+            and each.value == values[each.name])]
+        if not parameter_list:
+            return SetParametersResult(successful=True)
         return super().set_parameters_atomically(parameter_list)
 
     def _check_parameters(self, changed: Sequence[Parameter]) -> SetParametersResult:
-        model_tasks = TASKS if self._engine is None else self._engine.tasks
-        for task in TASKS:
-            if task not in model_tasks and any(
-                    parameter.name == f'tasks.{task}.enable' and parameter.value
-                    for parameter in changed):
-                return SetParametersResult(successful=False, reason=(
-                    f'the model does not have the task {task}: it has {", ".join(model_tasks)}'))
         try:
-            options = parameters.Options.from_values(self._values(changed), model_tasks)
-            if self._engine is not None:
-                self._engine.check(options.settings)
+            self._check(changed)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
+    def _check(self, changed: Sequence[Parameter]) -> None:
+        engine = self._engine
+        model_tasks = TASKS if engine is None else engine.tasks
+        before = self._values()
+        for each in changed:
+            task = each.name.removeprefix('tasks.').removesuffix('.enable')
+            spec = parameters.PARAMETERS.get(each.name)
+            if parameters.CLASS_NAMES.fullmatch(each.name) and self.has_parameter(each.name):
+                raise ValueError(f'parameter {each.name} is read-only: the model decides')
+            if engine is not None and spec is not None and spec.loaded and (
+                    each.value != before[each.name]):
+                raise ValueError(
+                    f'parameter {each.name} is {before[each.name]!r} until the node is cleaned '
+                    'up: deactivate it, clean it up, set the parameter, configure it')
+            if task in TASKS and task not in model_tasks and each.name.endswith('.enable') and (
+                    each.value):
+                raise ValueError(f'the model does not have the task {task}: it has '
+                                 f'{", ".join(model_tasks)}')
+        options = parameters.Options.from_values(self._values(changed), model_tasks)
+        if engine is not None:
+            engine.check(options.settings)
+
     def _apply_parameters(self, changed: Sequence[Parameter]) -> None:
-        for parameter in changed:
-            self._wrong.pop(parameter.name, None)
-        if self._engine is not None:
-            self._options = parameters.Options.from_values(self._values(), self._engine.tasks)
-            if any(parameter.name == 'mode' or parameter.name.startswith('guard.')
-                   for parameter in changed):
-                self._rollout = Rollout()
-            warning = _below_least(self._engine, self._options)
-            if warning:
-                self.get_logger().warning(warning)
+        names = {parameter.name for parameter in changed}
+        for name in names:
+            self._wrong.pop(name, None)
+        if names & {'image_transport', 'image_reliability'}:
+            self._inputs.look()
+        if self._engine is None or not names & parameters.PARAMETERS.keys():
+            return
+        self._options = parameters.Options.from_values(self._values(), self._engine.tasks)
+        if self._worker is not None:
+            self._worker.options = self._options
+            if any(name == 'mode' or name.startswith('guard.') for name in names):
+                self._worker.rollout = Rollout()
+        warning = _below_least(self._engine, self._options)
+        if warning:
+            self.get_logger().warning(warning)
 
     # Lifecycle
 
@@ -193,8 +183,7 @@ class AdamtlNode(LifecycleNode):
             self._configure()
         except Exception as error:  # whatever it is, the node must live to say so
             kind = '' if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: '
-            self._failure = f'cannot configure: {kind}{_one_line(error)}'
-            self.get_logger().error(self._failure)
+            self._fail(f'cannot configure: {kind}{_one_line(error)}')
             self._release()
             return TransitionCallbackReturn.FAILURE
         self._failure = ''
@@ -204,9 +193,6 @@ class AdamtlNode(LifecycleNode):
         if self._wrong:
             raise ValueError('; '.join(self._wrong.values()))
         values = self._values()
-        if values['image_transport'] not in parameters.IMAGE_TRANSPORTS:
-            raise ValueError(f'image_transport is {values["image_transport"]!r}: use one of '
-                             f'{", ".join(parameters.IMAGE_TRANSPORTS)}')
         # Before the model is loaded, which takes its time: are the values right at all?
         parameters.Options.from_values(values, TASKS)
         engine = self._engine_class(
@@ -215,23 +201,11 @@ class AdamtlNode(LifecycleNode):
         options = parameters.Options.from_values(values, engine.tasks)
         engine.check(options.settings)
         for task, names in engine.class_names.items():
-            if not self.has_parameter(f'tasks.{task}.class_names'):
-                self.declare_parameter(
-                    f'tasks.{task}.class_names', list(names), ParameterDescriptor(
-                        description=f'Names of the classes of {task}, by class id.',
-                        read_only=True), ignore_override=True)
-
-        for task in engine.tasks:
-            self._offer(task, Image)
-        if 'semseg' in engine.tasks:
-            self._offer('semseg/confidence', Image)
-        self._offer('gating_map', Image)
-        self._offer('overlay', Image)
-        self._offer('camera_info', CameraInfo)
-        self._offer('gating_stats', GatingStats)
-        if LabelInfo is not None:
-            for task in engine.class_names:
-                self._offer(f'{task}/label_info', LabelInfo, latched=True)
+            self.declare_parameter(
+                f'tasks.{task}.class_names', list(names), ParameterDescriptor(
+                    description=f'Names of the classes of {task}, by class id.',
+                    additional_constraints='read-only: the model decides'), ignore_override=True)
+        self._outputs = Outputs(self, engine.class_names, engine.tasks)
         model = engine.calibrate()
         # Compiling a model leaves memory that the allocator would keep.
         _give_memory_back()
@@ -244,59 +218,49 @@ class AdamtlNode(LifecycleNode):
             f'model {engine.model} ({", ".join(engine.tasks)}) on {engine.device} with '
             f'{engine.backend}')
 
-    def _offer(self, name: str, kind: type, *, latched: bool = False) -> None:
-        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-        self._results[name] = self.create_lifecycle_publisher(
-            kind, f'~/{name}',
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=durability),
-            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE))
-
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and listen to the camera."""
         result = super().on_activate(state)
         try:
             self._activate()
         except Exception as error:  # e.g. QoS overrides that do not exist
-            self._failure = f'cannot activate: {_one_line(error)}'
-            self.get_logger().error(self._failure)
-            self._stop()
+            self._fail(f'cannot activate: {_one_line(error)}')
+            self._stop(0.0)
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
         self._failure = ''
         return result
 
     def _activate(self) -> None:
-        if LabelInfo is not None:
-            self._publish_labels()
-        self._slot = Slot()
-        self._gaps = SequenceGaps()
-        self._rollout = Rollout()
-        self._last_received = monotonic()
-        self._worker = Thread(target=self._work, args=(self._slot,), name='adamtl', daemon=True)
-        self._worker.start()
-        # Resolved here, so that `image` alone needs remapping whatever the transport.
-        topic = self.resolve_topic_name('image')
-        if self.get_parameter('image_transport').value == 'compressed':
-            self._subscribe(CompressedImage, f'{topic}/compressed', self._receive)
-        else:
-            self._subscribe(Image, topic, self._receive)
-        self._subscribe(CameraInfo, 'camera_info', self._receive_camera_info)
-        self.get_logger().info(f'active, listening to {self._subscribed[0].topic_name}')
-
-    def _subscribe(self, kind: type, topic: str, callback: Any) -> None:
-        self._subscribed.append(self.create_subscription(
-            kind, topic, callback,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE)))
+        assert self._engine is not None and self._options is not None
+        assert self._outputs is not None
+        # Two workers on one engine would mix up the frames of both.
+        if self._stuck is not None and not self._stuck.ended(DEACTIVATION_PATIENCE):
+            raise RuntimeError(
+                'the frame that was in work when the node was deactivated has still not ended: '
+                'try again later, or clean up and configure, which loads the model anew')
+        self._stuck = None
+        self._outputs.publish_labels()
+        self._said.clear()
+        self._worker = Worker(
+            engine=self._engine, control=self._control, outputs=self._outputs,
+            lens=self._inputs.lens, counter=self._counter, logger=self.get_logger(),
+            options=self._options)
+        self._inputs.open()
+        for line in parameters.unknown_qos(self, self._inputs.topics()):
+            self.get_logger().warning(line)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Finish the frame in work, drop the one that waits, and stop listening."""
-        self._stop()
+        self._stop(DEACTIVATION_PATIENCE)
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the model and the topics."""
         self._release()
+        if not self._enabled:
+            self._enabled = True
+            self.get_logger().info('~/enable is on again, as at the start')
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -314,60 +278,52 @@ class AdamtlNode(LifecycleNode):
         if self._state_machine.current_state[1] != 'finalized':
             self.trigger_shutdown()
 
-    def _stop(self) -> None:
-        while self._subscribed:
-            self.destroy_subscription(self._subscribed.pop())
-        if self._slot is None or self._worker is None:
+    def _fail(self, reason: str) -> None:
+        self._failure = reason
+        self.get_logger().error(reason)
+
+    def _stop(self, patience: float) -> None:
+        self._inputs.close()
+        worker, self._worker = self._worker, None
+        if worker is None:
             return
-        if self._slot.close() is not None:
-            self._counter.drop('shutdown')
-        self._worker.join(SHUTDOWN_PATIENCE)
-        if self._worker.is_alive():
-            self.get_logger().error(
-                f'the frame in work was not finished in {SHUTDOWN_PATIENCE:.0f} s')
-        self._slot = self._worker = None
-        # What was published last is still on its way; without its publisher it would be lost.
-        end = monotonic() + DELIVERY_PATIENCE
-        for publisher in self._results.values():
-            publisher.wait_for_all_acked(Duration(seconds=max(end - monotonic(), 0.0)))
-        self._camera_info = self._held_budget = None
+        if not worker.stop(patience):
+            self._stuck = worker
+            self._fail(f'the frame in work was not finished in {patience:.0f} s')
         counts = self._counter.counts()
         causes = ', '.join(f'{n} {cause}' for cause, n in counts.dropped_by_cause.items())
         self.get_logger().info(
             f'stopped after {counts.received} frames: {counts.processed} processed, '
-            f'{counts.dropped} dropped{f" ({causes})" if causes else ""}')
+            f'{counts.dropped} dropped{f" ({causes})" if causes else ""}, '
+            f'{counts.missed} never came')
         self._diagnose()
 
     def _release(self) -> None:
-        self._stop()
-        for publisher in self._results.values():
-            self.destroy_lifecycle_publisher(publisher)
-        self._results.clear()
-        self._engine = self._options = None
+        self._stop(SHUTDOWN_PATIENCE)
+        # A frame that hangs keeps its engine; the next one is loaded anew.
+        self._stuck = None
+        if self._outputs is not None:
+            self._outputs.close()
+        for task in TASKS:
+            if self.has_parameter(f'tasks.{task}.class_names'):
+                self.undeclare_parameter(f'tasks.{task}.class_names')
+        self._outputs = self._engine = self._options = self._control = None
         _give_memory_back()
 
-    # Frames: the executor's side
+    # Frames and services
 
-    def _receive(
-            self, message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
-        frame = Frame(message, monotonic())
-        if self._slot is None or self._options is None:
+    def _receive(self, message: Any, received: float, missed: int) -> None:
+        worker, options = self._worker, self._options
+        if worker is None or options is None:
             return
-        self._last_received = frame.received
-        # Jazzy does not name the publisher; cameras are one to a topic.
-        missed = self._gaps.missed(
-            str(info.get('publisher_gid')), info['publication_sequence_number'])
         if missed:
-            self._counter.drop('missed', missed)
+            self._counter.miss(missed)
         if not self._enabled:
             self._counter.drop('disabled')
-        elif not self._limiter.accepts(frame.received, self._options.max_rate_hz):
+        elif not self._limiter.accepts(received, options.max_rate_hz):
             self._counter.drop('rate')
-        elif self._slot.put(frame) is not None:
+        elif worker.slot.put(Frame(message, received)) is not None:
             self._counter.drop('replaced')
-
-    def _receive_camera_info(self, message: CameraInfo) -> None:
-        self._camera_info = message
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
@@ -378,153 +334,117 @@ class AdamtlNode(LifecycleNode):
     def _reset_statistics(
             self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._counter.reset()
-        self._seen = self._counter.counts()
-        self._times.clear()
-        self._last_error = ''
+        self._history = History(monotonic(), self._counter.counts())
+        if self._worker is not None:
+            self._worker.times.clear()
         response.success = True
         response.message = 'counts are zero'
         return response
 
-    # Frames: the worker's side
-
-    def _work(self, slot: Slot[Frame]) -> None:
-        while (frame := slot.take()) is not None:
-            # Read once: a change of parameters takes effect between frames, never within one.
-            engine, options = self._engine, self._options
-            assert engine is not None and options is not None
-            self._work_began = monotonic()
-            try:
-                self._answer(frame, engine, options)
-            except BadFrameError as error:
-                self._drop(error.cause, str(error))
-            except Exception as error:  # one frame must not end the node
-                self._drop('error', f'{type(error).__name__}: {_one_line(error)}')
-            finally:
-                self._work_began = None
-
-    def _answer(self, frame: Frame, engine: Engine, options: parameters.Options) -> None:
-        message = frame.message
-        rgb = rgb_from_image(message) if isinstance(message, Image) else rgb_from_compressed(
-            message)
-        wanted = {name for name, publisher in self._results.items()
-                  if publisher.get_subscription_count()}
-        tasks = tuple(
-            task for task in options.settings.tasks
-            if task in wanted or (task == 'semseg' and 'semseg/confidence' in wanted)
-            or ('overlay' in wanted and task in options.overlay_tasks))
-        rollout = self._rollout
-        settings = rollout.settings(replace(
-            options.settings, tasks=tasks, confidence='semseg/confidence' in wanted,
-            gating_map='gating_map' in wanted), options.comparing)
-        controlled = options.target_latency_ms > 0.0 and settings.mode == 'adaptive'
-        highest = max(options.budget, rollout.least)
-        least = min(max(options.min_budget, rollout.least), highest)
-        budget = highest
-        if controlled and tasks and self._control is not None:
-            budget = self._control.budget(tasks, options.target_latency_ms, least, highest)
-            settings = replace(settings, budget=budget)
-        result = engine.infer(rgb, settings)
-        latency_ms = 1000.0 * (monotonic() - frame.received)
-        self._held_budget = budget
-        if controlled and tasks and self._control is not None:
-            self._control.observe(
-                result.stats.predicted_ms, result.stats.network_ms,
-                latency_ms - result.stats.compare_ms)
-        acted = rollout.note(result.stats, options.comparing)
-        if acted:
-            self.get_logger().warning(f'guard: {acted}')
-
-        header = message.header
-        for name, values, encoding in published_images(result):
-            if name in wanted:
-                self._results[name].publish(image_from_array(values, encoding, header))
-        if 'overlay' in wanted:
-            picture = drawing.overlay(
-                rgb, result.outputs,
-                [task for task in options.overlay_tasks if task in result.outputs])
-            self._results['overlay'].publish(image_from_array(picture, 'rgb8', header))
-        info = self._camera_info
-        if info is not None and 'camera_info' in wanted:
-            camera_size = (rgb.shape[1], rgb.shape[0])
-            self._results['camera_info'].publish(scaled_camera_info(
-                info, camera_size,
-                camera_size if settings.output_size == 'camera' else engine.input_size, header))
-        if settings.mode == 'shadow' or tasks:
-            self._achieved_budget = result.stats.budget_achieved
-        # Last, so that who has a frame's statistics knows that all of it was sent.
-        self._results['gating_stats'].publish(
-            _stats_message(result.stats, header, latency_ms, self._counter.process()))
-        all_ms = 1000.0 * (monotonic() - frame.received)
-        self._times.append((latency_ms, all_ms - result.stats.network_ms))
-
-    def _drop(self, cause: str, reason: str) -> None:
-        self._counter.drop(cause)
-        self._last_error = reason
-        now = monotonic()
-        if now - self._last_logged.get(cause, -LOG_PERIOD) >= LOG_PERIOD:
-            self._last_logged[cause] = now
-            self.get_logger().error(f'frame dropped ({cause}): {reason}')
-
     # Reports
 
-    def _publish_labels(self) -> None:
-        assert self._engine is not None
-        for task, names in self._engine.class_names.items():
-            self._results[f'{task}/label_info'].publish(LabelInfo(
-                header=Header(stamp=self.get_clock().now().to_msg()),
-                class_map=[VisionClass(class_id=number, class_name=name)
-                           for number, name in enumerate(names)]))
+    def report_failure(self) -> None:
+        """Publish the diagnostics, and give those who listen to them the time to take them."""
+        end = monotonic() + FAREWELL_PATIENCE
+        while not self._diagnostics.get_subscription_count() and monotonic() < end:
+            Clock(clock_type=ClockType.STEADY_TIME).sleep_for(Duration(seconds=0.05))
+        self._diagnose()
+        self._diagnostics.wait_for_all_acked(Duration(seconds=FAREWELL_PATIENCE))
 
     def _diagnose(self) -> None:
-        now = monotonic()
-        began = self._work_began
-        times = [self._times.popleft() for _ in range(len(self._times))]
-        latencies, beside = zip(*times) if times else ((), ())
-        engine = self._engine
-        report = Report(
-            state=self._state_machine.current_state[1], counts=self._counter.counts(),
-            before=self._seen, seconds=max(now - self._reported, 1e-3), failure=self._failure,
-            last_error=self._last_error, enabled=self._enabled,
-            topic=self._subscribed[0].topic_name if self._subscribed else '',
-            silent=now - self._last_received, working=now - began if began else 0.0,
-            latencies=latencies, beside=beside, warnings=self._warnings(latencies),
-            figures=self._figures())
-        self._seen, self._reported = report.counts, now
+        self._inputs.look()
+        report = self._report()
         level, message = report.level()
         self._diagnostics.publish(DiagnosticArray(
             header=Header(stamp=self.get_clock().now().to_msg()),
             status=[DiagnosticStatus(
                 level=level, name=f'{self.get_fully_qualified_name().lstrip("/")}: inference',
-                message=message, hardware_id=engine.device if engine is not None else '',
+                message=message,
+                hardware_id=self.get_parameter('hardware_id').value or self._inputs.frame_id,
                 values=[KeyValue(key=key, value=value)
                         for key, value in report.values().items()])]))
 
+    def _report(self) -> Report:
+        now, counts, inputs, worker = monotonic(), self._counter.counts(), self._inputs, (
+            self._worker)
+        if self._stuck is not None and self._stuck.ended():
+            self._stuck, self._failure = None, ''
+        period = inputs.period
+        when, before = self._history.before(now, span(period))
+        _, long_before = self._history.before(now, LOSS_SPAN)
+        self._history.add(now, counts)
+        lost = counts.missed - long_before.missed
+        silent = now - inputs.silent_since
+        began = worker.began if worker is not None else None
+        times = [each for each in list(worker.times) if each.when > when] if worker else []
+        latencies = tuple(each.latency for each in times)
+        return Report(
+            state=self._state_machine.current_state[1], counts=counts, before=before,
+            seconds=max(now - when, 1e-3), failure=self._failure,
+            last_error=self._counter.last_error, enabled=self._enabled, topic=inputs.topic,
+            lost=lost, sent=lost + counts.received - long_before.received,
+            remedy=inputs.loss() if lost else '', silent=silent,
+            silence=inputs.silence() if silent > PAUSE else '', period=period,
+            working=now - began if began else 0.0, latencies=latencies,
+            beside=tuple(each.beside for each in times), warnings=self._warnings(latencies),
+            figures=self._figures())
+
     def _warnings(self, latencies: Sequence[float]) -> tuple[str, ...]:
-        engine, options = self._engine, self._options
-        if engine is None or options is None:
+        engine, options, worker = self._engine, self._options, self._worker
+        if engine is None or options is None or worker is None:
             return ()
-        warnings = [f'guard: {self._rollout.action}' if self._rollout.action else '',
-                    _below_least(engine, options)]
-        target, held = options.target_latency_ms, self._held_budget or 1.0
+        warnings = [f'guard: {worker.rollout.action}' if worker.rollout.action else '',
+                    _below_least(engine, options),
+                    worker.lens.words if worker.lens.refused else '', self._namesake()]
+        target, held = options.target_latency_ms, worker.held_budget
         if target and options.settings.mode == 'adaptive' and latencies:
             median = float(np.median(latencies))
             lowest = min(options.min_budget, options.budget)
             if median > 1.1 * target and held <= lowest + 1e-6:
                 warnings.append(f'latency of {median:.0f} ms is above the target of {target:g} ms '
                                 f'at the lowest budget, {held:.3g}')
+        if worker.extreme:
+            warnings.append(f'camera: {worker.lens.words} is a lens outside of what the network '
+                            'was trained for: depth and normals may be far off')
+        if worker.lens.refused or worker.lens.info is not None:
+            self._say(f'camera: {worker.lens.words}',
+                      worker.lens.refused or worker.lens.distorted)
         return tuple(warning for warning in warnings if warning)
 
+    def _namesake(self) -> str:
+        own = self.get_name(), self.get_namespace()
+        if self.get_node_names_and_namespaces().count(own) < 2:
+            return ''
+        words = (f'another node is named {self.get_fully_qualified_name()} as well: give each a '
+                 'namespace or a name of its own')
+        self._say(words, True)
+        return words
+
+    def _say(self, words: str, warn: bool) -> None:
+        """Log something once in an activation."""
+        if words in self._said:
+            return
+        self._said.add(words)
+        if warn:
+            self.get_logger().warning(words)
+        else:
+            self.get_logger().info(words)
+
     def _figures(self) -> dict[str, Any]:
-        engine, options, rollout = self._engine, self._options, self._rollout
+        engine, options, worker = self._engine, self._options, self._worker
         if engine is None or options is None:
             return {}
         figures: dict[str, Any] = {
             'mode': options.settings.mode,
-            'budget requested': self._held_budget or options.budget,
-            'budget achieved': self._achieved_budget,
+            'budget requested': 1.0 if options.settings.mode == 'static' else options.budget,
             'device': engine.device, 'backend': engine.backend, 'model': engine.model,
-        }
+        } | self._inputs.figures()
+        if worker is None:
+            return figures
+        rollout = worker.rollout
+        figures |= {'camera': worker.lens.words, 'budget achieved': worker.achieved_budget}
         if options.settings.mode != 'static':
+            figures['budget requested'] = worker.held_budget
             figures['guard'] = rollout.action or (
                 'watching' if options.comparing.action != 'off' else 'off')
         if options.settings.mode == 'shadow':
@@ -552,12 +472,6 @@ def _give_memory_back() -> None:
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:
         trim(0)
-
-
-def _stats_message(stats: Any, header: Header, latency_ms: float, counts: Any) -> GatingStats:
-    return GatingStats(
-        header=header, latency_ms=latency_ms, frames_received=counts.received,
-        frames_processed=counts.processed, frames_dropped=counts.dropped, **stats_fields(stats))
 
 
 def _one_line(error: BaseException) -> str:

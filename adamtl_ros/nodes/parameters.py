@@ -6,7 +6,9 @@ from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 import math
+import re
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange
@@ -15,6 +17,8 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from adamtl_ros.nodes.inputs import IMAGE_RELIABILITIES
+from adamtl_ros.nodes.inputs import IMAGE_TRANSPORTS
 from adamtl_ros.nodes.rollout import Comparing
 from adamtl_ros.nodes.rollout import GUARD_ACTIONS
 from adamtl_ros.runtime.engine import BACKENDS
@@ -24,7 +28,16 @@ from adamtl_ros.runtime.settings import OUTPUT_SIZES
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import TASKS
 
-IMAGE_TRANSPORTS = ('raw', 'compressed')
+WORDS = {False: ('off', 'no', 'n', 'false'), True: ('on', 'yes', 'y', 'true')}
+"""Words that YAML reads as something else: `guard.action: off` arrives as false."""
+
+FROM_ROS = ('use_sim_time', 'start_type_description_service')
+TOPICS_FROM_ROS = {'/clock', '/parameter_events', '/rosout'}
+"""Parameters and topics that every node has."""
+
+QOS = 'qos_overrides.'
+CLASS_NAMES = re.compile(r'tasks\.\w+\.class_names')
+"""Parameters that the node declares when it knows its model; a dump of it has them too."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +46,18 @@ class Spec:
     One parameter.
 
     default: also sets the type.  limits: lowest and highest number, both allowed unless
-    `allowed` says otherwise.  allowed: in words, for people.  fixed: cannot change once the node
-    runs.
+    `allowed` says otherwise.  allowed: in words, for people.  choices: of a string, or of the
+    strings of a list.  fixed: read once, when the process starts.  loaded: read when the node is
+    configured, and cannot change until it is cleaned up.
     """
 
     default: Any
     description: str
     limits: tuple[float, float] | None = None
     allowed: str = ''
+    choices: tuple[str, ...] = ()
     fixed: bool = False
+    loaded: bool = False
 
     @property
     def type_name(self) -> str:
@@ -53,6 +69,9 @@ class Spec:
 
     def constraint(self) -> str:
         """Return what is allowed, in words."""
+        if self.choices:
+            kind = 'any' if isinstance(self.default, list) else 'one'
+            return f'{kind} of {", ".join(self.choices)}'
         if self.allowed or self.limits is None:
             return self.allowed
         return f'{self.limits[0]} to {self.limits[1]}'
@@ -63,13 +82,18 @@ class Spec:
         if isinstance(self.default, float) and type(given) is int:
             given = float(given)
         # An empty list in YAML arrives as no value at all, and rclpy takes it for one of bytes.
-        if isinstance(self.default, list) and (given is None or given == []):
-            given = ['']
+        empty = [''] if isinstance(self.default, list) else []
+        if empty and (given is None or given == []):
+            given = empty
+        if isinstance(given, bool) and isinstance(self.default, str):
+            given = next((word for word in WORDS[given] if word in self.choices), given)
         right = type(given) is type(self.default)
         if right and isinstance(given, list):
             right = all(isinstance(item, str) for item in given)
         if right and self.limits is not None:
             right = self.limits[0] <= given <= self.limits[1]  # false for NaN
+        if right and self.choices:
+            right = set([given] if isinstance(given, str) else given) <= {*self.choices, *empty}
         if not right:
             constraint = self.constraint()
             raise ValueError(f'parameter {name} is {given!r}: use {self.type_name}'
@@ -94,22 +118,27 @@ PARAMETERS: dict[str, Spec] = {
     'autostart': Spec(True, 'Configure and activate at once, without a lifecycle manager.',
                       fixed=True),
     'model': Spec('glasses', 'Preset with shipped weights, or the path of a weights file.',
-                  fixed=True),
-    'backend': Spec('auto', 'What executes the network.',
-                    allowed=f'one of {", ".join(BACKENDS)}', fixed=True),
+                  loaded=True),
+    'backend': Spec('auto', 'What executes the network.', choices=BACKENDS, loaded=True),
     'device': Spec('cpu', 'Where the network runs; asked for and missing is an error.',
-                   allowed='cpu, cuda or cuda:N', fixed=True),
+                   allowed='cpu, cuda or cuda:N', loaded=True),
     'num_threads': Spec(0, 'Threads that the network may use, at most the processors that the '
-                        'node may use; 0 leaves it to the backend.',
-                        (0, 1024), fixed=True),
+                           'node may use; 0 leaves it to the backend.', (0, 1024), loaded=True),
     'precision': Spec('f32', 'Of the computation; bf16 and int8 need the backend openvino, bf16 a '
                       'processor that has it, int8 a model that `adamtl quantize` has measured '
-                      '(glasses is).', allowed=f'one of {", ".join(PRECISIONS)}', fixed=True),
-    'image_transport': Spec('raw', 'Subscribe to image (raw) or image/compressed (compressed).',
-                            allowed=f'one of {", ".join(IMAGE_TRANSPORTS)}', fixed=True),
+                      '(glasses is).', choices=PRECISIONS, loaded=True),
+    'image_transport': Spec('auto', 'Subscribe to image (raw) or image/compressed (compressed); '
+                            'auto: to what is published, raw before compressed.',
+                            choices=IMAGE_TRANSPORTS),
+    'image_reliability': Spec('auto', 'Of the subscriptions to image and camera_info; auto: '
+                              'reliable where every publisher offers that, else best effort, and '
+                              'looked at again when publishers come and go.',
+                              choices=IMAGE_RELIABILITIES),
+    'hardware_id': Spec('', 'Name of the camera in /diagnostics; empty: the frame_id of its '
+                            'pictures.'),
     'mode': Spec('static', 'static: policy off. shadow: dense results, and what the policy would '
                            'have saved. adaptive: the policy decides.',
-                 allowed=f'one of {", ".join(MODES)}'),
+                 choices=MODES),
     'budget': Spec(1.0, 'Share of the MACs of the dense network with the tasks now enabled that '
                         'a frame may cost on average.', (0.0, 1.0), 'above 0.0, to 1.0'),
     'compare_share': Spec(0.1, 'Share of the frames on which policy and dense network both run '
@@ -120,7 +149,7 @@ PARAMETERS: dict[str, Spec] = {
                                 'network falls below guard.agreement. raise_budget: by 0.1 at a '
                                 'time, in the end static; static: the dense network takes over. '
                                 'It stays so until mode or a guard parameter is set.',
-                         allowed=f'one of {", ".join(GUARD_ACTIONS)}'),
+                         choices=GUARD_ACTIONS),
     'guard.agreement': Spec(0.8, 'Lowest agreement with the dense network, of any task, that the '
                                  'guard accepts.', (0.0, 1.0)),
     'guard.window': Spec(10, 'Number of compared frames over which agreement and saving are '
@@ -132,11 +161,11 @@ PARAMETERS: dict[str, Spec] = {
                             'itself is not lower.',
                        (0.0, 1.0), 'above 0.0, to 1.0'),
     'output_size': Spec('network', 'Size of the results: as the network works, or as the camera.',
-                        allowed=f'one of {", ".join(OUTPUT_SIZES)}'),
+                        choices=OUTPUT_SIZES),
     'max_rate_hz': Spec(0.0, 'Frames beyond this rate are dropped before any work; 0.0: all are '
                              'taken.', (0.0, 1000.0)),
     'overlay.tasks': Spec(list(TASKS), 'Tasks drawn over the frame in ~/overlay, '
-                          'where enabled.', allowed=f'any of {", ".join(TASKS)}'),
+                          'where enabled.', choices=tuple(TASKS)),
 } | {
     f'tasks.{task}.enable': Spec(True, f'Compute {task} while it has subscribers.')
     for task in TASKS
@@ -171,15 +200,8 @@ class Options:
         for name in ('budget', 'min_budget'):
             if not 0.0 < values[name] <= 1.0:
                 raise ValueError(f'{name} is {values[name]}: use a number above 0.0, to 1.0')
-        if values['guard.action'] not in GUARD_ACTIONS:
-            raise ValueError(f'guard.action is {values["guard.action"]!r}: use one of '
-                             f'{", ".join(GUARD_ACTIONS)}')
         # See Spec.checked: a list of an empty string stands for the empty list.
         overlay = [task for task in values['overlay.tasks'] if task]
-        unknown = [task for task in overlay if task not in TASKS]
-        if unknown:
-            raise ValueError(f'overlay.tasks has the unknown task {unknown[0]!r}: use any of '
-                             f'{", ".join(TASKS)}')
         enabled = tuple(task for task in TASKS
                         if task in model_tasks and values[f'tasks.{task}.enable'])
         return cls(
@@ -203,9 +225,19 @@ def reference() -> str:
         default = ', '.join(spec.default) if isinstance(spec.default, list) else (
             str(spec.default).lower() if isinstance(spec.default, bool) else spec.default)
         rows.append(' | '.join((
-            f'| `{name}`{" (fixed)" if spec.fixed else ""}', spec.type_name, f'`{default}`',
+            f'| `{name}`{_when(spec)}', spec.type_name, f'`{default}`',
             spec.constraint(), f'{spec.description} |')))
     return '\n'.join(rows) + '\n'
+
+
+def _when(spec: Spec) -> str:
+    return ' (fixed)' if spec.fixed else ' (loaded)' if spec.loaded else ''
+
+
+def overrides(node: Node) -> Mapping[str, Parameter]:
+    """Return the values given at the start, by command line and files, declared or not."""
+    # rclpy has no public way to ask for those that are not declared.
+    return node._parameter_overrides
 
 
 def declare(node: Node) -> dict[str, str]:
@@ -216,18 +248,58 @@ def declare(node: Node) -> dict[str, str]:
     the caller must not go on before it is.
     """
     errors = {}
+    given = overrides(node)
     for name, spec in PARAMETERS.items():
-        # Declared without a type first: otherwise a wrong value is an exception that keeps it.
-        given = node.declare_parameter(
-            name, spec.default, ParameterDescriptor(dynamic_typing=True)).value
-        node.undeclare_parameter(name)
+        value = spec.default
         try:
-            value = spec.checked(name, given)
+            if name in given:
+                value = spec.checked(name, given[name].value)
         except ValueError as error:
             errors[name] = str(error)
-            value = spec.default
         node.declare_parameter(name, value, spec.descriptor(), ignore_override=True)
     return errors
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return a question with the name that is nearest to one that is not known, if any is near."""
+    near = get_close_matches(name, list(known), 1)
+    return f': did you mean {near[0]}?' if near else ''
+
+
+def unknown(node: Node) -> list[str]:
+    """Return what is to be said of values given at the start that no parameter takes."""
+    return [
+        f'parameter {name} is not known, and its value ignored{meant(name, PARAMETERS)}'
+        for name in overrides(node)
+        if name not in PARAMETERS and name not in FROM_ROS and not CLASS_NAMES.fullmatch(name)
+        and not name.startswith(QOS)]
+
+
+def unknown_qos(node: Node, topics: Iterable[str]) -> list[str]:
+    """
+    Return what is to be said of QoS overrides that nothing takes.
+
+    topics: those that the node may come to have, beside those whose parameters are declared.
+    """
+    declared = {_topic(name) for name in node.get_parameters_by_prefix('') if name.startswith(QOS)}
+    lines = []
+    for name in overrides(node):
+        if not name.startswith(QOS) or node.has_parameter(name):
+            continue
+        known = {*topics, *declared}
+        if _topic(name) not in known | TOPICS_FROM_ROS:
+            lines.append(f'parameter {name} is ignored: the node has no topic '
+                         f'{_topic(name)}{meant(_topic(name), known)}')
+        elif _topic(name) in declared:
+            lines.append(f'parameter {name} is ignored: of this topic only '
+                         + ', '.join(sorted(each.rpartition('.')[2] for each in
+                                            node.get_parameters_by_prefix(QOS + _topic(name))))
+                         + ' can be set')
+    return lines
+
+
+def _topic(name: str) -> str:
+    return name.removeprefix(QOS).partition('.')[0]
 
 
 def checked(parameters: Iterable[Parameter]) -> list[Parameter]:

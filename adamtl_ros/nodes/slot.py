@@ -81,11 +81,13 @@ class Counts:
     The fate of the frames so far.
 
     A frame counts as received when its fate is known, so that received = processed + dropped
-    holds in every message; the one that waits or is being worked on is in neither.
+    holds in every message; the one that waits or is being worked on is in neither.  missed: sent
+    by the camera, and never received.
     """
 
     processed: int = 0
     dropped_by_cause: Mapping[str, int] = field(default_factory=dict)
+    missed: int = 0
 
     @property
     def dropped(self) -> int:
@@ -99,13 +101,19 @@ class Counts:
 
 
 class FrameCounter:
-    """Counts from both threads; a snapshot is consistent in itself."""
+    """
+    Counts from both threads; a snapshot is consistent in itself.
+
+    last_error: the reason of the last drop that had one.
+    """
 
     def __init__(self) -> None:
         """Begin at zero."""
         self._lock = Lock()
         self._processed = 0
         self._dropped: Counter[str] = Counter()
+        self._missed = 0
+        self.last_error = ''
 
     def process(self) -> Counts:
         """Count an answered frame; return the counts with it."""
@@ -113,10 +121,16 @@ class FrameCounter:
             self._processed += 1
             return self._snapshot()
 
-    def drop(self, cause: str, number: int = 1) -> None:
-        """Count frames that are not answered."""
+    def drop(self, cause: str, reason: str = '') -> None:
+        """Count a frame that is not answered; the reason is for people."""
         with self._lock:
-            self._dropped[cause] += number
+            self._dropped[cause] += 1
+            self.last_error = reason or self.last_error
+
+    def miss(self, number: int) -> None:
+        """Count frames that were sent and never received."""
+        with self._lock:
+            self._missed += number
 
     def counts(self) -> Counts:
         """Return the counts now."""
@@ -126,8 +140,9 @@ class FrameCounter:
     def reset(self) -> None:
         """Begin at zero again."""
         with self._lock:
-            self._processed = 0
+            self._processed = self._missed = 0
             self._dropped.clear()
+            self.last_error = ''
 
     def _snapshot(self) -> Counts:
-        return Counts(self._processed, dict(self._dropped))
+        return Counts(self._processed, dict(self._dropped), self._missed)

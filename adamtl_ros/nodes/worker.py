@@ -1,0 +1,197 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that answers frames: convert, infer, publish."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import replace
+from threading import Thread
+from time import monotonic
+from typing import Any
+
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image
+
+from adamtl_ros.calibration import Lens
+from adamtl_ros.nodes.conversions import BadFrameError
+from adamtl_ros.nodes.conversions import rgb_from_compressed
+from adamtl_ros.nodes.conversions import rgb_from_image
+from adamtl_ros.nodes.outputs import Outputs
+from adamtl_ros.nodes.parameters import Options
+from adamtl_ros.nodes.rollout import Rollout
+from adamtl_ros.nodes.slot import FrameCounter
+from adamtl_ros.nodes.slot import Slot
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.engine import GatingResult
+from adamtl_ros.runtime.engine import Result
+from adamtl_ros.runtime.latency import LatencyControl
+from adamtl_ros.runtime.settings import Settings
+
+LOG_PERIOD = 5.0
+"""Seconds between two log lines about the same cause."""
+
+PICTURES = frozenset({'overlay', 'gating_map', 'camera_info'})
+"""What needs a picture though no task runs."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame as it came, and when (monotonic seconds)."""
+
+    message: Image | CompressedImage
+    received: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a frame was answered (monotonic seconds), and what it took in ms."""
+
+    when: float
+    latency: float
+    beside: float
+
+
+class Worker:
+    """
+    Answers one frame after the other with an engine; one worker to an engine.
+
+    options: may be replaced at any time, and holds from the next frame on.  rollout likewise.
+    lens: of the last frame; extreme: it is outside of what the network was trained for.
+    """
+
+    def __init__(
+            self, *, engine: Engine, control: LatencyControl | None, outputs: Outputs,
+            lens: Callable[[Any, tuple[int, int]], Lens], counter: FrameCounter, logger: Any,
+            options: Options) -> None:
+        """
+        Start the thread.
+
+        lens: what is known of the camera of a picture with that header and size.
+        """
+        self.options = options
+        self.rollout = Rollout()
+        self.slot: Slot[Frame] = Slot()
+        self.times: deque[Timing] = deque(maxlen=10000)
+        self.held_budget = options.budget
+        self.achieved_budget = float('nan')
+        self.began: float | None = None
+        self.lens = Lens()
+        self.extreme = False
+        self._engine = engine
+        self._control = control
+        self._outputs = outputs
+        self._lens = lens
+        self._counter = counter
+        self._logger = logger
+        self._last_logged: dict[str, float] = {}
+        self._abandoned = False
+        self._thread = Thread(target=self._work, name='adamtl', daemon=True)
+        self._thread.start()
+
+    def stop(self, patience: float) -> bool:
+        """
+        Let the frame in work be finished, drop the one that waits; return whether that went well.
+
+        If not, the thread goes on for as long as it takes, and what it finds is thrown away.
+        """
+        if self.slot.close() is not None:
+            self._counter.drop('shutdown')
+        return self.ended(patience)
+
+    def ended(self, patience: float = 0.0) -> bool:
+        """Return whether the thread has ended, or does within `patience` seconds."""
+        self._thread.join(patience)
+        self._abandoned = self._thread.is_alive()
+        return not self._abandoned
+
+    def _work(self) -> None:
+        while (frame := self.slot.take()) is not None:
+            self.began = monotonic()
+            try:
+                # Read once: a change takes effect between frames, never within one.
+                self._answer(frame, self.options, self.rollout)
+            except BadFrameError as error:
+                self._drop(error.cause, str(error))
+            except Exception as error:  # one frame must not end the node
+                self._drop('error', f'{type(error).__name__}: {" ".join(str(error).split())}')
+            finally:
+                self.began = None
+
+    def _answer(self, frame: Frame, options: Options, rollout: Rollout) -> None:
+        message, header = frame.message, frame.message.header
+        wanted = self._outputs.wanted()
+        tasks = tuple(
+            task for task in options.settings.tasks
+            if task in wanted or (task == 'semseg' and 'semseg/confidence' in wanted)
+            or ('overlay' in wanted and task in options.overlay_tasks))
+        settings = rollout.settings(replace(
+            options.settings, tasks=tasks, confidence='semseg/confidence' in wanted,
+            gating_map='gating_map' in wanted), options.comparing)
+        settings = self._within_budget(settings, options, rollout)
+        if tasks or wanted & PICTURES:
+            rgb = rgb_from_image(message) if isinstance(message, Image) else rgb_from_compressed(
+                message)
+            self.lens = self._lens(header, (rgb.shape[1], rgb.shape[0]))
+            result = self._engine.infer(rgb, settings, self.lens.camera)
+            self.extreme = result.stats.lens == 'extreme'
+        else:  # then a frame is not even looked at: it costs nothing
+            rgb = None
+            result = Result({}, GatingResult(settings.mode, self.held_budget, 0.0, 0.0, 0.0, ()))
+        latency_ms = 1000.0 * (monotonic() - frame.received)
+        if self._abandoned:
+            self._counter.drop('shutdown')
+            return
+        stats = self._noted(result.stats, options, rollout, latency_ms)
+        if rgb is not None:
+            self._outputs.publish_results(wanted, result, rgb, options.overlay_tasks, header)
+        if rgb is not None and self.lens.info is not None and 'camera_info' in wanted:
+            size = (rgb.shape[1], rgb.shape[0])
+            self._outputs.publish_camera_info(
+                self.lens.info, size,
+                size if settings.output_size == 'camera' else self._engine.input_size, header)
+        # Last, so that who has a frame's statistics knows that all of it was sent.
+        self._outputs.publish_stats(stats, header, latency_ms, self._counter.process())
+        now = monotonic()
+        self.times.append(Timing(
+            now, latency_ms, 1000.0 * (now - frame.received) - stats.network_ms))
+
+    def _within_budget(
+            self, settings: Settings, options: Options, rollout: Rollout) -> Settings:
+        """Return the settings with the budget that latency controller and guard leave."""
+        highest = max(options.budget, rollout.least)
+        least = min(max(options.min_budget, rollout.least), highest)
+        self.held_budget = highest
+        if self._control is not None and _controlled(settings, options):
+            self.held_budget = self._control.budget(
+                settings.tasks, options.target_latency_ms, least, highest)
+            settings = replace(settings, budget=self.held_budget)
+        return settings
+
+    def _noted(
+            self, stats: GatingResult, options: Options, rollout: Rollout, latency_ms: float
+    ) -> GatingResult:
+        """Let controller and guard learn from a frame; return what is to be said of it."""
+        if self._control is not None and _controlled(stats, options):
+            self._control.observe(
+                stats.predicted_ms, stats.network_ms, latency_ms - stats.compare_ms)
+        acted = rollout.note(stats, options.comparing)
+        if acted:
+            self._logger.warning(f'guard: {acted}')
+        if stats.mode == 'shadow' or stats.tasks:
+            self.achieved_budget = stats.budget_achieved
+        # Whatever was asked for, the dense network takes all.
+        return replace(stats, budget_requested=1.0) if stats.mode == 'static' else stats
+
+    def _drop(self, cause: str, reason: str) -> None:
+        self._counter.drop(cause, reason)
+        now = monotonic()
+        if now - self._last_logged.get(cause, -LOG_PERIOD) >= LOG_PERIOD:
+            self._last_logged[cause] = now
+            self._logger.error(f'frame dropped ({cause}): {reason}')
+
+
+def _controlled(settings: Settings | GatingResult, options: Options) -> bool:
+    """Return whether the latency controller chooses, or chose, the budget."""
+    return options.target_latency_ms > 0.0 and settings.mode == 'adaptive' and bool(
+        settings.tasks)
