@@ -117,3 +117,38 @@ def test_fastdds_profile_has_a_segment_for_large_images() -> None:
     kinds = {known[name].findtext('d:type', '', space): known[name] for name in used}
     assert set(kinds) == {'SHM', 'UDPv4'}
     assert int(kinds['SHM'].findtext('d:segment_size', '0', space)) >= 64 * 2**20
+
+
+def test_a_module_that_skips_itself_skips_no_other(tmp_path: Path) -> None:
+    """As on a machine with ROS, whose plugins of pytest look into every module."""
+    hooks = 'def pytest_launch_collect_makemodule(path, parent, entrypoint):\n    pass\n'
+    plugins = {
+        'launch_testing': (
+            'import launch_testing_hooks, runpy\n'
+            'def pytest_addhooks(pluginmanager):\n'
+            '    pluginmanager.add_hookspecs(launch_testing_hooks)\n'
+            'def pytest_pycollect_makemodule(module_path, parent):\n'
+            '    runpy.run_path(str(module_path))\n'),
+        'launch_ros': hooks}
+    (tmp_path / 'launch_testing_hooks.py').write_text(hooks)
+    for name, code in plugins.items():
+        (tmp_path / f'{name}_plugin.py').write_text(code)
+        info = tmp_path / f'{name}-1.dist-info'
+        info.mkdir()
+        (info / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1\n')
+        (info / 'entry_points.txt').write_text(f'[pytest11]\n{name} = {name}_plugin\n')
+    tests = tmp_path / 'tests'
+    tests.mkdir()
+    (tests / 'test_one.py').write_text(
+        'import pytest\npytest.importorskip("nowhere_to_be_had")\n')
+    (tests / 'test_two.py').write_text('def test_two():\n    pass\n')
+
+    def collected(*options: str) -> str:
+        return subprocess.run(
+            [sys.executable, '-m', 'pytest', '--collect-only', '-q', *options, str(tests)],
+            env=os.environ | {'PYTHONPATH': str(tmp_path)}, cwd=tmp_path, capture_output=True,
+            text=True, timeout=120).stdout
+
+    assert 'test_two' not in collected('-p', 'no:cacheprovider')
+    settings = Path(__file__).parents[1] / 'pyproject.toml'
+    assert 'test_two.py::test_two' in collected('-c', str(settings))
