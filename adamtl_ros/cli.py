@@ -91,7 +91,8 @@ def build() -> argparse.ArgumentParser:
         '--source', metavar='VIDEO|DIR|BAG',
         help='video file, folder of pictures (in name order), or rosbag2 (default: the sequence '
              'that ships with the package)')
-    demo.add_argument('--topic', help='image topic of a bag (default: its first)')
+    demo.add_argument('--topic', help='image topic of a bag (default: its first that '
+                      'can be read)')
     demo.add_argument(
         '--rate', type=float, metavar='HZ', help="play at HZ instead of the source's own rate")
     demo.add_argument('--frames', type=_count, metavar='N', help='play the first N frames only')

@@ -94,7 +94,11 @@ class Sample:
 
 @dataclass
 class Account:
-    """What happened to the frames of one run; `violations` says what must not be."""
+    """
+    What happened to the frames of one run.
+
+    `problems` says what of the source was not played, `violations` what must not be.
+    """
 
     played: list[int] = field(default_factory=list)
     asked: list[int] = field(default_factory=list)
@@ -102,6 +106,7 @@ class Account:
     processed: int = 0
     dropped: int = 0
     missed: int = 0
+    problems: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def check(self, recorder: Recorder) -> None:
@@ -418,7 +423,9 @@ class Demo:
                     code = end(player)
             finally:  # what was played counts also when the node has ended
                 if report.exists():
-                    account.played = json.loads(report.read_text())['stamps']
+                    told = json.loads(report.read_text())
+                    account.played = told['stamps']
+                    account.problems = told['problems']
                 # The newest frame is never replaced: its answer is the last that comes.
                 if account.played:
                     recorder.spin_until(
@@ -579,6 +586,7 @@ class Demo:
                     + sum(recorder.complete(stamp) for stamp in account.played)),
                 'stamps_match': not account.stray(recorder),
                 'frame_ids_match': not account.misnamed(recorder)},
+            'problems': account.problems,
             'violations': account.violations,
             'interrupted': self.stop.set,
         }
@@ -635,8 +643,9 @@ def run(options: argparse.Namespace) -> int:
     ValueError or OSError where something given on the command line is wrong.
     """
     Settings(mode=options.mode, budget=options.budget)
+    # What is odd about it the player tells, which plays it to its end.
     source = open_source(
-        options.source or DEMO, rate=options.rate, topic=options.topic)
+        options.source or DEMO, rate=options.rate, topic=options.topic, say=lambda text: None)
     model = find(options.model)
     if options.model not in PRESETS:  # the node runs in another folder
         options.model = str(model.resolve())
@@ -669,6 +678,8 @@ def run(options: argparse.Namespace) -> int:
         (options.out / 'summary.json').write_text(
             json.dumps(plain(summary), indent=2, allow_nan=False) + '\n')
     report(summary, options.out, console)
+    for problem in summary['problems']:
+        print(f'adamtl demo: {problem}', file=sys.stderr)
     for violation in summary['violations']:
         print(f'adamtl demo: {violation}', file=sys.stderr)
     if summary['violations'] and not stop.set:

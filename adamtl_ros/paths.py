@@ -1,10 +1,11 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the package's shared files (config, launch, msg, package.xml) are."""
+"""Where the package's shared files (config, launch, msg, package.xml) are, and names of files."""
 
 from importlib import metadata
 import os
 from pathlib import Path
+import re
 import sys
 from xml.etree import ElementTree
 
@@ -47,3 +48,9 @@ def version() -> str:
         return metadata.version('adamtl_ros')
     except metadata.PackageNotFoundError:  # built by colcon, which leaves no Python metadata
         return ElementTree.parse(share('package.xml')).findtext('version') or 'unknown'
+
+
+def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts names the way people count: frame2 before frame10."""
+    parts = re.split(r'(\d+)', path.name.lower())
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts], path.name

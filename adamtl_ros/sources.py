@@ -2,46 +2,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """Picture sources that stand in for a camera: a video file, a folder of pictures, a rosbag2."""
 
+from collections import Counter
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count as count_from
 from itertools import islice
 from itertools import pairwise
 import json
 from math import isfinite
 from pathlib import Path
-import re
 import statistics
+import sys
 from typing import Any
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.highlevel import AnyReaderError
-from rosbags.interfaces import Connection
-from rosbags.typesys import get_typestore
-from rosbags.typesys import Stores
 
+from adamtl_ros.bag.storage import is_recording
 from adamtl_ros.conversions import jpeg_ends
-from adamtl_ros.conversions import rgb_from_compressed
-from adamtl_ros.conversions import rgb_from_image
+from adamtl_ros.paths import natural_key
 
 DEMO = Path(__file__).parent / 'data' / 'demo'
 """The sequence that ships with the package."""
 
 PICTURES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-BAGS = ('.db3', '.mcap')
 SUPPORTED = (
     'a video file that OpenCV reads, a folder of pictures '
     f'({" ".join(PICTURES)}), or a rosbag2 folder (sqlite3 or mcap)')
 DEFAULT_RATE = 10.0
 """Rate in Hz of a folder of pictures that has no camera.json."""
 
-_IMAGE = 'sensor_msgs/msg/Image'
-_COMPRESSED = 'sensor_msgs/msg/CompressedImage'
-_CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+LOOKED_AT = 100
+"""Frames whose times tell the rate of a source."""
+
+Say = Callable[[str], None]
+"""Is told what is odd about a source, once each."""
 
 
 class Camera(NamedTuple):
@@ -72,8 +70,8 @@ class Source:
     """
     Pictures in order, with what is known about them; iterate it as often as needed.
 
-    kind: 'video', 'pictures' or 'bag'.  rate: Hz.  length: number of frames (of a video: what its
-    header claims), None if unknown.  topic: of a bag.
+    kind: 'video', 'pictures' or 'bag'.  rate: Hz, of most of the frames.  length: number of frames
+    (of a video: what its header claims), None if unknown.  topic: of a bag.
     """
 
     path: Path
@@ -87,12 +85,6 @@ class Source:
     def __iter__(self) -> Iterator[Frame]:
         """Read the frames from the first; ValueError naming the file that cannot be read."""
         return self.read()
-
-
-def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Return a key that sorts names the way people count: frame2 before frame10."""
-    parts = re.split(r'(\d+)', path.name.lower())
-    return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -122,31 +114,35 @@ def read_picture(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
+def _print(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 def open_source(
-        path: str | Path, *, rate: float | None = None, topic: str | None = None) -> Source:
+        path: str | Path, *, rate: float | None = None, topic: str | None = None,
+        say: Say = _print) -> Source:
     """
     Open a video file, a folder of pictures or a rosbag2, decided by what lies at the path.
 
-    rate: Hz to play at instead of the source's own.  topic: the image topic of a bag; None takes
-    the first.  FileNotFoundError or ValueError name the path, what is wrong and what is supported.
+    rate: Hz to play at instead of at the times of its frames.  topic: the image topic of a bag;
+    None takes the first that can be read.  say: is told what of it is left out or odd, and why.
+    FileNotFoundError or ValueError name the path, what is wrong and what is supported.
     """
     path = Path(path)
     if rate is not None and not (isfinite(rate) and 0 < rate <= 1000):
         raise ValueError(f'rate: {rate} is not a frame rate; give a number in (0, 1000] Hz')
     if not path.exists():
         raise FileNotFoundError(f'{path}: there is no such source; give {SUPPORTED}')
-    is_bag = path.suffix in BAGS or (path.is_dir() and (
-        (path / 'metadata.yaml').exists() or any(path.glob('*.mcap')) or any(path.glob('*.db3'))))
-    if topic is not None and not is_bag:
+    if is_recording(path):
+        return _open_bag(path, rate, topic, say)
+    if topic is not None:
         raise ValueError(f'{path}: a topic ({topic}) can only be chosen in a bag')
-    if is_bag:
-        return _open_bag(path, rate, topic)
     if path.is_dir():
         return _open_pictures(path, rate)
     if path.suffix.lower() in PICTURES:
         raise ValueError(
             f'{path}: a single picture is no source; give its folder, or use: adamtl infer')
-    return _open_video(path, rate)
+    return _open_video(path, rate, say)
 
 
 def _open_pictures(path: Path, rate: float | None) -> Source:
@@ -196,109 +192,125 @@ def _camera(values: dict[str, Any]) -> Camera:
     return camera
 
 
-def _open_video(path: Path, rate: float | None) -> Source:
+def _open_video(path: Path, rate: float | None, say: Say) -> Source:
     unreadable = f'{path}: not a video that can be read; give {SUPPORTED}'
     video = cv2.VideoCapture(str(path))
     try:
         if not video.isOpened() or not video.read()[0]:
             raise ValueError(unreadable)
-        own_rate = float(video.get(cv2.CAP_PROP_FPS))
+        claimed = float(video.get(cv2.CAP_PROP_FPS))
         count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        times = [_seconds(video)]
+        while len(times) < LOOKED_AT and video.grab():
+            times.append(_seconds(video))
     finally:
         video.release()
-    if rate is None and not (isfinite(own_rate) and 0 < own_rate <= 1000):
+    # Headers tell a mean, or what the writer made up: 1000 is common.
+    hertz = rate or _likely(rate_of(times)) or _likely(claimed)
+    if hertz is None:
         raise ValueError(f'{path}: the video states no frame rate; give one with --rate')
-    hertz = rate or own_rate
+    if rate is None and not 2 / 3 < claimed / hertz < 3 / 2:
+        say(f'{path}: the header claims {claimed:g} frames/s, the times of the frames say '
+            f'{hertz:g}: they are played at their times')
 
     def read() -> Iterator[Frame]:
         video = cv2.VideoCapture(str(path))
         if not video.isOpened():
             raise ValueError(unreadable)
         try:
-            index = 0
-            while True:
+            first = latest = 0.0
+            for index in count_from(0):
                 there, image = video.read()
                 if not there:
                     return
-                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), index / hertz)
-                index += 1
+                if rate is not None:
+                    latest = index / hertz
+                elif not index:
+                    first = _seconds(video)
+                else:
+                    at = _seconds(video) - first
+                    # Some frames have no time, or that of another.
+                    latest = at if isfinite(at) and at > latest else latest + 1 / hertz
+                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), latest)
         finally:
             video.release()
 
     return Source(path, 'video', hertz, count if count > 0 else None, None, None, read)
 
 
-def _open_bag(path: Path, rate: float | None, topic: str | None) -> Source:
-    with _reader(path) as reader:
-        connection = _image_connection(reader.connections, topic)
-        times = [time for _, time, _ in islice(reader.messages([connection]), 100)]
-        if not times:
-            raise ValueError(f'topic {connection.topic} has no messages')
-        gaps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
-        # The median stands a pause in the recording.
-        own_rate = 1e9 / statistics.median(gaps) if gaps else DEFAULT_RATE
-        camera = _bag_camera(reader, connection.topic)
-        name = connection.topic
+def _seconds(video: cv2.VideoCapture) -> float:
+    """Return the time of the frame that was read last, by its stamp in the file."""
+    return float(video.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+
+
+def _likely(rate: float | None) -> float | None:
+    """Return a rate that a camera can have, None for others."""
+    return rate if rate is not None and isfinite(rate) and 0 < rate <= 1000 else None
+
+
+def _open_bag(path: Path, rate: float | None, topic: str | None, say: Say) -> Source:
+    # What reads bags is needed for bags alone.
+    from adamtl_ros.bag import reading
+
+    told: set[str] = set()
+
+    def tell(texts: Iterable[str]) -> None:
+        for text in texts:
+            if text not in told:
+                told.add(text)
+                say(f'{path}: {text}')
+
+    bag = reading.Bag(path)
+    name = reading.choose_topic(bag, topic) if topic else reading.first_topic(bag)
+    times = [message.time for message in islice(bag.messages((name,)), LOOKED_AT)]
+    hertz = rate or rate_of([time / 1e9 for time in times]) or DEFAULT_RATE
+    info = reading.camera_info(bag, name)
+    tell(bag.notes)
 
     def read() -> Iterator[Frame]:
-        with _reader(path) as reader:
-            connection = _image_connection(reader.connections, name)
-            convert: Callable[[Any], np.ndarray] = (
-                rgb_from_image if connection.msgtype == _IMAGE else rgb_from_compressed)
-            for index, (_, time, data) in enumerate(reader.messages([connection])):
-                try:
-                    message: Any = reader.deserialize(data, connection.msgtype)
-                    image = convert(message)
-                except (ValueError, AnyReaderError) as error:
-                    raise ValueError(
-                        f'message {index} of {name} cannot be used: {error}') from None
-                stamp = message.header.stamp
+        frames = reading.Frames(name)
+        skipped: Counter[str] = Counter()
+        first, latest, reason = None, 0.0, ''
+        for message in bag.messages((name,)):
+            if first is None and frames.number >= reading.LOOKED_AT:
+                break
+            found = frames.read(message)
+            if isinstance(found, reading.Frame):
+                first = found.time if first is None else first
+                latest = max(latest, (found.time - first) / 1e9)
                 yield Frame(
-                    image, index / rate if rate else (time - times[0]) / 1e9,
-                    stamp.sec * 1_000_000_000 + stamp.nanosec)
+                    found.image, found.number / rate if rate else latest, found.stamp or None)
+            elif isinstance(found, reading.Skipped):
+                skipped[found.cause] += 1
+                reason = f'message {found.number} of {name} cannot be used: {found.reason}'
+                if skipped[found.cause] == 1:
+                    tell([reason])
+        if first is None:
+            raise ValueError(
+                f'{path}: no message of {name} can be used: '
+                f'{"; ".join([*filter(None, [reason]), *bag.problems])}'
+                f'{reading.others_than(bag, name)}')
+        tell(f'{number} messages of {name} cannot be used ({cause})'
+             for cause, number in skipped.items() if number > 1)
+        expected = bag.expected(name)
+        if expected and frames.number + 1 < expected:
+            tell([f'{expected} messages of {name} were recorded, {frames.number + 1} can be read'])
+        tell(bag.problems)
 
     next(read())
-    return Source(path, 'bag', rate or own_rate, connection.msgcount, camera, name, read)
+    tell(bag.problems)
+    return Source(path, 'bag', hertz, bag.topics[name][1], info and _camera_of(info), name, read)
 
 
-@contextmanager
-def _reader(path: Path) -> Iterator[AnyReader]:
-    """Open a rosbag2; what goes wrong then or while it is read becomes a ValueError."""
-    try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_KILTED)) as reader:
-            yield reader
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
-    # A damaged bag surfaces as whatever the storage, the YAML or the type parser raises.
-    except Exception as error:
-        raise ValueError(
-            f'{path}: not a rosbag2 that can be read ({error}); give {SUPPORTED}') from None
+def rate_of(times: Iterable[float]) -> float | None:
+    """Return the rate in Hz of frames at these times in s, None where they do not tell it."""
+    gaps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
+    # The median stands a pause in the recording.
+    return 1 / statistics.median(gaps) if gaps else None
 
 
-def _image_connection(connections: list[Connection], topic: str | None) -> Connection:
-    images = [
-        connection for connection in connections
-        if connection.msgtype in (_IMAGE, _COMPRESSED)]
-    if not images:
-        raise ValueError(f'the bag has no topic of type {_IMAGE} or {_COMPRESSED}')
-    for connection in images:
-        if topic is None and connection.msgcount or connection.topic == topic:
-            return connection
-    if topic is None:
-        return images[0]
-    raise ValueError(
-        f'the bag has no image topic {topic}; it has '
-        + ', '.join(connection.topic for connection in images))
-
-
-def _bag_camera(reader: AnyReader, topic: str) -> Camera | None:
-    """Return the first CameraInfo recorded beside the image topic."""
-    wanted = topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
-    for connection in reader.connections:
-        if connection.topic == wanted and connection.msgtype == _CAMERA_INFO:
-            for _, _, data in reader.messages([connection]):
-                message: Any = reader.deserialize(data, connection.msgtype)
-                return Camera(
-                    message.width, message.height, message.distortion_model,
-                    tuple(message.d.tolist()), tuple(message.k.tolist()))
-    return None
+def _camera_of(info: Any) -> Camera:
+    """Return what a CameraInfo tells."""
+    return Camera(
+        int(info.width), int(info.height), str(info.distortion_model),
+        tuple(info.d.tolist()), tuple(info.k.tolist()))

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags of both storages, compressed or not, whole and damaged: what can be read is read."""
 
+from contextlib import closing
 from pathlib import Path
+import sqlite3
 from typing import Any
 
 import cv2
@@ -18,9 +20,12 @@ from rosbags.rosbag2 import Writer
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import choose_topic
 from adamtl_ros.bag.reading import COMPRESSED
+from adamtl_ros.bag.reading import first_topic
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import IMAGE
+from adamtl_ros.bag.reading import others_than
+from adamtl_ros.bag.reading import recordings
 from adamtl_ros.bag.reading import Skipped
 from adamtl_ros.bag.reading import STORE
 from adamtl_ros.bag.sample import STORAGES
@@ -128,7 +133,7 @@ def test_file_compression_cut_off(tmp_path: Path) -> None:
     bag = Bag(path)
     frames = read(bag, '/cam')
     assert 0 < len(frames) < 40
-    assert any('damaged or cut off' in problem for problem in bag.problems)
+    assert any('ends in the middle' in problem for problem in bag.problems)
 
 
 @pytest.mark.parametrize('chunked', [True, False])
@@ -230,6 +235,276 @@ def test_what_is_no_bag_is_named(tmp_path: Path) -> None:
         file.write_text('no bag')
         with pytest.raises(ValueError, match=name):
             Bag(file)
+
+
+# What metadata.yaml says, and what the files hold
+
+
+def walk(path: Path, storage: str = 'mcap', first: int = 1) -> Path:
+    """Write a bag of four frames, stamped first, first + 1, ..."""
+    return write(path, [
+        ('/cam', IMAGE, number, image(number)) for number in range(first, first + 4)], storage)
+
+
+def edit(bag: Path, *changes: tuple[str, str]) -> None:
+    """Change the text of metadata.yaml."""
+    text = (bag / 'metadata.yaml').read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (bag / 'metadata.yaml').write_text(text)
+
+
+def stamps(bag: Bag, topic: str = '/cam') -> list[int]:
+    """Return the stamps of all frames; everything else fails."""
+    found = read(bag, topic)
+    assert all(isinstance(each, Frame) for each in found), found
+    return [each.stamp for each in found]
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_renamed_file_is_read(storage: str, tmp_path: Path) -> None:
+    """It costs nothing, so it is a note and no problem."""
+    path = walk(tmp_path / 'bag', storage)
+    file = next(file for file in path.iterdir() if file.suffix != '.yaml')
+    file.rename(path / f'evening #1?{file.suffix}')
+    bag = Bag(path)
+    assert stamps(bag) == [1, 2, 3, 4]
+    assert bag.problems == []
+    assert f'metadata.yaml names {file.name}, which is not there; evening #1?' in bag.notes[0]
+
+
+@pytest.mark.parametrize('change, note', [
+    (('message_count: 4', 'message_count: 0'), None),
+    (('message_count: 4', 'message_count: many'), 'cannot be read'),
+    (('type: sensor_msgs/msg/Image', 'type: std_msgs/msg/String'),
+     '/cam is of type std_msgs/msg/String: it is of sensor_msgs/msg/Image'),
+    (('name: /cam', 'name: /left'), 'does not name the topic /cam'),
+    (('- bag.mcap\n', '- bag.mcap\n  - bag.mcap\n  - /home/you/bag/bag.mcap\n'), None),
+    (('version: 9', 'version: 10'), None),
+    (('storage_identifier: mcap', 'storage_identifier: sqlite3'), None),
+    (("compression_mode: ''", 'compression_mode: FILE'), None),
+    (('serialization_format: cdr', 'serialization_format: xml'), None),
+])
+def test_the_files_are_believed_over_their_metadata(
+        change: tuple[str, str], note: str | None, tmp_path: Path) -> None:
+    """Counts, types, names and versions there are those of whoever wrote it last."""
+    path = walk(tmp_path / 'bag')
+    edit(path, change)
+    bag = Bag(path)
+    assert stamps(bag) == [1, 2, 3, 4]
+    assert bag.topics['/cam'] == (IMAGE, 4)
+    assert choose_topic(bag, None) == '/cam'
+    told = ' '.join(bag.notes + bag.problems)
+    assert note in told if note else not told
+
+
+def test_more_was_recorded_than_is_there(tmp_path: Path) -> None:
+    """The count in metadata.yaml is what tells that some is lost."""
+    path = walk(tmp_path / 'bag')
+    edit(path, ('message_count: 4', 'message_count: 9'))
+    assert Bag(path).expected('/cam') == 9
+
+
+def test_files_beside_the_recording(tmp_path: Path) -> None:
+    """A later part that a killed recorder did not note is read, another recording is not."""
+    path = walk(tmp_path / 'bag')
+    (path / 'bag.mcap').rename(path / 'bag_0.mcap')
+    edit(path, ('- bag.mcap', '- bag_0.mcap'))
+    other = next(walk(tmp_path / 'other', first=3).glob('*.mcap'))
+    other.rename(path / 'copy.mcap')
+    bag = Bag(path)
+    assert stamps(bag) == [1, 2, 3, 4]
+    assert (bag.problems, bag.notes) == ([], ['metadata.yaml does not name copy.mcap: left out'])
+    next(walk(tmp_path / 'late', first=5).glob('*.mcap')).rename(path / 'bag_1.mcap')
+    bag = Bag(path)
+    assert stamps(bag) == list(range(1, 9))
+    assert 'does not name bag_1.mcap, which is read as well' in bag.problems[0]
+
+
+def test_parts_come_in_the_order_of_their_times(tmp_path: Path) -> None:
+    """Whatever they are called."""
+    path = tmp_path / 'bag'
+    path.mkdir()
+    for number, first in enumerate((9, 1, 5)):
+        next(walk(tmp_path / f'{first}', first=first).glob('*.mcap')).rename(
+            path / f'walk_{number}.mcap')
+    assert stamps(Bag(path)) == list(range(1, 13))
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('names', [('a', 'b'), ('walk_0', 'walk_1')])
+def test_loose_files_are_recordings_of_their_own(
+        names: tuple[str, str], storage: str, tmp_path: Path) -> None:
+    """But for the parts of one, which follow on one another; folders below do not count."""
+    for name in names:
+        made = walk(tmp_path / f'made_{name}', storage)
+        file = next(file for file in made.iterdir() if file.suffix != '.yaml')
+        (tmp_path / 'loose').mkdir(exist_ok=True)
+        file.rename(tmp_path / 'loose' / f'{name}{file.suffix}')
+    files = sorted((tmp_path / 'loose').iterdir())
+    assert recordings(tmp_path / 'loose') == files
+    with pytest.raises(ValueError, match=f'holds 2 recordings, name one: {files[0].name}, '):
+        Bag(tmp_path / 'loose')
+    assert stamps(Bag(files[1])) == [1, 2, 3, 4]
+
+
+# Other messages beside the pictures
+
+
+@pytest.mark.parametrize('encoding, data', [('json', b'{"a": 1}'), ('protobuf', b'\x08\x01')])
+@pytest.mark.parametrize('index', [True, False])
+def test_other_encodings_are_no_fault(
+        encoding: str, data: bytes, index: bool, tmp_path: Path) -> None:
+    """Neither beside the pictures, nor on a topic that is called like them."""
+    path = tmp_path / 'plain.mcap'
+    with path.open('wb') as stream:
+        writer = McapWriter(stream, index_types=IndexType.ALL if index else IndexType.NONE)
+        writer.start('')
+        image_type = writer.register_schema(IMAGE, 'ros2msg', b'')
+        other_type = writer.register_schema(IMAGE, 'jsonschema', b'{}')
+        cam = writer.register_channel('/cam', 'cdr', image_type)
+        others = [writer.register_channel(name, encoding, other_type)
+                  for name in ('/other', '/cam')]
+        for stamp in (1, 2):
+            for channel, content in ((cam, image(stamp)), *((each, data) for each in others)):
+                writer.add_message(channel, log_time=stamp, data=content, publish_time=stamp)
+        writer.finish()
+    bag = Bag(path)
+    assert choose_topic(bag, None) == '/cam'
+    assert bag.problems == []
+    assert bag.topics['/other'] == (f'{IMAGE} ({encoding})', 2)
+    frames = [each for each in read(bag, '/cam') if isinstance(each, Frame)]
+    assert [frame.stamp for frame in frames] == [1, 2]
+
+
+def test_an_index_orders_what_chunks_mix(tmp_path: Path) -> None:
+    """By the time of recording, over chunks that overlap."""
+    path = tmp_path / 'mixed.mcap'
+    times = [5, 1, 9, 2, 8, 3, 7, 4, 6, 10]
+    with path.open('wb') as stream:
+        writer = McapWriter(stream, chunk_size=2 * len(image(0)))
+        writer.start('ros2')
+        cam = writer.register_channel('/cam', 'cdr', writer.register_schema(IMAGE, 'ros2msg', b''))
+        for time in times:
+            writer.add_message(cam, log_time=time, data=image(time), publish_time=time)
+        writer.finish()
+    assert stamps(Bag(path)) == sorted(times)
+
+
+# Damage, and what only looks like it
+
+
+def test_a_database_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """The pages that lead to the rows may be gone; those with the rows are found anyway."""
+    path = tmp_path / 'bag'
+    write_sample(path, storage='sqlite3', frames=30)
+    whole = [frame.image for frame in read(Bag(path), TOPIC)]
+    file = path / 'bag.db3'
+    data = file.read_bytes()
+    (path / 'metadata.yaml').unlink()
+    for share in (0.99, 0.9, 0.7, 0.5, 0.3, 0.2):
+        file.write_bytes(data[:int(share * len(data))])
+        bag = Bag(path)
+        frames = read(bag, choose_topic(bag, None))
+        assert 30 * share - 2.5 <= len(frames) <= 30 * share
+        # A page that is there in part counts as none, not as zeros.
+        assert all((a.image == b).all() for a, b in zip(frames, whole))
+        assert any('bag.db3 is damaged or ends in the middle' in each for each in bag.problems)
+    # Here not even the page with the beginnings of the first messages is there.
+    file.write_bytes(data[:len(data) // 20])
+    with pytest.raises(ValueError, match='/camera/image_raw.* has no messages; .*ends in the mid'):
+        choose_topic(Bag(path), None)
+
+
+def test_a_database_with_a_damaged_middle(tmp_path: Path) -> None:
+    """Frames whose pages are overwritten are lost, those behind them are not."""
+    path = tmp_path / 'bag'
+    write_sample(path, storage='sqlite3', frames=60, size=(32, 24))
+    file = path / 'bag.db3'
+    with file.open('r+b') as stream:
+        stream.seek(file.stat().st_size // 2 // 4096 * 4096)
+        stream.write(b'\xff' * 3 * 4096)
+    frames = [each for each in read(Bag(path), TOPIC) if isinstance(each, Frame)]
+    assert 40 <= len(frames) < 60
+    assert len({frame.stamp for frame in frames}) == len(frames)
+
+
+def test_the_log_of_a_database_counts(tmp_path: Path) -> None:
+    """What a recorder that was killed had not yet moved into the file."""
+    path = walk(tmp_path / 'bag', 'sqlite3')
+    target = tmp_path / 'killed'
+    target.mkdir()
+    with closing(sqlite3.connect(path / 'bag.db3')) as database:
+        database.execute('PRAGMA journal_mode = WAL')
+        database.execute('PRAGMA wal_autocheckpoint = 0')
+        database.execute(
+            'INSERT INTO messages (topic_id, timestamp, data) VALUES (1, 9, ?)', (image(9),))
+        database.commit()
+        for name in ('bag.db3', 'bag.db3-wal'):
+            (target / name).write_bytes((path / name).read_bytes())
+    before = sorted(target.iterdir())
+    assert stamps(Bag(target)) == [1, 2, 3, 4, 9]
+    assert sorted(target.iterdir()) == before
+
+
+def test_rows_that_hold_something_else_are_named(tmp_path: Path) -> None:
+    """SQLite takes anything in any column."""
+    path = walk(tmp_path / 'bag', 'sqlite3')
+    with closing(sqlite3.connect(path / 'bag.db3')) as database:
+        database.execute("UPDATE messages SET data = 'text' WHERE id = 1")
+        database.execute("UPDATE messages SET timestamp = 'noon' WHERE id = 2")
+        database.execute('UPDATE messages SET timestamp = -5 WHERE id = 3')
+        database.commit()
+    bag = Bag(path)
+    assert stamps(bag) == [4]
+    told = ' '.join(bag.problems)
+    for words in ('row 1 of its messages holds int and str', 'row 2 of its messages holds str and',
+                  '/cam was recorded at -5 ns, which is no time'):
+        assert words in told
+
+
+def test_messages_and_files_in_lz4(tmp_path: Path) -> None:
+    """As recorders with a plugin for it write them."""
+    frame = pytest.importorskip('lz4.frame')
+    path = write(tmp_path / 'bag', [
+        ('/cam', IMAGE, n, frame.compress(image(n))) for n in (1, 2)])
+    assert stamps(Bag(path)) == [1, 2]
+    whole = next(walk(tmp_path / 'whole').glob('*.mcap'))
+    packed = tmp_path / 'walk.mcap.lz4'
+    packed.write_bytes(frame.compress(whole.read_bytes()))
+    assert stamps(Bag(packed)) == [1, 2, 3, 4]
+
+
+def test_a_bag_of_ros_1_is_called_that(tmp_path: Path) -> None:
+    """With the command that converts it; whatever its name."""
+    for name in ('walk.bag', 'walk.mcap'):
+        (tmp_path / name).write_bytes(b'#ROSBAG V2.0\n' + bytes(100))
+        with pytest.raises(ValueError, match=f'a ROS 1 bag: .*rosbags-convert --src .*{name}'):
+            Bag(tmp_path / name)
+
+
+def test_a_file_is_what_it_holds(tmp_path: Path) -> None:
+    """Not what its name says."""
+    file = next(walk(tmp_path / 'bag', 'sqlite3').glob('*.db3'))
+    file.rename(tmp_path / 'walk.mcap')
+    assert stamps(Bag(tmp_path / 'walk.mcap')) == [1, 2, 3, 4]
+
+
+def test_depth_is_no_camera(tmp_path: Path) -> None:
+    """Where it lies beside one, that one is meant; chosen by name it says what else there is."""
+    depth = bytes(STORE.serialize_cdr(TYPES[IMAGE](
+        header(1), 6, 8, '16UC1', 0, 16, np.zeros(96, np.uint8)), IMAGE))
+    bag = Bag(write(tmp_path / 'bag', [
+        ('/depth', IMAGE, 1, depth), ('/cam', IMAGE, 2, image(2))]))
+    assert choose_topic(bag, None) == first_topic(bag) == '/cam'
+    assert '/depth is no camera that can be read: ' in bag.notes[0]
+    assert '16UC1' in bag.notes[0]
+    assert others_than(bag, '/depth') == '; choose another topic with --topic: /cam'
+    bag = Bag(write(tmp_path / 'two', [
+        ('/depth', IMAGE, 1, depth), ('/far', IMAGE, 1, depth)]))
+    with pytest.raises(ValueError, match='none of its image topics can be read: /depth: .*/far: '):
+        first_topic(bag)
 
 
 def test_missing_file_of_several(tmp_path: Path) -> None:

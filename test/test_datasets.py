@@ -3,6 +3,8 @@
 """Published layouts, read from small files made here: conventions, augmentation, bad input."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -271,6 +273,7 @@ def test_wrong_values_and_sizes_are_named(pascal, nyud):
     for name, array, words in (
             ('normals', np.zeros((HEIGHT, WIDTH), np.float32), 'expected 3 dimensions'),
             ('normals', np.full((HEIGHT, WIDTH, 3), (0, 0, -1.0)), 'turn away from the camera'),
+            ('normals', np.full((HEIGHT, WIDTH, 3), 128.0), 'components up to 128: expected unit'),
             ('depth', np.full((HEIGHT, WIDTH), np.nan, np.float32), 'finite numbers'),
             ('depth', np.full((HEIGHT, WIDTH), 2500.0, np.float32), 'metres from 0 to 65'),
             ('edge', np.array([{'a': 1}], dtype=object), 'no array of numbers')):
@@ -280,6 +283,48 @@ def test_wrong_values_and_sizes_are_named(pascal, nyud):
         with pytest.raises(ValueError, match=words):
             open_dataset(nyud)[0]
         np.save(path, before)
+
+
+def png(path, depth, colour=0):
+    """Write a PNG of zeros with so many bits a sample; colour: 0 grey, 2 RGB, 3 a palette."""
+    def chunk(kind, data):
+        check = zlib.crc32(kind + data)
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', check)
+
+    row = bytes(1 + -(-WIDTH * depth * (3 if colour == 2 else 1) // 8))
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(
+        b'IHDR', struct.pack('>IIBBBBB', WIDTH, HEIGHT, depth, colour, 0, 0, 0)) + (
+        chunk(b'PLTE', bytes(6)) if colour == 3 else b'') + chunk(
+        b'IDAT', zlib.compress(row * HEIGHT)) + chunk(b'IEND', b''))
+
+
+@pytest.mark.parametrize('task, depth, colour, words', [
+    ('semseg', 16, 0, '16 bits a sample: expected 8'), ('semseg', 4, 0, '4 bits a sample'),
+    ('edges', 1, 0, '1 bits a sample: expected 8'), ('edges', 8, 3, 'has a palette'),
+    ('saliency', 16, 0, '16 bits a sample: expected 8'), ('depth', 8, 0, '8 bits a sample: exp'),
+    ('normals', 16, 2, '16 bits a sample: expected 8'), ('semseg', 2, 3, None),
+    ('semseg', 8, 0, None), ('depth', 16, 0, None), ('normals', 8, 2, None)])
+def test_files_of_other_bits_are_named(tmp_path, task, depth, colour, words):
+    """Who reads them would scale or cut them in silence; indices of a palette are as they are."""
+    folder = {'edges': 'edge'}.get(task, task)
+    save(tmp_path / 'image' / 'a.jpg', image())
+    (tmp_path / folder).mkdir()
+    png(tmp_path / folder / 'a.png', depth, colour)
+    data = open_dataset(tmp_path, (task,))
+    if words is None:
+        assert not data[0][task].any()
+        return
+    with pytest.raises(ValueError, match=f'{folder}/a.png has .*{words}|a.png {words}'):
+        data[0]
+
+
+def test_published_labels_of_other_bits_are_named(pascal, nyud):
+    for root, name, task in (
+            (pascal, 'semseg/VOC12/a.png', 'semseg'), (pascal, 'sal_distill/a.png', 'saliency'),
+            (nyud, 'segmentation/1.png', 'semseg')):
+        save(root / name, np.full((HEIGHT, WIDTH), 257, np.uint16))
+        with pytest.raises(ValueError, match=f'{name} has 16 bits a sample: expected 8'):
+            open_dataset(root, (task,))[0]
 
 
 def test_turning_and_mirroring_take_normals_along():

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources: order, rates, bags of both storages, and what is said about bad ones."""
 
+from collections.abc import Callable
 import json
 from pathlib import Path
+import struct
 
 import cv2
 import numpy as np
@@ -12,9 +14,13 @@ from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
+import zstandard
 
+from adamtl_ros.bag.reading import Bag
+from adamtl_ros.bag.reading import Frames
+from adamtl_ros.bag.reading import image_topics
+from adamtl_ros.paths import natural_key
 from adamtl_ros.sources import DEMO
-from adamtl_ros.sources import natural_key
 from adamtl_ros.sources import open_source
 from adamtl_ros.sources import read_picture
 
@@ -132,6 +138,80 @@ def test_video(tmp_path: Path) -> None:
     assert frames[3].time == pytest.approx(0.25)
 
 
+def mp4(path: Path, gaps: list[tuple[int, float]]) -> Path:
+    """Write a video of black to white whose frames are apart by gaps: (how many, seconds)."""
+    count = sum(number for number, _ in gaps)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), 10.0, (64, 48))
+    for index in range(count):
+        writer.write(np.full((48, 64, 3), 255 * index // (count - 1), np.uint8))
+    writer.release()
+    data = path.read_bytes()
+    # The box stts has (how many, ticks) of the frames; OpenCV writes one entry, of 0.1 s.
+    place = data.index(b'stts') - 4
+    ticks = 10 * struct.unpack('>I', data[place + 20:place + 24])[0]
+    entries = b''.join(struct.pack('>II', number, round(gap * ticks)) for number, gap in gaps)
+    box = struct.pack('>I4sII', 16 + len(entries), b'stts', 0, len(gaps)) + entries
+    changed = bytearray(data)
+    for name in (b'moov', b'trak', b'mdia', b'minf', b'stbl'):
+        start = data.index(name) - 4
+        size = struct.unpack('>I', data[start:start + 4])[0] + len(box) - 24
+        changed[start:start + 4] = struct.pack('>I', size)
+    changed[place:place + 24] = box
+    path.write_bytes(changed)
+    return path
+
+
+def test_frames_of_a_video_come_at_their_times(tmp_path: Path) -> None:
+    """A variable rate stays one; the rate is that of most frames, not the mean."""
+    gaps = [(12, 0.04), (2, 0.5), (4, 0.04)]
+    source = open_source(mp4(tmp_path / 'v.mp4', gaps))
+    expected = np.cumsum([0.0, *(gap for number, gap in gaps for _ in range(number))])[:-1]
+    frames = list(source)
+    assert [frame.time for frame in frames] == pytest.approx(expected.tolist(), abs=1e-3)
+    assert source.rate == pytest.approx(25.0, rel=1e-3)
+    assert frames[0].image.mean() < 5 < 250 < frames[-1].image.mean()
+    at_rate = [frame.time for frame in open_source(source.path, rate=4.0)]
+    assert at_rate == pytest.approx([index / 4 for index in range(18)])
+
+
+@pytest.mark.parametrize('claimed', [1000.0, 90000.0, 0.0, float('nan'), 2.0])
+def test_what_the_header_claims_does_not_count(
+        claimed: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture) -> None:
+    """Browsers write 1000 frames/s, others none: the times of the frames are right."""
+    path = mp4(tmp_path / 'v.mp4', [(9, 0.05)])
+    opened = cv2.VideoCapture
+
+    class Liar:
+        def __init__(self, path: str) -> None:
+            self.video = opened(path)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.video, name)
+
+        def get(self, which: int) -> float:
+            return claimed if which == cv2.CAP_PROP_FPS else self.video.get(which)
+
+    monkeypatch.setattr(cv2, 'VideoCapture', Liar)
+    source = open_source(path)
+    assert source.rate == pytest.approx(20.0)
+    assert [frame.time for frame in source] == pytest.approx([0.05 * i for i in range(9)])
+    assert 'the times of the frames say 20' in capsys.readouterr().err
+
+
+def test_a_video_without_times_has_its_rate(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the header says stands in for them; without that, the rate is asked for."""
+    path = mp4(tmp_path / 'v.mp4', [(5, 0.05)])
+    monkeypatch.setattr('adamtl_ros.sources._seconds', lambda video: 0.0)
+    assert [frame.time for frame in open_source(path)] == pytest.approx(
+        [0.0, 0.05, 0.1, 0.15, 0.2], rel=1e-3)
+    monkeypatch.setattr('adamtl_ros.sources._likely', lambda rate: None)
+    with pytest.raises(ValueError, match='states no frame rate; give one with --rate'):
+        open_source(path)
+    assert [frame.time for frame in open_source(path, rate=2.0)][1] == 0.5
+
+
 @pytest.mark.parametrize('storage', [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
 def test_bag(tmp_path: Path, storage: StoragePlugin) -> None:
     """Frames as recorded: pixels, recorded times, header stamps, camera."""
@@ -164,24 +244,113 @@ def test_bag_with_compressed_images_and_a_chosen_topic(tmp_path: Path) -> None:
         open_source(path, topic='/c')
 
 
-def test_bag_with_a_message_that_cannot_be_used(tmp_path: Path) -> None:
-    """Frames before it come; then its number and reason are said."""
-    bad = IMAGE(header(1), HEIGHT, WIDTH, 'nonsense', 0, 3 * WIDTH, np.zeros(1, np.uint8))
-    frames = iter(open_source(
-        write_bag(tmp_path / 'bag', StoragePlugin.MCAP, {'/image': [image(0), bad]})))
-    next(frames)
-    with pytest.raises(ValueError, match='message 1 of /image.*nonsense'):
-        next(frames)
+def odd(index: int, encoding: str = '16UC1') -> object:
+    """Return a message that is no picture of a camera."""
+    return IMAGE(header(index), HEIGHT, WIDTH, encoding, 0, 2 * WIDTH,
+                 np.zeros(2 * WIDTH * HEIGHT, np.uint8))
+
+
+def test_bag_with_messages_that_cannot_be_used(tmp_path: Path) -> None:
+    """They are left out, and each cause is told once, with the first message of it."""
+    path = write_bag(tmp_path / 'bag', StoragePlugin.MCAP, {'/image': [
+        odd(0, 'nonsense'), image(1), odd(2, 'nonsense'), image(1), image(4)]})
+    said: list[str] = []
+    source = open_source(path, say=said.append)
+    assert [frame.image[3, 3, 0] for frame in source] == [10, 40]
+    assert [frame.time for frame in source] == pytest.approx([0.0, 0.15])
+    assert len(said) == 3
+    assert all(text.startswith(f'{path}: ') for text in said)
+    assert 'message 0 of /image cannot be used: ' in said[0]
+    assert 'nonsense' in said[0]
+    assert 'message 3 of /image cannot be used: its stamp' in said[1]
+    assert '2 messages of /image cannot be used (encoding)' in said[2]
+
+
+def test_bag_whose_first_topic_is_depth(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The camera is played; depth asked for by name is refused, and the camera named."""
+    path = write_bag(tmp_path / 'bag', StoragePlugin.MCAP, {
+        '/depth': [odd(0), odd(1)], '/cam': [image(0), image(1)]})
+    assert open_source(path).topic == '/cam'
+    assert '/depth is no camera that can be read: ' in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r'/depth can be used: .*16UC1.*with --topic: /cam'):
+        open_source(path, topic='/depth')
 
 
 def test_bag_without_images(tmp_path: Path) -> None:
     """The error names the types that are looked for."""
     path = write_bag(tmp_path / 'bag', StoragePlugin.SQLITE3, {'/info': [camera_info()]})
-    with pytest.raises(ValueError, match=r'bag: the bag has no topic.*sensor_msgs/msg/Image'):
+    with pytest.raises(ValueError, match=r'bag: has no topic of.*sensor_msgs/msg/Image'):
         open_source(path)
     empty = write_bag(tmp_path / 'empty', StoragePlugin.SQLITE3, {'/image': []})
     with pytest.raises(ValueError, match='/image has no messages'):
         open_source(empty)
+
+
+def no_metadata(path: Path) -> Path:
+    """Remove metadata.yaml."""
+    (path / 'metadata.yaml').unlink()
+    return path
+
+
+def edited(old: str, new: str) -> Callable[[Path], Path]:
+    """Return what changes the text of metadata.yaml."""
+    def edit(path: Path) -> Path:
+        text = (path / 'metadata.yaml').read_text()
+        assert old in text
+        (path / 'metadata.yaml').write_text(text.replace(old, new))
+        return path
+    return edit
+
+
+def renamed(path: Path) -> Path:
+    """Rename the file."""
+    (path / 'bag.mcap').rename(path / 'walk.mcap')
+    return path
+
+
+def packed(path: Path) -> Path:
+    """Return the file alone, compressed."""
+    target = path.parent / 'walk.mcap.zstd'
+    target.write_bytes(zstandard.compress((path / 'bag.mcap').read_bytes()))
+    return target
+
+
+def cut(path: Path) -> Path:
+    """Take the end of the file away."""
+    with (path / 'bag.mcap').open('r+b') as stream:
+        stream.truncate(stream.seek(0, 2) * 2 // 3)
+    return path
+
+
+@pytest.mark.parametrize('change', [
+    no_metadata, renamed, packed, cut, lambda path: path / 'bag.mcap',
+    edited('version: 9', 'version: 10'), edited('message_count: 5', 'message_count: 0'),
+    edited('offered_qos_profiles: []', "offered_qos_profiles: '- history: 1'"),
+    edited('type: sensor_msgs/msg/Image', 'type: x/msg/Y')])
+def test_a_source_is_what_the_command_bag_reads(
+        change: Callable[[Path], Path], tmp_path: Path) -> None:
+    """The same frames of the same topic, whatever is odd about the recording."""
+    path = change(write_bag(tmp_path / 'bag', StoragePlugin.MCAP, {
+        '/image': [image(index) for index in range(5)]}))
+    bag = Bag(path)
+    topic, = image_topics(bag)
+    frames = Frames(topic)
+    expected = [frames.read(message) for message in bag.messages((topic,))]
+    assert len(expected) == 5 or change is cut and 2 <= len(expected) < 5
+    source = open_source(path, say=lambda text: None)
+    assert source.topic == topic
+    assert [frame.stamp for frame in source] == [frame.stamp for frame in expected]
+    for frame, other in zip(source, expected):
+        assert np.array_equal(frame.image, other.image)
+
+
+def test_several_recordings_are_no_source(tmp_path: Path) -> None:
+    """One has to be named."""
+    for name in ('a', 'b'):
+        write_bag(tmp_path / name, StoragePlugin.MCAP, {'/image': [image(0)]})
+        (tmp_path / name / f'{name}.mcap').rename(tmp_path / f'{name}.mcap')
+    with pytest.raises(ValueError, match=r'holds 2 recordings, name one: a\.mcap, b\.mcap'):
+        open_source(tmp_path)
 
 
 @pytest.mark.parametrize('storage', [StoragePlugin.SQLITE3, StoragePlugin.MCAP])

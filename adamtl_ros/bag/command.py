@@ -5,6 +5,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+import re
 import sys
 from typing import Any
 
@@ -22,8 +23,10 @@ from adamtl_ros.bag.evaluate import agreement_of
 from adamtl_ros.bag.one import complain
 from adamtl_ros.bag.one import damaged
 from adamtl_ros.bag.one import evaluate_bag
+from adamtl_ros.bag.reading import recordings
 from adamtl_ros.bag.sample import STORAGES
 from adamtl_ros.bag.sample import write_sample
+from adamtl_ros.bag.storage import is_recording
 from adamtl_ros.cli import Parser
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import PRECISIONS
@@ -87,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
         '--rate', type=float, default=1.0, metavar='R',
         help='of --live: times the speed of the recording (default: 1.0)')
     parser.add_argument(
-        '--node', default='adamtl', metavar='NAME', help='of --live and --record')
+        '--node', default='adamtl', metavar='NAME',
+        help='of --live and --record, with its namespace if it has one: left/adamtl '
+             '(default: adamtl)')
     parser.add_argument(
         '--jobs', type=int, default=0, metavar='N',
         help='recordings at the same time; 0: one a core (needs the extra cluster)')
@@ -135,12 +140,23 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f'--keep {options.keep}: give a share above 0 and at most 1')
     if not 0 < options.rate <= 100:
         raise ValueError(f'--rate {options.rate}: give a factor above 0 and at most 100')
+    options.node = full_name(options.node)
     truth = dict(part.partition('=')[::2] for part in options.truth)
     if len(ordered(truth)) != len(options.truth) or not all(truth.values()):
         raise ValueError('--truth: give TASK=TOPIC, once a task, such as depth=/camera/depth')
     options.truth = truth
     if truth and options.labels:
         raise ValueError('--truth and --labels: give one of the two')
+
+
+def full_name(node: str) -> str:
+    """Return a node's name with its namespace, '/left/adamtl'; ValueError where it is none."""
+    # https://design.ros2.org/articles/topic_and_service_names.html
+    if not re.fullmatch(r'/?([A-Za-z_][A-Za-z0-9_]*/)*[A-Za-z_][A-Za-z0-9_]*', node):
+        raise ValueError(
+            f'--node {node!r}: is no name of a node; give one of letters, digits and _, with its '
+            'namespace before it if it has one, such as adamtl or /left/adamtl')
+    return f'/{node.lstrip("/")}'
 
 
 def _number(name: str, text: str) -> float:
@@ -159,26 +175,21 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-def is_bag(path: Path) -> bool:
-    """Return whether a path is one recording, not a folder of several."""
-    return not path.is_dir() or (path / 'metadata.yaml').exists() or any(
-        file.name.endswith(('.mcap', '.db3', '.mcap.zstd', '.db3.zstd'))
-        for file in path.iterdir())
-
-
 def find_bags(paths: Sequence[Path]) -> list[Path]:
     """Return the recordings at the paths, those below a folder included; ValueError if none."""
     found: list[Path] = []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f'{path}: there is no such bag')
-        if is_bag(path):
+        if not path.is_dir():
             found.append(path)
             continue
-        below = sorted(folder for folder in path.rglob('*') if folder.is_dir() and is_bag(folder))
-        if not below:
+        folders = [path, *sorted(folder for folder in path.rglob('*') if folder.is_dir())]
+        there = [each for folder in folders if is_recording(folder)
+                 for each in recordings(folder)]
+        if not there:
             raise ValueError(f'{path}: holds no recording (rosbag2 folder, .mcap or .db3)')
-        found += below
+        found += there
     return list(dict.fromkeys(path.resolve() for path in found))
 
 

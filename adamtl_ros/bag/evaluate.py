@@ -11,6 +11,7 @@ import csv
 from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
+import math
 import os
 from pathlib import Path
 from time import perf_counter
@@ -41,6 +42,12 @@ from adamtl_ros.runtime.settings import Settings
 
 if TYPE_CHECKING:
     from adamtl_ros.evaluation.metrics import TaskMetrics
+
+WORTH = 0.02
+"""Share of the dense network's time below which a saving is none to speak of."""
+
+CHANCE = 0.05
+"""With which probability a saving that is told may be chance."""
 
 EXAMPLES = 5
 """Reasons that are kept for each cause of skipping."""
@@ -193,6 +200,7 @@ class Evaluation:
         self.seconds = 0.0
         self.interrupted = False
         self._splitter = Scenes()
+        self._order = np.random.default_rng(0)
         self.skipped: Counter[str] = Counter()
         self.reasons: dict[str, list[dict[str, Any]]] = {}
         self._first: int | None = None
@@ -256,9 +264,8 @@ class Evaluation:
             for run in self.runs:
                 self.engine.infer(frame.image, run.settings)
         results: list[Result | None] = [None] * len(self.runs)
-        # In turns, so that no setting always comes after the same other one.
-        for place in range(len(self.runs)):
-            number = (place + self.evaluated) % len(self.runs)
+        # In another order every frame, so that no setting always comes after the same other one.
+        for number in self._order.permutation(len(self.runs)):
             run = self.runs[number]
             joules, start = self.meter.read(), perf_counter()
             results[number] = self.engine.infer(frame.image, run.settings)
@@ -316,7 +323,8 @@ class Evaluation:
         for task, values in labels.items():
             if task in self.plan.tasks:
                 try:
-                    truth[task] = label_of(task, values, size)
+                    truth[task] = label_of(
+                        task, values, size, len(self.engine.class_names.get(task, ())))
                 except ValueError as error:
                     self.bag.problem(str(error))
         return truth
@@ -331,7 +339,7 @@ class Evaluation:
 
     def figures(self) -> dict[str, Any]:
         """Return what results.json holds, but for what the command adds."""
-        expected = self.bag.topics[self.plan.topic][1]
+        expected = self.bag.expected(self.plan.topic)
         read = self.frames.number + 1
         whole = not self.interrupted and not (
             self.plan.max_frames and self.evaluated >= self.plan.max_frames)
@@ -339,7 +347,7 @@ class Evaluation:
             self.bag.problem(
                 f'{self.plan.topic}: {expected} messages were recorded, {read} could be read')
         seconds = (self._last - self._first) / 1e9 if self._first is not None else 0.0
-        notes = []
+        notes = list(self.bag.notes)
         if self.frames.zero_stamps:
             notes.append(f'{self.frames.zero_stamps} frames have no stamp (0)')
         if len(self.frames.sizes) > 1:
@@ -386,6 +394,9 @@ class Evaluation:
             'gmacs': run.macs[0] / count, 'gmacs_dense': run.macs[1] / count,
             'p50_ms': run.latency.percentile(50), 'p95_ms': run.latency.percentile(95),
             'p99_ms': run.latency.percentile(99), 'mean_ms': run.latency.mean(),
+            'time_saved_low': saved_low(
+                self.runs[0].series.means()[:, 2] - run.series.means()[:, 2],
+                self.runs[0].latency.percentile(50)) if adaptive else None,
             'dropped': run.slot.dropped,
             # What is published in the modes static and shadow is the reference.
             'agreement': run.difference.agreement() if adaptive else own,
@@ -435,17 +446,41 @@ def agreement_of(row: dict[str, Any]) -> float:
     return float(np.mean(list(row['agreement'].values())))
 
 
+def saved_low(differences: np.ndarray, reference: float | None) -> float | None:
+    """
+    Return the saving, as a share of the reference, that the median is above but for CHANCE.
+
+    differences: time saved, stretch by stretch of the recording.  By their signs: of n values the
+    k least lie below the median with more than the probability that k or fewer of n coins give.
+    None where there are too few to tell.
+    """
+    values, below, least = np.sort(differences), 0.0, -1
+    for index in range(len(values)):
+        below += math.comb(len(values), index) / 2 ** len(values)
+        if below > CHANCE:
+            break
+        least = index
+    return float(values[least]) / reference if least >= 0 and reference else None
+
+
+def is_faster(row: dict[str, Any]) -> bool:
+    """Return whether a row's saving of time is worth it, and beyond the noise."""
+    low = row['time_saved_low']
+    return low is not None and low > WORTH
+
+
 def recommend(figures: dict[str, Any]) -> dict[str, Any]:
     """
     Return the budget to use, and why, in words.
 
-    Of the budgets of mode adaptive whose mean agreement is at least `keep`, the one with the
-    least median latency, if that is less than the dense network's.
+    Of the budgets of mode adaptive whose mean agreement is at least `keep` and that are faster
+    than the dense network beyond the noise, the one with the least median latency.
     """
     static, keep = figures['rows'][0], figures['keep']
     rows = [row for row in figures['rows'] if row['mode'] == 'adaptive']
     good = [row for row in rows if agreement_of(row) >= keep]
-    best = min(good, key=lambda row: row['p50_ms'], default=None)
+    faster = [row for row in good if is_faster(row)]
+    best = min(faster or good, key=lambda row: row['p50_ms'], default=None)
     shown = best or max(rows, key=agreement_of, default=None)
     if shown is None:
         return {'mode': 'static', 'budget': None, 'agreement': None, 'frames': [], 'text': (
@@ -455,24 +490,33 @@ def recommend(figures: dict[str, Any]) -> dict[str, Any]:
     value = agreement_of(shown)
     ranges = _drop(figures, shown)
     where = ', '.join(f'{a}' if a == b else f'{a}–{b}' for a, b in ranges)
-    time = f'takes {saved:.0%} less time' if saved > 0 else f'takes {-saved:.0%} more time'
-    figure = (f'this recording keeps {value:.1%} agreement with the dense network, {time} a frame '
-              f'and {macs:.0%} fewer operations')
+    figure = (
+        f'this recording keeps {value:.1%} agreement with the dense network, takes '
+        f'{_less(saved, "less", "as much")} time a frame and '
+        f'{_less(macs, "fewer", "as many")} operations')
     drop = f'; the drop is in frames {where}' if where else ''
     if best is None:
         text = (
             f'Stay with the dense network: no budget reaches the {keep:.0%} agreement that was '
             f'asked for. The nearest is budget {shown["budget"]:g}, at which {figure}{drop}.')
-    elif saved <= 0:
+    elif not faster:
         text = (f'Stay with the dense network: on this machine no budget that keeps {keep:.0%} '
-                f'agreement is faster. At budget {shown["budget"]:g} {figure}{drop}.')
+                'agreement is faster by more than the noise of this measurement and '
+                f'{WORTH:.0%}. At budget {shown["budget"]:g} {figure}{drop}.')
     else:
-        text = f'Use mode adaptive with budget {best["budget"]:g}: {figure}{drop}.'
-    use = best is not None and saved > 0
+        text = f'Use mode adaptive with budget {shown["budget"]:g}: {figure}{drop}.'
     return {
-        'mode': 'adaptive' if use else 'static', 'budget': shown['budget'] if use else None,
+        'mode': 'adaptive' if faster else 'static', 'budget': shown['budget'] if faster else None,
         'shown_budget': shown['budget'], 'agreement': value, 'time_saved': saved,
-        'macs_saved': macs, 'frames': ranges, 'text': text}
+        'time_saved_low': shown['time_saved_low'], 'macs_saved': macs, 'frames': ranges,
+        'text': text}
+
+
+def _less(saved: float, less: str, same: str) -> str:
+    """Return '12% less', '3% more' or 'as much' for a share that is saved."""
+    if round(abs(saved), 2) == 0:
+        return same
+    return f'{saved:.0%} {less}' if saved > 0 else f'{-saved:.0%} more'
 
 
 def _drop(figures: dict[str, Any], row: dict[str, Any]) -> list[list[int]]:

@@ -16,10 +16,12 @@ from adamtl_ros.bag.measures import Sample
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import CAMERA_INFO
 from adamtl_ros.bag.reading import COMPRESSED
+from adamtl_ros.bag.reading import decode
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import IMAGE
-from adamtl_ros.bag.reading import payload
+from adamtl_ros.bag.storage import Message
+from adamtl_ros.bag.storage import unpacked
 from adamtl_ros.published import published_images
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
@@ -156,6 +158,13 @@ def play(
         rclpy.try_shutdown()
 
 
+def _is_whole(info: Message) -> bool:
+    try:
+        return info.kind == CAMERA_INFO and bool(decode(info))
+    except ValueError:
+        return False
+
+
 class _Session:
     """The ROS side of playing, in one thread."""
 
@@ -181,13 +190,13 @@ class _Session:
         from sensor_msgs.msg import CompressedImage
         from sensor_msgs.msg import Image
 
-        name, recorder = self.options.node.lstrip('/'), self.recorder
+        name, recorder = self.options.node, self.recorder
+        namespace, _, base = name.rpartition('/')
         found: dict[str, str] = {}
 
         def listens() -> bool:
             try:
-                topics = recorder.get_subscriber_names_and_types_by_node(
-                    name, recorder.get_namespace())
+                topics = recorder.get_subscriber_names_and_types_by_node(base, namespace or '/')
             except NodeNameNonExistentError:
                 return False
             found.update({kind: topic for topic, kinds in topics for kind in kinds})
@@ -263,8 +272,8 @@ class _Session:
                     ticked = now
                 self._idle(min(due - now, CLOCK_PERIOD))
             if message.topic == infos:
-                if self.infos is not None and message.kind == CAMERA_INFO:
-                    self.infos.publish(payload(message.data))
+                if self.infos is not None and _is_whole(message):
+                    self.infos.publish(unpacked(message.data))
                 continue
             wanted = (frames.number + 1) % self.options.every == 0
             frame = frames.read(message, decoded=wanted)
@@ -275,7 +284,7 @@ class _Session:
                 continue
             tick(max(message.time, first))
             live.sent[frame.stamp] = recorder.get_clock().now().nanoseconds
-            self.images.publish(payload(message.data))
+            self.images.publish(unpacked(message.data))
             if self.options.max_frames and len(live.sent) >= self.options.max_frames:
                 break
         if live.sent:

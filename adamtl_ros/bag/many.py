@@ -25,6 +25,7 @@ from rich.progress import track
 
 from adamtl_ros.bag import report
 from adamtl_ros.bag.evaluate import agreement_of
+from adamtl_ros.bag.evaluate import is_faster
 from adamtl_ros.bag.one import complain
 from adamtl_ros.bag.one import damaged
 from adamtl_ros.bag.one import evaluate_bag
@@ -33,6 +34,9 @@ from adamtl_ros.infer import unique_names
 from adamtl_ros.runtime.engine import Engine
 
 FILES = ('results.json', 'report.html', 'frames.csv')
+
+FORMAT = 2
+"""Of results.json: what was written in another one is done again."""
 
 _NEEDED = "several recordings at the same time need Dask: pip install '.[cluster]', or --jobs 1"
 _ASKED = (
@@ -46,7 +50,7 @@ def fingerprint(bag: Path, options: argparse.Namespace) -> str:
     files = [bag] if bag.is_file() else sorted(file for file in bag.iterdir() if file.is_file())
     state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     asked = {name: str(getattr(options, name)) for name in _ASKED}
-    return json.dumps([state, asked], sort_keys=True)
+    return json.dumps([FORMAT, state, asked], sort_keys=True)
 
 
 @lru_cache(maxsize=1)
@@ -65,6 +69,8 @@ def work(bag: Path, options: argparse.Namespace) -> dict[str, bytes] | str:
             return {name: Path(folder, name).read_bytes() for name in FILES}
     except (ValueError, OSError) as error:
         return ' '.join(str(error).split())
+    except Exception as error:  # whatever is wrong with this one, the others go on
+        return f'{bag}: {type(error).__name__}: {" ".join(str(error).split())}'
 
 
 def _results(
@@ -174,6 +180,7 @@ def summarise(
         same = [(figures['frames'] / frames, figures['rows'][place])
                 for figures in finished.values()]
         joules = [each['energy_j'] for _, each in same]
+        lows = [each['time_saved_low'] for _, each in same]
         rows.append({
             'mode': row['mode'], 'budget': row['budget'],
             **{name: sum(share * each[name] for share, each in same)
@@ -182,11 +189,13 @@ def summarise(
                 task: sum(share * each['agreement'][task] for share, each in same)
                 for task in row['agreement'] if task in tasks},
             'least_agreement': min(agreement_of(each) for _, each in same),
+            'time_saved_low': None if None in lows else sum(
+                share * each['time_saved_low'] for share, each in same),
             'dropped': sum(each['dropped'] for _, each in same),
             'energy_j': None if None in joules else sum(
                 share * each['energy_j'] for share, each in same)})
     return {
-        'frames': frames, 'rows': rows, 'recommendation': _recommend(rows, keep),
+        'frames': frames, 'rows': rows, 'recommendation': recommend_over_all(rows, keep),
         'bags': [
             {'name': names[bag], 'bag': str(bag), 'report': f'{names[bag]}/report.html',
              'frames': finished[bag]['frames'], 'skipped': sum(finished[bag]['skipped'].values()),
@@ -196,15 +205,16 @@ def summarise(
             {'name': names[bag], 'bag': str(bag), 'error': errors[bag]} for bag in names]}
 
 
-def _recommend(rows: Sequence[dict[str, Any]], keep: float) -> dict[str, Any]:
+def recommend_over_all(rows: Sequence[dict[str, Any]], keep: float) -> dict[str, Any]:
+    """Return the budget to use for all recordings, and why, as `recommend` does for one."""
     static = rows[0]
     good = [row for row in rows if row['mode'] == 'adaptive' and agreement_of(row) >= keep
-            and row['mean_ms'] < static['mean_ms']]
+            and is_faster(row) and row['mean_ms'] < static['mean_ms']]
     best = min(good, key=lambda row: row['mean_ms'], default=None)
     if best is None:
         return {'mode': 'static', 'budget': None, 'text': (
-            f'Stay with the dense network: over all recordings no budget is faster and keeps '
-            f'{keep:.0%} agreement with it.')}
+            f'Stay with the dense network: over all recordings no budget is faster beyond doubt '
+            f'and keeps {keep:.0%} agreement with it.')}
     return {'mode': 'adaptive', 'budget': best['budget'], 'text': (
         f'Use mode adaptive with budget {best["budget"]:g}: over all recordings it keeps '
         f'{agreement_of(best):.1%} agreement with the dense network '

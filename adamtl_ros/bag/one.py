@@ -20,9 +20,9 @@ from adamtl_ros.bag.evaluate import Observer
 from adamtl_ros.bag.evaluate import Plan
 from adamtl_ros.bag.evaluate import recommend
 from adamtl_ros.bag.reading import Bag
-from adamtl_ros.bag.reading import CAMERA_INFO
+from adamtl_ros.bag.reading import camera_info
 from adamtl_ros.bag.reading import choose_topic
-from adamtl_ros.bag.reading import decode
+from adamtl_ros.bag.reading import others_than
 from adamtl_ros.bag.record import OutputBag
 from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import TopicLabels
@@ -87,7 +87,7 @@ def evaluate_bag(
         evaluation = Evaluation(
             bag, engine, plan, labels=labels, observers=observers, table=out / 'frames.csv')
         if progress:
-            total = bag.topics[topic][1]
+            total = bag.expected(topic)
             if total and options.max_frames:
                 total = min(total, options.max_frames * options.every)
             bar = progress.add_task(path.name, total=total)
@@ -100,7 +100,8 @@ def evaluate_bag(
                              for entry in each[:1])])
         raise ValueError(
             f'{path}: no frame of {topic} could be used'
-            f'{f" (skipped: {causes})" if causes else ""}{f": {reasons}" if reasons else ""}')
+            f'{f" (skipped: {causes})" if causes else ""}{f": {reasons}" if reasons else ""}'
+            f'{others_than(bag, topic)}')
     figures = evaluation.figures()
     if live is not None:
         figures['live'] = live.figures()
@@ -109,19 +110,6 @@ def evaluate_bag(
     (out / 'report.html').write_text(
         report.page(figures, report.pictures(bag, engine, plan, figures)), encoding='utf-8')
     return figures
-
-
-def camera_info(bag: Bag, topic: str) -> Any:
-    """Return the first CameraInfo recorded beside the image topic, if there is one."""
-    wanted = topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
-    if bag.topics.get(wanted, ('', 0))[0] != CAMERA_INFO:
-        return None
-    for message in bag.messages((wanted,)):
-        try:
-            return decode(message)
-        except ValueError as error:
-            bag.problem(f'{wanted}: {error}')
-    return None
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -139,11 +127,11 @@ def damaged(figures: dict[str, Any]) -> bool:
 
 
 def complain(figures: dict[str, Any]) -> None:
-    """Say on standard error what of a recording was not used."""
+    """Say on standard error what of a recording was not used, or is odd."""
     for cause, number in figures['skipped'].items():
         example = figures['skipped_examples'][cause][0]
         print(
             f'adamtl bag: {figures["bag"]}: {number} messages skipped ({cause}); the first is '
             f'{example["frame"]}: {example["reason"]}', file=sys.stderr)
-    for problem in figures['problems']:
+    for problem in (*figures['problems'], *figures['notes']):
         print(f'adamtl bag: {figures["bag"]}: {problem}', file=sys.stderr)

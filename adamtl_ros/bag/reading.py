@@ -7,36 +7,32 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Iterator
-from contextlib import closing
-from contextlib import contextmanager
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-import sqlite3
-import struct
+import re
 import tempfile
 from time import perf_counter
+from types import ModuleType
 from typing import Any
-from typing import BinaryIO
 from typing import NamedTuple
 
-from mcap.opcode import Opcode
-from mcap.records import Channel
-from mcap.records import Chunk
-from mcap.records import Message as McapMessage
-from mcap.records import Schema
-from mcap.stream_reader import breakup_chunk
-from mcap.stream_reader import StreamReader
 import numpy as np
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 import yaml
-import zstandard
 
+from adamtl_ros.bag.storage import Contents
+from adamtl_ros.bag.storage import kind_of
+from adamtl_ros.bag.storage import LATEST
+from adamtl_ros.bag.storage import line
+from adamtl_ros.bag.storage import Message
+from adamtl_ros.bag.storage import recording_files
+from adamtl_ros.bag.storage import unpack
+from adamtl_ros.bag.storage import unpacked
 from adamtl_ros.conversions import BadFrameError
 from adamtl_ros.conversions import rgb_from_compressed
 from adamtl_ros.conversions import rgb_from_image
-from adamtl_ros.sources import natural_key
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -48,17 +44,13 @@ STORE = get_typestore(Stores.ROS2_KILTED)
 REMEMBERED = 1000
 """Frames among which a stamp that comes again is found."""
 
-_SUFFIXES = ('.mcap', '.db3')
-_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+TRIED = 3
+"""Messages of a topic none of which is a picture where the topic is none of a camera."""
 
+LOOKED_AT = 500
+"""Messages among which these are looked for."""
 
-class Message(NamedTuple):
-    """One message: its topic and type, when it was recorded (ns), and its CDR bytes."""
-
-    topic: str
-    kind: str
-    time: int
-    data: bytes
+_PART = re.compile(r'(.+)_(\d+)\.')
 
 
 class Frame(NamedTuple):
@@ -87,12 +79,83 @@ class Skipped(NamedTuple):
     reason: str
 
 
+class Promise(NamedTuple):
+    """What metadata.yaml says: the names of the files, and (type, number) of each topic."""
+
+    files: list[str]
+    topics: dict[str, tuple[str, int]]
+
+
+def promised(folder: Path) -> Promise:
+    """Read metadata.yaml; FileNotFoundError, or ValueError where it is damaged."""
+    try:
+        values = yaml.safe_load((folder / 'metadata.yaml').read_text(encoding='utf-8'))[
+            'rosbag2_bagfile_information']
+        return Promise(
+            # The folders that older ones name are those of the machine that recorded.
+            list(dict.fromkeys(Path(name).name for name in values['relative_file_paths'])),
+            {str(entry['topic_metadata']['name']): (
+                str(entry['topic_metadata']['type']), int(entry['message_count']))
+             for entry in values['topics_with_message_count']})
+    except FileNotFoundError:
+        raise
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f'metadata.yaml cannot be read ({line(error)})') from None
+
+
+def recordings(folder: Path) -> list[Path]:
+    """
+    Return the recordings that lie right in a folder, not those in folders below.
+
+    The folder itself where it is one: by its metadata.yaml, or because its files are the parts
+    that one recorder wrote; else each of its files.
+    """
+    files = recording_files(folder)
+    try:
+        promised(folder)
+    except (FileNotFoundError, ValueError):
+        alone = len(files) == 1 and not any(each.is_dir() for each in folder.iterdir())
+        return files if files and not alone and not _are_parts(files) else [folder]
+    return [folder]
+
+
+def _are_parts(files: list[Path]) -> bool:
+    """Return whether files are NAME_0, NAME_1, ... of one recorder, each after the other."""
+    names = [match[1] for file in files if (match := _PART.match(file.name))]
+    if len(names) < max(len(files), 1) or len(set(names)) > 1:
+        return False
+    spans = []
+    for file in files:
+        with suppress(ValueError):
+            spans.append(_format(file).span(file))
+    known = sorted(span for span in spans if span is not None)
+    return all(end <= start for (_, end), (start, _) in pairwise(known))
+
+
+def _format(file: Path) -> ModuleType:
+    """Return the module that reads a file; ValueError where none does."""
+    kind = kind_of(file)
+    if kind == 'mcap':
+        from adamtl_ros.bag import mcap_file
+        return mcap_file
+    if kind == 'sqlite3':
+        from adamtl_ros.bag import sqlite_file
+        return sqlite_file
+    if kind == 'ros1':
+        raise ValueError(
+            f'a ROS 1 bag: convert it with rosbags-convert --src {file} --dst {file.stem}')
+    raise ValueError(f'neither mcap nor sqlite3{f", but {kind}" if kind else ""}')
+
+
 class Bag:
     """
     A rosbag2 folder or a single file of one, sqlite3 or mcap, compressed or not.
 
+    What the files hold counts; metadata.yaml only tells whether something of it is missing.
+
     topics: name to (type, number of messages or None).  problems: what is wrong with the files,
     which grows while they are read; nothing that can still be read is held back for it.
+    notes: what is odd, and costs nothing.
     FileNotFoundError or ValueError where there is no bag at the path or nothing in it.
     """
 
@@ -103,187 +166,127 @@ class Bag:
             raise FileNotFoundError(
                 f'{self.path}: there is no such bag; give a rosbag2 folder, an .mcap or a .db3')
         self.problems: list[str] = []
+        self.notes: list[str] = []
         self.topics: dict[str, tuple[str, int | None]] = {}
-        self.files = self._find()
-        if not self.topics:
-            for file in self.files:
-                self._add_topics(file)
+        self._promised: dict[str, tuple[str, int]] = {}
+        self._plain: tuple[Path, Any] | None = None
+        starts = {}
+        for file in [self.path] if self.path.is_file() else self._find():
+            starts[file] = self._look_into(file)
+        # The name of a file may be anybody's; the time is the recorder's.
+        self.files = sorted(starts, key=lambda file: starts[file])
+        self._compare()
         if not self.topics:
             reasons = '; '.join(self.problems) or 'no topic in it'
             raise ValueError(f'{self.path}: not a rosbag2 that can be read: {reasons}')
 
     def _find(self) -> list[Path]:
-        if self.path.is_file():
-            return [self.path]
-        files = sorted(
-            (file for file in self.path.iterdir()
-             if file.suffix in _SUFFIXES or file.name.endswith(('.mcap.zstd', '.db3.zstd'))),
-            key=natural_key)
-        metadata = self.path / 'metadata.yaml'
-        try:
-            values = yaml.safe_load(metadata.read_text())['rosbag2_bagfile_information']
-            named = [self.path / Path(name).name for name in values['relative_file_paths']]
-            for entry in values['topics_with_message_count']:
-                topic = entry['topic_metadata']
-                self.topics[str(topic['name'])] = (str(topic['type']), entry['message_count'])
-        except FileNotFoundError:
-            if files:
-                self.problem('metadata.yaml is missing: the recording was not ended in order')
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            self.problem(f'metadata.yaml cannot be read ({_line(error)})')
-        else:
-            for file in named:
-                if not file.exists():
-                    self.problem(f'{file.name} is missing')
-            files = [file for file in named if file.exists()]
+        """Return the files of a folder that are the recording's."""
+        files = recording_files(self.path)
         if not files:
             raise ValueError(
                 f'{self.path}: holds no .mcap or .db3 file; give a rosbag2 folder, an .mcap or '
                 'a .db3')
-        return files
+        try:
+            names, self._promised = promised(self.path)
+        except (FileNotFoundError, ValueError) as error:
+            if len(files) > 1 and not _are_parts(files):
+                raise ValueError(
+                    f'{self.path}: holds {len(files)} recordings, name one: '
+                    f'{", ".join(file.name for file in files)}') from None
+            self.problem(
+                f'{error}' if isinstance(error, ValueError) else
+                'metadata.yaml is missing: the recording was not ended in order')
+            return files
+        chosen = [file for file in files if file.name in names]
+        missing = [name for name in names if not (self.path / name).exists()]
+        others = [file for file in files if file.name not in names]
+        if missing and others:
+            self.note(
+                f'metadata.yaml names {", ".join(missing)}, which is not there; '
+                f'{", ".join(file.name for file in others)} is read instead')
+            return chosen + others
+        for name in missing:
+            self.problem(f'{name} is missing')
+        later = [file for file in others if _are_parts([*chosen, file])]
+        if later:
+            self.problem(
+                f'metadata.yaml does not name {", ".join(file.name for file in later)}, which is '
+                'read as well: the recording was not ended in order')
+        if others[len(later):]:
+            left = [file.name for file in others if file not in later]
+            self.note(f'metadata.yaml does not name {", ".join(left)}: left out')
+        return chosen + later
+
+    def _look_into(self, file: Path) -> int:
+        """Add the topics of a file; return when its first message was recorded, ns."""
+        try:
+            plain = self._unpacked(file)
+            contents: Contents = _format(plain).contents(plain, self.problem)
+        except ValueError as error:
+            self.problem(f'{file.name} is damaged or no recording ({line(error)})')
+            return LATEST
+        for topic, kind, number in contents.topics:
+            known, before = self.topics.get(topic, (kind, 0))
+            if kind == known:
+                total = None if number is None or before is None else before + number
+                self.topics[topic] = (kind, total)
+                continue
+            self.note(f'{topic} has messages of the types {known} and {kind}')
+            if kind in (IMAGE, COMPRESSED) and known not in (IMAGE, COMPRESSED):
+                self.topics[topic] = (kind, number)
+        return contents.span[0] if contents.span else LATEST
+
+    def _compare(self) -> None:
+        """Note where metadata.yaml tells another story than the files."""
+        for topic, (kind, _) in self.topics.items():
+            told = self._promised.get(topic, (kind, 0))[0]
+            if told != kind:
+                self.note(f'metadata.yaml says that {topic} is of type {told}: it is of {kind}')
+            elif self._promised and topic not in self._promised and kind in (IMAGE, COMPRESSED):
+                self.note(f'metadata.yaml does not name the topic {topic}')
+
+    def expected(self, topic: str) -> int | None:
+        """Return how many messages of a topic were recorded, as far as anything tells."""
+        numbers = (self.topics.get(topic, ('', None))[1], self._promised.get(topic, ('', 0))[1])
+        return max((number for number in numbers if number), default=None)
 
     def problem(self, text: str) -> None:
         """Note a problem, once."""
         if text not in self.problems:
             self.problems.append(text)
 
-    def _add_topics(self, file: Path) -> None:
-        """Add what a file says of its topics, or what is found in it where it says nothing."""
-        with self._unpacked(file) as plain:
-            try:
-                with Reader(plain) as reader:
-                    found = [(c.topic, c.msgtype, c.msgcount) for c in reader.connections]
-            except Exception as error:  # a damaged file surfaces as whatever its reader raises
-                self.problem(f'{file.name} is damaged or cut off ({_line(error)})')
-                counts = Counter(
-                    (message.topic, message.kind) for message in self._recover(plain, None))
-                found = [(*key, number) for key, number in counts.items()]
-        for topic, kind, number in found:
-            before = self.topics.get(topic, (kind, 0))[1]
-            self.topics[topic] = (kind, (before or 0) + number)
+    def note(self, text: str) -> None:
+        """Note something that costs nothing, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
-    @contextmanager
-    def _unpacked(self, file: Path) -> Iterator[Path]:
-        """Give the file itself, or a temporary copy without its compression."""
-        if file.suffix != '.zstd':
-            yield file
-            return
-        with tempfile.TemporaryDirectory(prefix='adamtl_bag_') as folder:
-            plain = Path(folder, file.stem)
-            with plain.open('wb') as target, file.open('rb') as packed:
-                try:
-                    zstandard.ZstdDecompressor().copy_stream(packed, target)
-                except zstandard.ZstdError as error:
-                    self.problem(f'{file.name} is damaged or cut off ({_line(error)})')
-            yield plain
+    def _unpacked(self, file: Path) -> Path:
+        """Return the file itself, or a copy without its compression, of which one is kept."""
+        kind = kind_of(file)
+        if kind not in ('zstd', 'lz4'):
+            return file
+        if self._plain is None or self._plain[0] != file:
+            folder = tempfile.TemporaryDirectory(prefix='adamtl_bag_')
+            unpack(file, kind, Path(folder.name, file.stem), self.problem)
+            self._plain = (file, folder)
+        return Path(self._plain[1].name, file.stem)
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Read the messages of the topics, file after file, in the order of recording."""
         for file in self.files:
-            with self._unpacked(file) as plain:
-                yield from self._read(plain, topics)
-
-    def _read(self, file: Path, topics: Collection[str]) -> Iterator[Message]:
-        count = 0
-        try:
-            with Reader(file) as reader:
-                wanted = [c for c in reader.connections if c.topic in topics]
-                for connection, time, data in reader.messages(wanted) if wanted else ():
-                    count += 1
-                    yield Message(connection.topic, connection.msgtype, time, data)
-                return
-        except Exception as error:
-            self.problem(f'{file.name} is damaged or cut off ({_line(error)})')
-        # What is there is read in the file's order, which is that of the time but for messages
-        # that were recorded within the same moments.
-        for number, message in enumerate(self._recover(file, topics)):
-            if number >= count:
-                yield message
-
-    def _recover(self, file: Path, topics: Collection[str] | None) -> Iterator[Message]:
-        recover = _recover_mcap if file.suffix == '.mcap' else _recover_sqlite
-        for message in recover(file, self.problem):
-            if topics is None or message.topic in topics:
-                yield message
-
-
-def _line(error: BaseException) -> str:
-    return ' '.join(f'{error or type(error).__name__}'.split()).rstrip('.')
-
-
-def _recover_mcap(file: Path, problem: Callable[[str], None]) -> Iterator[Message]:
-    """Read an mcap from its start, past damaged chunks, as far as it goes."""
-    schemas: dict[int, Schema] = {}
-    channels: dict[int, Channel] = {}
-    with file.open('rb') as stream:
-        for record in _records(stream, file.name, problem):
-            if isinstance(record, Schema):
-                schemas[record.id] = record
-            elif isinstance(record, Channel):
-                channels[record.id] = record
-            elif isinstance(record, McapMessage) and record.channel_id in channels:
-                channel = channels[record.channel_id]
-                schema = schemas.get(channel.schema_id)
-                yield Message(
-                    channel.topic, schema.name if schema else '', record.log_time, record.data)
-
-
-def _records(stream: BinaryIO, name: str, problem: Callable[[str], None]) -> Iterator[Any]:
-    records = iter(StreamReader(stream, emit_chunks=True).records)
-    while True:
-        start = stream.tell()
-        try:
-            record = next(records)
-        except StopIteration:
-            return
-        except Exception as error:  # what the bytes happen to mean
-            problem(f'{name} ends in the middle ({_line(error)})')
-            with suppress(Exception):
-                yield from _begun_chunk(stream, start)
-            return
-        if not isinstance(record, Chunk):
-            yield record
-            continue
-        try:
-            inner = breakup_chunk(record, True)
-        except Exception as error:
-            problem(f'{name} has a damaged chunk ({_line(error)})')
-            continue
-        yield from inner
-
-
-def _begun_chunk(stream: BinaryIO, start: int) -> Iterator[Any]:
-    """Read the records of a chunk that was cut off; ends with whatever error the cut gives."""
-    # https://mcap.dev/spec#chunk-op0x06: opcode, length, start, end, size, checksum, compression.
-    stream.seek(start)
-    opcode, length = struct.unpack('<B36xI', stream.read(41))
-    if opcode != Opcode.CHUNK:
-        return
-    compression = stream.read(length).decode()
-    stream.seek(8, 1)
-    source: Any = stream
-    if compression == 'zstd':
-        source = zstandard.ZstdDecompressor().stream_reader(stream)
-    elif compression:
-        return
-    yield from StreamReader(source, skip_magic=True).records
-
-
-def _recover_sqlite(file: Path, problem: Callable[[str], None]) -> Iterator[Message]:
-    """Read the rows of an sqlite3 storage in the order they were written, as far as it goes."""
-    try:
-        with closing(sqlite3.connect(f'file:{file}?mode=ro&immutable=1', uri=True)) as database:
-            # Without this, SQLite refuses a file that is shorter than its header says.
-            database.execute('PRAGMA writable_schema = ON')
-            topics = {
-                number: (name, kind)
-                for number, name, kind in database.execute('SELECT id, name, type FROM topics')}
-            for topic, time, data in database.execute(
-                    'SELECT topic_id, timestamp, data FROM messages ORDER BY id'):
-                if topic in topics:
-                    yield Message(*topics[topic], time, data)
-    except sqlite3.Error as error:
-        problem(f'{file.name} ends in the middle ({_line(error)})')
+            try:
+                plain = self._unpacked(file)
+                module = _format(plain)
+            except ValueError:
+                continue  # it is among the problems
+            for message in module.messages(plain, topics, self.problem):
+                if 0 <= message.time <= LATEST:
+                    yield message
+                else:
+                    self.problem(
+                        f'{file.name}: a message of {message.topic} was recorded at '
+                        f'{message.time} ns, which is no time: left out')
 
 
 def image_topics(bag: Bag) -> dict[str, tuple[str, int | None]]:
@@ -291,6 +294,24 @@ def image_topics(bag: Bag) -> dict[str, tuple[str, int | None]]:
     return {
         name: (kind, number) for name, (kind, number) in bag.topics.items()
         if kind in (IMAGE, COMPRESSED) and number != 0}
+
+
+def unreadable(bag: Bag, topics: Collection[str]) -> dict[str, str]:
+    """Return the topics of pictures that are none of a camera, and why: the first ones tell."""
+    frames = {topic: Frames(topic) for topic in topics}
+    reasons: dict[str, str] = {}
+    for count, message in enumerate(bag.messages(topics)):
+        if message.topic in frames:
+            frame = frames[message.topic].read(message)
+            if isinstance(frame, Skipped):
+                reasons[message.topic] = frame.reason
+            if isinstance(frame, Frame):
+                reasons.pop(message.topic, None)
+            if isinstance(frame, Frame) or frames[message.topic].number + 1 >= TRIED:
+                del frames[message.topic]
+        if not frames or count >= LOOKED_AT:
+            break
+    return reasons
 
 
 def choose_topic(
@@ -312,22 +333,58 @@ def choose_topic(
             f'{bag.path}: has no pictures on the topic {topic}; it has '
             f'{listed or "no image topic at all"}')
     if not found:
+        empty = [name for name, (kind, _) in bag.topics.items() if kind in (IMAGE, COMPRESSED)]
+        if empty:
+            raise ValueError('; '.join([
+                f'{bag.path}: its image topic {", ".join(empty)} has no messages', *bag.problems]))
         types = ', '.join(sorted({kind for kind, _ in bag.topics.values()})) or 'nothing'
         raise ValueError(
             f'{bag.path}: has no topic of type {IMAGE} or {COMPRESSED} with messages; it has '
             f'{types}')
     if len(found) == 1:
         return next(iter(found))
+    reasons = unreadable(bag, found)
+    good = [name for name in found if name not in reasons]
+    if len(good) == 1:
+        for name, reason in reasons.items():
+            bag.note(f'{name} is no camera that can be read: {reason}')
+        return good[0]
     if ask is not None:
-        return ask(list(found))
+        return ask(good or list(found))
     raise ValueError(f'{bag.path}: has several image topics, choose one with --topic: {listed}')
 
 
-def payload(data: bytes) -> bytes:
-    """Return a message's CDR bytes, which some bags compress one by one."""
-    if bytes(data[:4]) != _ZSTD_MAGIC:
-        return data
-    return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+def first_topic(bag: Bag) -> str:
+    """Return the first topic of pictures that can be read; ValueError where there is none."""
+    found = list(image_topics(bag))
+    if len(found) < 2:
+        return choose_topic(bag, None)
+    reasons = unreadable(bag, found)
+    for name in found:
+        if name not in reasons:
+            return name
+        bag.note(f'{name} is no camera that can be read: {reasons[name]}')
+    raise ValueError(f'{bag.path}: none of its image topics can be read: ' + '; '.join(
+        f'{name}: {reason}' for name, reason in reasons.items()))
+
+
+def others_than(bag: Bag, topic: str) -> str:
+    """Return words that name the other topics of pictures, '' where there is none."""
+    others = [name for name in image_topics(bag) if name != topic]
+    return f'; choose another topic with --topic: {", ".join(others)}' if others else ''
+
+
+def camera_info(bag: Bag, topic: str) -> Any:
+    """Return the first CameraInfo recorded beside the image topic, None if there is none."""
+    wanted = topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
+    if bag.topics.get(wanted, ('', 0))[0] != CAMERA_INFO:
+        return None
+    for message in bag.messages((wanted,)):
+        try:
+            return decode(message)
+        except ValueError as error:
+            bag.problem(f'{wanted}: {error}')
+    return None
 
 
 def decode(message: Message) -> Any:
@@ -335,9 +392,9 @@ def decode(message: Message) -> Any:
     if not message.data:
         raise ValueError('the message is empty')
     try:
-        return STORE.deserialize_cdr(payload(message.data), message.kind)
+        return STORE.deserialize_cdr(unpacked(message.data), message.kind)
     except Exception as error:
-        raise ValueError(f'the message is damaged ({_line(error)})') from None
+        raise ValueError(f'the message is damaged ({line(error)})') from None
 
 
 def nanoseconds(header: Any) -> int:
@@ -372,6 +429,8 @@ class Frames:
             return None
         try:
             start = perf_counter()
+            if message.kind not in (IMAGE, COMPRESSED):
+                raise ValueError(f'the message is of type {message.kind}')
             content = decode(message)
             convert = rgb_from_image if message.kind == IMAGE else rgb_from_compressed
             stamp = nanoseconds(content.header)

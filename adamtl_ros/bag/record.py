@@ -64,11 +64,11 @@ class OutputBag:
     """
     An mcap bag of the results; each message is recorded when its frame was.
 
-    node: the name that the topics are under.  ValueError where the path is taken.
+    node: the full name that the topics are under.  ValueError where the path is taken.
     """
 
     def __init__(
-            self, path: Path, engine: Engine, settings: Settings, *, node: str = 'adamtl',
+            self, path: Path, engine: Engine, settings: Settings, *, node: str = '/adamtl',
             camera: Any = None) -> None:
         """Create the bag; camera: the recording's CameraInfo, if it has one."""
         if path.exists():
@@ -134,7 +134,7 @@ class OutputBag:
     def _put(self, name: str, kind: str, time: int, message: Any, latched: bool = False) -> None:
         if name not in self._topics:
             self._topics[name] = self._writer.add_connection(
-                f'/{self.node}/{name}', kind, typestore=self._store,
+                f'{self.node}/{name}', kind, typestore=self._store,
                 offered_qos_profiles=[_qos(latched)])
         self._writer.write(
             self._topics[name], time, self._store.serialize_cdr(message, kind))

@@ -13,7 +13,10 @@ from adamtl_ros.bag.reading import decode
 from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.bag.reading import Message
 from adamtl_ros.bag.reading import nanoseconds
-from adamtl_ros.sources import natural_key
+from adamtl_ros.datasets.frames import read_grey
+from adamtl_ros.datasets.frames import read_picture
+from adamtl_ros.paths import natural_key
+from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 
 FOLDERS = {task: (task, 'edge') if task == 'edges' else (task,) for task in TASKS}
@@ -51,29 +54,82 @@ def array_of(message: Any) -> np.ndarray:
     return values[..., 0] if channels == 1 else values
 
 
-def label_of(task: str, values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def label_of(
+        task: str, values: np.ndarray, size: tuple[int, int], classes: int = 0) -> np.ndarray:
     """
     Bring a label to the form that the metrics take, at the results' size (width, height).
 
-    Classes: ids, 255 for none.  Saliency: uint8 of 255, or float in [0, 1].  Edges: above the
-    middle.  Normals: uint8 (n + 1) * 127.5, or float unit vectors, zero or NaN for none.
-    Depth: uint16 millimetres, or float metres, 0 or NaN for none.  ValueError on another shape.
+    Classes: ids, 255 (of 16 bits 65535 too) for none; classes: how many there are, 0: unknown.
+    Saliency: uint8 of 255, or float in [0, 1].  Edges: above the middle.  Normals: uint8
+    (n + 1) * 127.5, or float unit vectors, zero or NaN for none.  Depth: uint16 millimetres, or
+    float metres, 0 or NaN for none.  ValueError on another shape, and on values out of range:
+    none is wrapped, cut or rescaled.
     """
     kind = TASKS[task].kind
     if (values.ndim == 3) != (kind == 'normals'):
         raise ValueError(f'a label of {task} cannot have the shape {values.shape}')
+    bits = 8 * values.dtype.itemsize
     real = np.issubdtype(values.dtype, np.floating)
-    if kind == 'normals' and real:
-        known = np.isfinite(values).all(-1, keepdims=True) & values.any(-1, keepdims=True)
-        values = np.where(known, np.round((np.nan_to_num(values) + 1) * 127.5), 0)
-    elif kind == 'depth' and real:
-        values = np.nan_to_num(values * 1000, nan=0.0, posinf=0.0, neginf=0.0).clip(0, 65535)
-    elif kind == 'map' and real:
-        values = np.nan_to_num(values).clip(0, 1) * 255
-    values = values.astype(np.uint16 if kind == 'depth' else np.uint8)
+    fits = real or bits == (16 if kind == 'depth' else 8)
+    if kind == 'classes':
+        values = _ids(task, values, classes)
+    elif not fits:
+        raise ValueError(f'a label of {task} cannot have {bits} bits: give {_FORMS[kind]}')
+    elif real:
+        values = _FROM_FLOAT[kind](task, values)
     if values.shape[1::-1] != size:
         values = cv2.resize(values, size, interpolation=cv2.INTER_NEAREST)
     return (values > 127).astype(np.uint8) if task == 'edges' else np.ascontiguousarray(values)
+
+
+_FORMS = {
+    'normals': 'bytes, (n + 1) * 127.5, or unit vectors of 32FC3',
+    'depth': '16 bits of millimetres, or metres of 32FC1',
+    'map': 'bytes, or 32FC1 from 0 to 1'}
+
+
+def _ids(task: str, values: np.ndarray, classes: int) -> np.ndarray:
+    if not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f'a label of {task} cannot be of {values.dtype}: give class ids')
+    if values.dtype.itemsize > 1:
+        values = np.where(values == 65535, IGNORE, values)
+    most = min(classes or IGNORE, IGNORE)
+    wrong = values[(values >= most) & (values != IGNORE)]
+    if wrong.size:
+        raise ValueError(
+            f'a label of {task} has the value {wrong[0]}: the classes are 0 to {most - 1}, and '
+            f'{IGNORE} where there is none')
+    return values.astype(np.uint8)
+
+
+def _normals(task: str, values: np.ndarray) -> np.ndarray:
+    known = np.isfinite(values).all(-1, keepdims=True) & values.any(-1, keepdims=True)
+    values = np.where(known, values, 0)
+    lengths = np.linalg.norm(values, axis=-1, keepdims=True)[known]
+    _check_range(task, lengths, 0.9, 1.1, 'lengths')
+    return np.where(known, np.round((values.clip(-1, 1) + 1) * 127.5), 0).astype(np.uint8)
+
+
+def _depth(task: str, values: np.ndarray) -> np.ndarray:
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    _check_range(task, values, 0, 65.535, 'metres')
+    return np.round(values * 1000).astype(np.uint16)
+
+
+def _map(task: str, values: np.ndarray) -> np.ndarray:
+    values = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)
+    _check_range(task, values, 0, 1, 'values')
+    return (values * 255).astype(np.uint8)
+
+
+def _check_range(task: str, values: np.ndarray, low: float, high: float, what: str) -> None:
+    if values.size and not (values.min() >= low and values.max() <= high):
+        raise ValueError(
+            f'a label of {task} has {what} from {values.min():g} to {values.max():g}: they must '
+            f'lie within {low:g} and {high:g}')
+
+
+_FROM_FLOAT = {'normals': _normals, 'depth': _depth, 'map': _map}
 
 
 class TopicLabels:
@@ -140,10 +196,7 @@ class FolderLabels:
                 file = self.by_stamp[task].get(stamp)
             if file is None:
                 continue
-            normals = TASKS[task].kind == 'normals'
-            values = cv2.imread(
-                str(file), cv2.IMREAD_COLOR if normals else cv2.IMREAD_UNCHANGED)
-            if values is None:
-                raise ValueError(f'{file}: is no picture that can be read')
-            labels[task] = values[..., ::-1] if normals else values
+            kind = TASKS[task].kind
+            labels[task] = read_picture(file) if kind == 'normals' else read_grey(
+                file, 16 if kind == 'depth' else 8, palette=kind == 'classes')
         return labels

@@ -62,16 +62,16 @@ class EgoRooms(Frames):
 
     def image(self, name: str) -> np.ndarray:
         """Return uint8 (h, w, 3) RGB."""
-        return read_picture(self._image(name), colour=True)
+        return read_picture(self._image(name))
 
     def label(self, name: str, task: str) -> np.ndarray:
         """Return the stored label."""
         path = self._path(name, task)
         if task == 'normals':
-            return read_picture(path, colour=True)
-        label = read_grey(path)
+            return read_picture(path)
         if task == 'depth':
-            return label.astype(np.uint16)
+            return read_grey(path, 16).astype(np.uint16)
+        label = read_grey(path, palette=TASKS[task].kind == 'classes')
         return (label > 127).astype(np.uint8) if task == 'edges' else label
 
     def camera(self, index: int) -> Camera | None:
@@ -81,8 +81,8 @@ class EgoRooms(Frames):
         name = self.ids[index]
         path, size = self._meta(name), picture_size(self._image(name))
         values = read_json(path)
+        told = values.get('width', size[0]), values.get('height', size[1])
         try:
-            told = values.get('width', size[0]), values.get('height', size[1])
             camera = Camera(*size, *(float(values[key]) for key in ('fx', 'fy', 'cx', 'cy')))
         except KeyError as error:
             raise ValueError(

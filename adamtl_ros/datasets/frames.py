@@ -117,19 +117,43 @@ class Frames:
                 f'are 0 to {count - 1}, and {IGNORE} where there is none')
 
 
-def read_picture(path: Path, colour: bool = False) -> np.ndarray:
+def read_picture(path: Path) -> np.ndarray:
     """
-    Return a picture's stored values (palette indices as such), or uint8 RGB.
+    Return a picture as uint8 (h, w, 3) RGB.
 
-    FileNotFoundError: no such file.  ValueError: truncated, or no picture.
+    FileNotFoundError: no such file.  ValueError: truncated, no picture, or of more than 8 bits.
     """
+    _check_bits(path, 8)
+    return _read(path, 'RGB')
+
+
+def _read(path: Path, mode: str | None = None) -> np.ndarray:
     try:
         with Image.open(path) as picture:
-            return np.array(picture.convert('RGB') if colour else picture)
+            return np.array(picture.convert(mode) if mode else picture)
     except FileNotFoundError:
         raise FileNotFoundError(f'no file {path}') from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f'{path} is damaged or no picture: {error}') from error
+
+
+def _check_bits(path: Path, bits: int, palette: bool = True) -> None:
+    """Refuse what Pillow would scale in silence: PNGs of other depths, and values of a palette."""
+    # https://www.w3.org/TR/png/#11IHDR: signature, length, type, width, height, depth, colour.
+    try:
+        with path.open('rb') as file:
+            header = file.read(26)
+    except OSError:
+        return  # reading the picture says it
+    if len(header) < 26 or not header.startswith(b'\x89PNG') or header[12:16] != b'IHDR':
+        return
+    depth, indexed = header[24], header[25] == 3
+    if indexed and not palette:
+        raise ValueError(f'{path} has a palette: store the values themselves, in {bits} bits')
+    if depth != bits and not indexed:
+        raise ValueError(
+            f'{path} has {depth} bits a sample: expected {bits}; store it with {bits}, each value '
+            'as docs/datasets.md says')
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -143,9 +167,14 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise ValueError(f'{path} is damaged or no picture: {error}') from error
 
 
-def read_grey(path: Path) -> np.ndarray:
-    """Return a picture of one channel; ValueError where it has several."""
-    array = read_picture(path)
+def read_grey(path: Path, bits: int = 8, *, palette: bool = False) -> np.ndarray:
+    """
+    Return the values of a picture of one channel, palette indices as such where allowed.
+
+    bits: of a value.  ValueError where it has several channels or is of other bits.
+    """
+    _check_bits(path, bits, palette)
+    array = _read(path)
     if array.ndim != 2:
         raise ValueError(f'{path} has {array.shape[-1]} channels: expected one')
     return array

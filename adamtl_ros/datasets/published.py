@@ -118,12 +118,12 @@ class PascalContext(Frames):
 
     def image(self, name: str) -> np.ndarray:
         """Return uint8 (h, w, 3) RGB."""
-        return read_picture(self._image(name), colour=True)
+        return read_picture(self._image(name))
 
     def label(self, name: str, task: str) -> np.ndarray:
         """Return the label as published, in the form of `frames`."""
         if task == 'semseg':
-            return read_grey(self._semseg(name)).astype(np.uint8)
+            return read_grey(self._semseg(name), palette=True).astype(np.uint8)
         if task == 'human_parts':
             return self._read_parts(name)
         if task == 'saliency':
@@ -133,7 +133,7 @@ class PascalContext(Frames):
             jumps = cv2.Laplacian(context.astype(np.float64), cv2.CV_64F)
             return thin(jumps != 0).astype(np.uint8)
         path = self._normals(name)
-        normals = read_picture(path, colour=True)
+        normals = read_picture(path)
         if normals.shape[:2] != context.shape:
             raise ValueError(
                 f'{path} is {normals.shape[1]}x{normals.shape[0]} pixels, the classes of '
@@ -194,14 +194,14 @@ class NYUD(Frames):
 
     def image(self, name: str) -> np.ndarray:
         """Return uint8 (h, w, 3) RGB."""
-        return read_picture(self._image(name), colour=True)
+        return read_picture(self._image(name))
 
     def label(self, name: str, task: str) -> np.ndarray:
         """Return the label as published, in the form of `frames`."""
         path = self._path(name, task)
         if task == 'semseg':
             # 0, no class, becomes 255; in uint8 that is what subtracting 1 gives.
-            return read_grey(path).astype(np.uint8) - np.uint8(1)
+            return read_grey(path, palette=True).astype(np.uint8) - np.uint8(1)
         array = read_array(path, 3 if task == 'normals' else 2)
         if task == 'edges':
             return (array > 0).astype(np.uint8)
@@ -213,6 +213,10 @@ class NYUD(Frames):
             return np.round(array * 1000).astype(np.uint16)
         if array.shape[2] != 3:
             raise ValueError(f'{path} holds {array.shape}: expected (height, width, 3)')
+        if np.abs(array).max(initial=0) > 1.01:
+            raise ValueError(
+                f'{path} holds components up to {np.abs(array).max():g}: expected unit vectors, '
+                'zero where there is none')
         return facing(encode_normals(array * np.array(NORMALS_AXES, dtype=np.float32)), path)
 
 

@@ -19,7 +19,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         'source', nargs='?', metavar='SOURCE',
         help='video file, folder of pictures, or rosbag2 (default: the sequence that ships)')
     parser.add_argument('--rate', type=float, metavar='HZ', help="play at HZ, not the source's")
-    parser.add_argument('--topic', help='image topic of a bag (default: its first)')
+    parser.add_argument(
+        '--topic', help='image topic of a bag (default: its first that can be read)')
     parser.add_argument('--loop', action='store_true', help='begin again at the end')
     parser.add_argument('--frames', type=int, metavar='N', help='end after N frames')
     parser.add_argument('--encoding', choices=('rgb8', 'bgr8'), default='rgb8')
@@ -31,7 +32,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help='wait up to S seconds for a subscriber before the first frame')
     parser.add_argument(
         '--report', type=Path, metavar='FILE',
-        help='at the end write {"stamps": [ns, ...]} of the frames that were sent')
+        help='at the end write {"stamps": [ns, ...], "problems": [...]} of the frames that were '
+             'sent, and what of the source was left out')
     options = parser.parse_args(argv)
     if options.frames is not None and options.frames < 1:
         parser.error(f'--frames: {options.frames} is not a number of frames; give 1 or more')
@@ -76,8 +78,15 @@ def main(args: Sequence[str] | None = None) -> int:
         signal.signal(number, end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     code = 0
+    problems: list[str] = []
+
+    def say(text: str) -> None:
+        problems.append(text)
+        player.get_logger().warning(text)
+
     try:
-        source = open_source(options.source or DEMO, rate=options.rate, topic=options.topic)
+        source = open_source(
+            options.source or DEMO, rate=options.rate, topic=options.topic, say=say)
         topic = player.images.topic_name
         if not options.wait or player.await_subscriber(options.wait):
             player.get_logger().info(f'playing {source.path} at {source.rate:g} Hz on {topic}')
@@ -96,7 +105,8 @@ def main(args: Sequence[str] | None = None) -> int:
             player.images.wait_for_all_acked(Duration(seconds=1.0))
             time.sleep(GRACE)
         if options.report:
-            options.report.write_text(json.dumps({'stamps': player.stamps}))
+            options.report.write_text(
+                json.dumps({'stamps': player.stamps, 'problems': problems}))
         player.destroy_node()
         rclpy.try_shutdown()
     return code
