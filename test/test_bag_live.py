@@ -20,9 +20,10 @@ LIMIT = 180.0
 
 
 @contextmanager
-def node(cwd: Path, *parameters: str) -> Iterator[None]:
+def node(cwd: Path, *parameters: str, namespace: str = '/') -> Iterator[None]:
     """Run the node with parameters."""
     arguments = [part for each in parameters for part in ('-p', each)]
+    arguments += ['-r', f'__ns:={namespace}']
     log = (cwd / 'node.log').open('wb')
     process = subprocess.Popen(
         [sys.executable, '-m', 'adamtl_ros.nodes.node', '--ros-args', *arguments], cwd=cwd,
@@ -68,3 +69,20 @@ def test_live_and_offline_agree_bit_for_bit(compressed: bool, tmp_path: Path) ->
     assert live['rate'] == 0.5
     assert live['latency_ms']['p50'] > 0
     assert 'bit for bit' in (tmp_path / 'out' / 'report.html').read_text()
+
+
+def test_live_with_a_node_in_a_namespace(tmp_path: Path) -> None:
+    """Named with its namespace it is found; without, no other node is taken for it."""
+    write_sample(tmp_path / 'bag', frames=4)
+    arguments = ['bag', '--live', '--rate', '0.5', '--tasks', 'depth', '--budgets', '0.6',
+                 '--modes', 'adaptive', '--out', 'out']
+    with node(tmp_path, 'mode:=adaptive', 'budget:=0.6', namespace='/left'):
+        done = bag(tmp_path, *arguments, '--node', 'left/adamtl')
+        other = bag(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr + (tmp_path / 'node.log').read_text()
+    live = json.loads((tmp_path / 'out' / 'results.json').read_text())['live']
+    assert live['played'] == 4
+    assert live['identical'] >= 2, live
+    assert live['different'] == 0, live
+    assert other.returncode == 2
+    assert 'no active node /adamtl listens to images' in other.stderr

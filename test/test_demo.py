@@ -28,6 +28,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from adamtl_ros import demo  # noqa: E402
+from adamtl_ros.bag.sample import write_sample  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
 from adamtl_ros.nodes.playback import Player  # noqa: E402
@@ -184,6 +185,23 @@ def test_player_ends_in_good_order(ros: None, tmp_path: Path, number: int) -> No
     assert first.header.stamp.sec * 10**9 + first.header.stamp.nanosec in stamps
     assert infos[0].k[0] == pytest.approx(158.0668, abs=1e-3)
     assert infos[0].p[0] == infos[0].k[0]
+
+
+def test_player_says_what_of_a_recording_it_left_out(tmp_path: Path) -> None:
+    """A file that is cut off is played as far as it goes; the report tells the rest."""
+    write_sample(tmp_path / 'bag', frames=8)
+    with (tmp_path / 'bag' / 'bag.mcap').open('r+b') as stream:
+        stream.truncate(stream.seek(0, 2) // 2)
+    report = tmp_path / 'report.json'
+    code, written = finish(start(
+        'adamtl_ros.nodes.player', str(tmp_path / 'bag'), '--rate', '50', '--report', str(report),
+        cwd=tmp_path))
+    assert code == 0, written
+    told = json.loads(report.read_text())
+    assert 2 <= len(told['stamps']) < 8
+    for text in (' '.join(told['problems']), written):
+        assert 'ends in the middle' in text
+        assert f'8 messages of /camera/image_raw were recorded, {len(told["stamps"])}' in text
 
 
 def test_player_told_to_end_while_it_starts(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ class _Session:
                 self._idle(min(due - now, CLOCK_PERIOD))
             if message.topic == infos:
                 if self.infos is not None and _is_whole(message):
-                    self.infos.publish(unpacked(message.data))
+                    self.infos.publish(bytes(unpacked(message.data)))
                 continue
             wanted = (frames.number + 1) % self.options.every == 0
             frame = frames.read(message, decoded=wanted)
@@ -284,7 +284,7 @@ class _Session:
                 continue
             tick(max(message.time, first))
             live.sent[frame.stamp] = recorder.get_clock().now().nanoseconds
-            self.images.publish(unpacked(message.data))
+            self.images.publish(bytes(unpacked(message.data)))
             if self.options.max_frames and len(live.sent) >= self.options.max_frames:
                 break
         if live.sent:

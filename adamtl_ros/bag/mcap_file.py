@@ -24,6 +24,7 @@ from mcap.records import Chunk
 from mcap.records import Message as McapMessage
 from mcap.records import Schema
 from mcap.stream_reader import breakup_chunk
+from mcap.stream_reader import get_chunk_data_stream
 from mcap.stream_reader import StreamReader
 from mcap.summary import Summary
 import zstandard
@@ -34,6 +35,9 @@ from adamtl_ros.bag.storage import line
 from adamtl_ros.bag.storage import Message
 from adamtl_ros.bag.storage import Problem
 from adamtl_ros.bag.storage import type_name
+
+# https://mcap.dev/spec#message-op0x05: channel, sequence, log time, publish time.
+_MESSAGE = struct.Struct('<HIQQ')
 
 
 def contents(file: Path, problem: Problem) -> Contents:
@@ -107,16 +111,29 @@ def _by_time(
             record = next(StreamReader(stream, skip_magic=True, emit_chunks=True).records)
             if not isinstance(record, Chunk):
                 raise ValueError(f'a {type(record).__name__} lies where the index has a chunk')
-            records = breakup_chunk(record, True)
+            for channel, time, data in _messages_of(record):
+                if channel in wanted:
+                    message = Message(*wanted[channel], time, data)
+                    heapq.heappush(waiting, (time, next(order), message))
         except Exception as error:
             problem(f'{name} has a damaged chunk ({line(error)})')
-            continue
-        for each in records:
-            if isinstance(each, McapMessage) and each.channel_id in wanted:
-                message = Message(*wanted[each.channel_id], each.log_time, each.data)
-                heapq.heappush(waiting, (each.log_time, next(order), message))
     while waiting:
         yield heapq.heappop(waiting)[2]
+
+
+def _messages_of(chunk: Chunk) -> Iterator[tuple[int, int, memoryview]]:
+    """Yield channel, time and data of the messages, without copying pictures once more."""
+    stream, length = get_chunk_data_stream(chunk, True)
+    data, place = memoryview(stream.read(length)), 0
+    while place < length:
+        opcode, size = struct.unpack_from('<BQ', data, place)
+        place += 9
+        if place + size > length:
+            raise ValueError(f'a record of {size} bytes, {length - place} are there')
+        if opcode == Opcode.MESSAGE:
+            channel, _, time, _ = _MESSAGE.unpack_from(data, place)
+            yield channel, time, data[place + _MESSAGE.size:place + size]
+        place += size
 
 
 def _streamed(

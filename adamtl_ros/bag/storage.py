@@ -33,7 +33,7 @@ class Message(NamedTuple):
     topic: str
     kind: str
     time: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class Contents(NamedTuple):
@@ -109,7 +109,7 @@ def unpack(file: Path, kind: str, target: Path, problem: Problem) -> None:
             problem(f'{file.name} is damaged or cut off ({line(error)})')
 
 
-def unpacked(data: bytes) -> bytes:
+def unpacked(data: bytes | memoryview) -> bytes | memoryview:
     """Return a message's CDR bytes, which some recordings compress one by one."""
     kind = packing(bytes(data[:4]))
     if kind == 'zstd':
