@@ -11,9 +11,13 @@ import os
 from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument
+from launch.actions import EmitEvent
+from launch.actions import LogInfo
 from launch.actions import OpaqueFunction
-from launch.actions import SetEnvironmentVariable
 from launch.actions import Shutdown
+from launch.events import matches_action
+from launch.events.process import ProcessExited
+from launch.events.process import ShutdownProcess
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 import yaml
@@ -25,6 +29,9 @@ from launch import LaunchDescriptionEntity
 # Beside this file in the source tree as well as where it is installed.
 CONFIG = Path(__file__).resolve().parent.parent / 'config'
 MODES = ('static', 'shadow', 'adaptive')
+ON_EXIT = ('leave', 'shutdown')
+PASSED_ON = ('model', 'backend', 'device', 'precision', 'image_transport')
+"""Arguments that are parameters of the node under the same names, which it checks itself."""
 
 ARGUMENTS = {
     'image': ('image', 'Topic of the camera images.'),
@@ -33,9 +40,18 @@ ARGUMENTS = {
     'budget': ('', 'Share of the dense cost, above 0.0, to 1.0; empty: as in params_file.'),
     'tasks': ('', 'Enabled tasks with commas in between, or all; empty: as in params_file.'),
     'mode': ('', f'One of {", ".join(MODES)}; empty: as in params_file.'),
+    'model': ('', 'Preset, or path of a weights file; empty: as in params_file.'),
+    'backend': ('', 'What executes the network; empty: as in params_file.'),
+    'device': ('', 'cpu, cuda or cuda:N; empty: as in params_file.'),
+    'precision': ('', 'f32, bf16 or int8; empty: as in params_file.'),
+    'image_transport': ('', 'auto, raw or compressed; empty: as in params_file.'),
+    'autostart': ('', 'false: wait for a lifecycle manager; empty: as in params_file.'),
+    'name': ('adamtl', 'Name of the node.'),
     'namespace': ('', 'Namespace of the nodes.'),
     'log_level': ('info', 'debug, info, warn, error or fatal.'),
-    'use_sim_time': ('false', 'true: take the time from /clock.'),
+    'use_sim_time': ('', 'true: take the time from /clock; empty: as in params_file.'),
+    'on_exit': ('leave', 'shutdown: end the whole launch when the node ends; it then fails if the '
+                         'node did. leave: all else goes on.'),
     'source': ('', 'Video, folder of pictures or bag to play over and over as the camera.'),
 }
 
@@ -48,9 +64,12 @@ def wrong(name: str, value: str, allowed: str) -> RuntimeError:
 def parameters(values: dict[str, str]) -> dict[str, object]:
     """Return the parameters that the launch arguments set; RuntimeError if they are wrong."""
     chosen: dict[str, object] = {}
-    if values['use_sim_time'].lower() not in ('true', 'false'):
-        raise wrong('use_sim_time', values['use_sim_time'], 'true or false')
-    chosen['use_sim_time'] = values['use_sim_time'].lower() == 'true'
+    for name in ('use_sim_time', 'autostart'):
+        if values[name]:
+            if values[name].lower() not in ('true', 'false'):
+                raise wrong(name, values[name], 'true or false')
+            chosen[name] = values[name].lower() == 'true'
+    chosen |= {name: values[name] for name in PASSED_ON if values[name]}
     if values['budget']:
         try:
             budget = float(values['budget'])
@@ -83,28 +102,43 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         values[name] = os.path.expanduser(values[name])
         if values[name] and not os.path.exists(values[name]):
             raise wrong(name, values[name], 'a path that exists')
+    if os.path.isdir(values['params_file']):
+        raise wrong('params_file', values['params_file'], 'a file, not a folder')
+    if values['on_exit'] not in ON_EXIT:
+        raise wrong('on_exit', values['on_exit'], f'one of {", ".join(ON_EXIT)}')
+    # Fast DDS 2, of Jazzy and before, only reads the old name, and Fast DDS 3 complains about it.
+    old = context.environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+    profiles = f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE'
     shared = {
         'namespace': values['namespace'], 'output': 'screen',
         'remappings': [(name, values[name]) for name in ('image', 'camera_info')
                        if values[name] != name],
         'ros_arguments': ['--log-level', values['log_level']],
+        # Of these processes alone: what includes this file keeps its environment.
+        'additional_env': {} if profiles in context.environment else {
+            profiles: str(CONFIG / 'fastdds.xml')},
     }
-    actions: list[LaunchDescriptionEntity] = []
-    # Fast DDS 2, of Jazzy and before, only reads the old name, and Fast DDS 3 complains about it.
-    old = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    profiles = f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE'
-    if profiles not in os.environ:
-        actions.append(SetEnvironmentVariable(profiles, str(CONFIG / 'fastdds.xml')))
-    actions.append(Node(
-        package='adamtl_ros', executable='adamtl_node', name='adamtl',
-        parameters=[values['params_file'], chosen],
-        on_exit=Shutdown(reason='adamtl_node ended'), **shared))
-    if values['source']:
-        actions.append(Node(
-            package='adamtl_ros', executable='adamtl_player', name='adamtl_player',
-            parameters=[{'use_sim_time': chosen['use_sim_time']}],
-            arguments=[values['source'], '--loop', '--wait', '60'], **shared))
-    return actions
+    player = Node(
+        package='adamtl_ros', executable='adamtl_player', name=f'{values["name"]}_player',
+        parameters=[{name: chosen[name] for name in ('use_sim_time',) if name in chosen}],
+        # A node that ends takes the player along; until then it may take its time to start.
+        arguments=[values['source'], '--loop', '--wait', '86400'],
+        on_exit=[LogInfo(msg='adamtl_player ended: no more pictures come from it')], **shared)
+
+    def ended(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        if values['on_exit'] == 'shutdown':
+            if event.returncode and not context.is_shutdown:
+                # The only way to have `ros2 launch` itself fail.
+                raise RuntimeError(f'{event.process_name} ended with {event.returncode}')
+            return [Shutdown(reason=f'{event.process_name} ended')]
+        if not values['source'] or context.is_shutdown:
+            return []
+        return [EmitEvent(event=ShutdownProcess(process_matcher=matches_action(player)))]
+
+    node = Node(
+        package='adamtl_ros', executable='adamtl_node', name=values['name'],
+        parameters=[values['params_file'], chosen], on_exit=ended, **shared)
+    return [node, player] if values['source'] else [node]
 
 
 def generate_launch_description() -> LaunchDescription:

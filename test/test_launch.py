@@ -24,11 +24,13 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 
 from adamtl_ros.msg import GatingStats  # noqa: E402
+from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 
 FILE = share('launch', 'glasses.launch.py')
-PREFIX = FILE.parents[3]
+# Of an installed package, or of the environment where it is editable.
+PREFIX = FILE.parents[3] if FILE.parts[-4:-2] == ('share', 'adamtl_ros') else Path(sys.prefix)
 WAIT = 60.0
 
 # What `ros2 launch` does, which may not be installed.
@@ -64,19 +66,27 @@ def values(file: ModuleType, **changes: str) -> dict[str, str]:
 def test_arguments_are_described(file):
     names = {argument.name for argument in file.generate_launch_description().entities
              if hasattr(argument, 'default_value')}
-    assert names == {'image', 'camera_info', 'params_file', 'budget', 'tasks', 'mode', 'namespace',
-                     'log_level', 'use_sim_time', 'source'}
+    assert names == {
+        'image', 'camera_info', 'params_file', 'budget', 'tasks', 'mode', 'model', 'backend',
+        'device', 'precision', 'image_transport', 'autostart', 'name', 'namespace', 'log_level',
+        'use_sim_time', 'on_exit', 'source'}
+    assert {*file.PASSED_ON, 'autostart', 'budget', 'mode'} < set(PARAMETERS)
     assert Path(file.ARGUMENTS['params_file'][0]).is_file()
 
 
 def test_arguments_left_empty_change_no_parameter(file):
-    assert file.parameters(values(file)) == {'use_sim_time': False}
+    assert file.parameters(values(file)) == {}
 
 
 def test_arguments_become_parameters(file):
     chosen = file.parameters(values(
-        file, budget='1', mode='shadow', tasks='depth, semseg', use_sim_time='True'))
-    assert chosen == {'use_sim_time': True, 'budget': 1.0, 'mode': 'shadow'} | {
+        file, budget='1', mode='shadow', tasks='depth, semseg', use_sim_time='True',
+        autostart='false', model='swin_tiny', backend='torch', device='cuda:0', precision='bf16',
+        image_transport='compressed'))
+    assert chosen == {
+        'use_sim_time': True, 'autostart': False, 'budget': 1.0, 'mode': 'shadow',
+        'model': 'swin_tiny', 'backend': 'torch', 'device': 'cuda:0', 'precision': 'bf16',
+        'image_transport': 'compressed'} | {
         f'tasks.{task}.enable': task in ('semseg', 'depth') for task in TASKS}
     assert isinstance(chosen['budget'], float)
     every = file.parameters(values(file, tasks='all'))
@@ -89,7 +99,7 @@ def test_arguments_become_parameters(file):
     ('budget', '0', 'above 0'), ('budget', '1.5', 'above 0'), ('budget', 'nan', 'above 0'),
     ('budget', 'half', 'above 0'), ('tasks', 'semseg,pose', 'human_parts'),
     ('tasks', ',', 'human_parts'), ('mode', 'fast', 'adaptive'),
-    ('use_sim_time', 'maybe', 'true or false'),
+    ('use_sim_time', 'maybe', 'true or false'), ('autostart', 'later', 'true or false'),
 ])
 def test_wrong_arguments_are_named(file, name, value, word):
     with pytest.raises(RuntimeError, match=f'{name} is .*{word}'):
@@ -104,7 +114,9 @@ def start(*arguments: str, file: Path = FILE) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, '-c', LAUNCH, str(file), *arguments], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        env=os.environ | {'AMENT_PREFIX_PATH': os.pathsep.join(filter(None, prefixes))})
+        env={name: value for name, value in os.environ.items()
+             if not name.endswith('_DEFAULT_PROFILES_FILE')} | {
+            'AMENT_PREFIX_PATH': os.pathsep.join(filter(None, prefixes))})
 
 
 @pytest.fixture
@@ -121,7 +133,8 @@ def ended() -> Iterator[list[subprocess.Popen]]:
 @pytest.mark.parametrize(('argument', 'word'), [
     ('budget:=1.5', '1.5'), ('tasks:=pose', 'pose'), ('mode:=fast', 'fast'),
     ('params_file:=/nonexistent.yaml', '/nonexistent.yaml'),
-    ('source:=/nonexistent.mp4', '/nonexistent.mp4'),
+    ('source:=/nonexistent.mp4', '/nonexistent.mp4'), ('params_file:=/tmp', '/tmp'),
+    ('on_exit:=maybe', 'maybe'),
 ])
 def test_a_wrong_argument_starts_nothing(ended, argument, word):
     launched = start(argument)
@@ -131,6 +144,60 @@ def test_a_wrong_argument_starts_nothing(ended, argument, word):
     assert f"launch argument {argument.split(':=')[0]} is '{word}'" in output
     assert 'process started' not in output
     assert 'Traceback' not in output
+
+
+def test_two_cameras_need_two_namespaces(ended):
+    launched = start('first:=/cam/', 'second:=cam', file=FILE.with_name('two_cameras.launch.py'))
+    ended.append(launched)
+    output, _ = launched.communicate(timeout=WAIT)
+    assert launched.returncode != 0
+    assert "first and second are both '/cam/': use two namespaces" in output
+    assert 'process started' not in output
+
+
+# What a robot's own launch file does: ours included, something else beside it.
+AROUND = """
+from launch import LaunchDescription
+from launch.actions import ExecuteProcess
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+
+def generate_launch_description():
+    return LaunchDescription([
+        IncludeLaunchDescription(PythonLaunchDescriptionSource(FILE), launch_arguments={
+            'model': '/nonexistent.safetensors', 'on_exit': ON_EXIT, 'name': 'eyes'}.items()),
+        ExecuteProcess(
+            cmd=['sh', '-c', 'env; sleep TIME; echo robot is done'], output='screen')])
+"""
+
+
+@pytest.mark.parametrize('on_exit', ['leave', 'shutdown'])
+def test_a_node_that_fails_takes_the_robot_down_only_if_asked(ended, tmp_path, on_exit):
+    robot = tmp_path / 'robot.launch.py'
+    # The node has failed long before it: it is as long as loading the interpreter may take.
+    robot.write_text(
+        AROUND.replace('FILE', repr(str(FILE))).replace('ON_EXIT', repr(on_exit)).replace(
+            'TIME', '20' if on_exit == 'leave' else '200'))
+    launched = start(file=robot)
+    ended.append(launched)
+    output, _ = launched.communicate(timeout=WAIT)
+    assert "[eyes]: cannot configure: no model '/nonexistent.safetensors'" in output
+    # The shared memory that our nodes ask for is their own business.
+    assert 'DEFAULT_PROFILES_FILE' not in output
+    if on_exit == 'leave':
+        assert '] robot is done' in output and launched.returncode == 0
+    else:
+        assert '] robot is done' not in output and launched.returncode == 1
+        assert 'ended with 1' in output
+
+
+def test_the_player_ends_with_the_node(ended, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.full((48, 64, 3), 50, np.uint8))
+    launched = start(f'source:={tmp_path}', 'model:=/nonexistent.safetensors')
+    ended.append(launched)
+    output, _ = launched.communicate(timeout=WAIT)
+    assert 'cannot configure' in output and 'adamtl_player ended: no more pictures' in output
 
 
 def test_it_plays_a_folder_to_the_node(ended, tmp_path):

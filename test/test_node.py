@@ -40,6 +40,7 @@ from rclpy.qos import ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
+from sensor_msgs.msg import PointCloud2  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 import torch  # noqa: E402
@@ -110,6 +111,7 @@ class Bench:
         """Subscribe to topics of the node; its messages are appended to `got`."""
         for name in names:
             kind = {'gating_stats': GatingStats, 'camera_info': CameraInfo,
+                    'points': PointCloud2, 'overlay/compressed': CompressedImage,
                     '/diagnostics': DiagnosticArray}.get(name, Image)
             self.got[name] = []
             topic = name if name.startswith('/') else f'adamtl/{name}'
@@ -722,7 +724,8 @@ def test_whole_numbers_and_empty_lists_are_taken_as_meant(bench, weights):
 def test_the_shipped_parameters_are_the_defaults():
     given = yaml.safe_load(share('config', 'glasses.yaml').read_text())['/**']['ros__parameters']
     tasks = given.pop('tasks')
-    given |= {f'guard.{name}': value for name, value in given.pop('guard').items()}
+    for group in ('guard', 'points'):
+        given |= {f'{group}.{name}': value for name, value in given.pop(group).items()}
     flat = given | {f'tasks.{task}.{name}': value
                     for task, values in tasks.items() for name, value in values.items()}
     assert flat == {name: spec.default for name, spec in PARAMETERS.items()}

@@ -116,7 +116,7 @@ class OutputBag:
                 'data': values.reshape(-1).view(np.uint8)})
         if self.camera is not None:
             size = (frame.image.shape[1], frame.image.shape[0])
-            output = size if self.settings.output_size == 'camera' else engine.input_size
+            output = self.settings.size(engine.input_size, size)
             info = scaled_camera_info(self.camera, size, output, frame.header)
             self._put('camera_info', CAMERA_INFO, frame.time, info)
         self._write('gating_stats', GATING_STATS, frame.time, {

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
+from sensor_msgs.msg import PointCloud2
+from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
 
 from adamtl_ros import conversions
@@ -19,7 +23,8 @@ from adamtl_ros.conversions import rgb_from_compressed
 from adamtl_ros.conversions import scaled_camera_info
 
 __all__ = [
-    'BadFrameError', 'ENCODINGS', 'image_from_array', 'rgb_from_compressed', 'rgb_from_image',
+    'BadFrameError', 'ENCODINGS', 'compressed_from_rgb', 'image_from_array', 'memory_of_points',
+    'points_message', 'rgb_from_compressed', 'rgb_from_image',
     'scaled_camera_info']
 
 
@@ -65,3 +70,35 @@ def image_from_array(values: NDArray[np.generic], encoding: str, header: Header)
     data.frombytes(values.data.cast('B'))
     message.data = data
     return message
+
+
+def compressed_from_rgb(picture: NDArray[np.uint8], header: Header) -> CompressedImage:
+    """Return a JPEG of the uint8 (h, w, 3) RGB picture, named as image_transport does."""
+    encoded = cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    return CompressedImage(
+        header=header, format='rgb8; jpeg compressed bgr8', data=array('B', encoded.tobytes()))
+
+
+_FIELD_TYPES = {
+    'f4': PointField.FLOAT32, 'u4': PointField.UINT32, 'u1': PointField.UINT8}
+
+
+def memory_of_points(size: tuple[int, int], kind: np.dtype) -> tuple[array, NDArray[np.void]]:
+    """
+    Return the data of a message for (height, width) points of a structured type, and its view.
+
+    What is written into the view is in the message: no copy is made.
+    """
+    data = array('B', [0]) * (size[0] * size[1] * kind.itemsize)
+    return data, np.frombuffer(data, kind).reshape(size)
+
+
+def points_message(
+        data: array, size: tuple[int, int], kind: np.dtype, header: Header) -> PointCloud2:
+    """Return the cloud of (height, width) points in `data`, see `memory_of_points`."""
+    assert kind.fields is not None
+    return PointCloud2(
+        header=header, height=size[0], width=size[1], is_bigendian=False, is_dense=False,
+        point_step=kind.itemsize, row_step=size[1] * kind.itemsize, data=data, fields=[
+            PointField(name=name, offset=offset, datatype=_FIELD_TYPES[each.str[1:]], count=1)
+            for name, (each, offset, *_) in kind.fields.items()])

@@ -205,7 +205,8 @@ class AdamtlNode(LifecycleNode):
                 f'tasks.{task}.class_names', list(names), ParameterDescriptor(
                     description=f'Names of the classes of {task}, by class id.',
                     additional_constraints='read-only: the model decides'), ignore_override=True)
-        self._outputs = Outputs(self, engine.class_names, engine.tasks)
+        self._outputs = Outputs(
+            self, engine.class_names, engine.tasks, engine.input_size)
         model = engine.calibrate()
         # Compiling a model leaves memory that the allocator would keep.
         _give_memory_back()

@@ -16,18 +16,30 @@ from rclpy.qos import QoSProfile
 from rclpy.qos import ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from adamtl_ros import drawing
+from adamtl_ros.camera import Camera
 from adamtl_ros.msg import GatingStats
+from adamtl_ros.nodes.conversions import compressed_from_rgb
 from adamtl_ros.nodes.conversions import image_from_array
+from adamtl_ros.nodes.conversions import memory_of_points
+from adamtl_ros.nodes.conversions import points_message
 from adamtl_ros.nodes.conversions import scaled_camera_info
+from adamtl_ros.nodes.parameters import Options
 from adamtl_ros.nodes.slot import Counts
 from adamtl_ros.published import published_images
 from adamtl_ros.published import stats_fields
 from adamtl_ros.runtime.engine import GatingResult
 from adamtl_ros.runtime.engine import Result
+from adamtl_ros.runtime.geometry import seen_by
+from adamtl_ros.runtime.points import point_type
+from adamtl_ros.runtime.points import points
+from adamtl_ros.runtime.points import shape
+from adamtl_ros.runtime.preprocess import shrink
 
 try:
     from vision_msgs.msg import LabelInfo
@@ -48,16 +60,32 @@ OVERRIDABLE = (
 """What parameters `qos_overrides.<topic>.publisher.<policy>` may set."""
 
 
+PICTURES = frozenset({'overlay', 'overlay/compressed', 'gating_map', 'camera_info'})
+"""What needs a picture though no task runs."""
+
+
+def shown_in(task: str, options: Options) -> frozenset[str]:
+    """Return the names of what an enabled task is needed for."""
+    names = {task, f'{task}/confidence', f'{task}/color'}
+    if task in options.overlay_tasks:
+        names |= {'overlay', 'overlay/compressed'}
+    if task == 'depth' or (task == 'semseg' and 'class' in options.points.fields
+                           and 'depth' in options.settings.tasks):
+        names.add('points')
+    return frozenset(names)
+
+
 class Outputs:
     """The publishers of results, by name below the node's."""
 
     def __init__(self, node: LifecycleNode, classes: Mapping[str, Sequence[str]],
-                 tasks: Sequence[str]) -> None:
+                 tasks: Sequence[str], input_size: tuple[int, int]) -> None:
         """
         Offer the topics of a model with these tasks.
 
-        classes: the names of the classes, by task.
+        classes: the names of the classes, by task.  input_size: (width, height) of the network's.
         """
+        self._input_size = input_size
         self._node = node
         self._classes = classes
         self._publishers: dict[str, LifecyclePublisher[Any]] = {}
@@ -65,8 +93,12 @@ class Outputs:
             self._offer(task, Image)
         if 'semseg' in tasks:
             self._offer('semseg/confidence', Image)
+            self._offer('semseg/color', Image)
+        if 'depth' in tasks:
+            self._offer('points', PointCloud2)
         self._offer('gating_map', Image)
         self._offer('overlay', Image)
+        self._offer('overlay/compressed', CompressedImage)
         self._offer('camera_info', CameraInfo)
         self._offer('gating_stats', GatingStats)
         if LabelInfo is not None:
@@ -86,16 +118,45 @@ class Outputs:
                          if publisher.get_subscription_count())
 
     def publish_results(
-            self, wanted: frozenset[str], result: Result, rgb: Any, overlay_tasks: Sequence[str],
-            header: Header) -> None:
-        """Publish what is wanted of a result; rgb is the frame that overlays are drawn on."""
+            self, wanted: frozenset[str], result: Result, rgb: Any, camera: Camera | None,
+            options: Options, header: Header) -> None:
+        """Publish what is wanted of a result; rgb is the frame, camera what took it, if known."""
         for name, values, encoding in published_images(result):
             if name in wanted:
                 self._publishers[name].publish(image_from_array(values, encoding, header))
-        if 'overlay' in wanted:
+        outputs = result.outputs
+        if 'semseg/color' in wanted and 'semseg' in outputs:
+            self._publishers['semseg/color'].publish(image_from_array(
+                drawing.colourise('semseg', outputs['semseg']), 'rgb8', header))
+        if 'points' in wanted and 'depth' in outputs:
+            self._publishers['points'].publish(
+                self._cloud(outputs, rgb, camera, options, header))
+        if wanted & {'overlay', 'overlay/compressed'}:
             picture = drawing.overlay(
-                rgb, result.outputs, [task for task in overlay_tasks if task in result.outputs])
-            self._publishers['overlay'].publish(image_from_array(picture, 'rgb8', header))
+                rgb, outputs, [task for task in options.overlay_tasks if task in outputs])
+            if 'overlay' in wanted:
+                self._publishers['overlay'].publish(image_from_array(picture, 'rgb8', header))
+            if 'overlay/compressed' in wanted:
+                self._publishers['overlay/compressed'].publish(
+                    compressed_from_rgb(picture, header))
+
+    def _cloud(
+            self, outputs: Mapping[str, Any], rgb: Any, camera: Camera | None, options: Options,
+            header: Header) -> PointCloud2:
+        depth, chosen = outputs['depth'], options.points
+        size = depth.shape[1], depth.shape[0]
+        colour = shrink(rgb, size) if 'rgb' in chosen.fields else None
+        # Off while semseg is disabled.
+        classes = outputs.get('semseg') if 'class' in chosen.fields else None
+        kind = point_type(colour=colour is not None, classes=classes is not None)
+        taken = shape(depth.shape, chosen.stride)
+        data, view = memory_of_points(taken, kind)
+        points(
+            depth, seen_by(camera, (rgb.shape[1], rgb.shape[0]), size), colour=colour,
+            classes=classes, stride=chosen.stride, nearest=chosen.min_range,
+            farthest=chosen.max_range, edge=chosen.edge,
+            reach=max(round(size[0] / self._input_size[0]), 1), out=view)
+        return points_message(data, taken, kind, header)
 
     def publish_camera_info(
             self, info: CameraInfo, size: tuple[int, int], output_size: tuple[int, int],

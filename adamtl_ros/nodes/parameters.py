@@ -23,6 +23,7 @@ from adamtl_ros.nodes.rollout import Comparing
 from adamtl_ros.nodes.rollout import GUARD_ACTIONS
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import PRECISIONS
+from adamtl_ros.runtime.points import FIELDS as POINT_FIELDS
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import OUTPUT_SIZES
 from adamtl_ros.runtime.settings import Settings
@@ -160,10 +161,21 @@ PARAMETERS: dict[str, Spec] = {
     'min_budget': Spec(0.3, 'Lowest budget that the latency controller may choose, where budget '
                             'itself is not lower.',
                        (0.0, 1.0), 'above 0.0, to 1.0'),
-    'output_size': Spec('network', 'Size of the results: as the network works, or as the camera.',
+    'output_size': Spec('network', 'Size of the results: as the network works; as the camera; or '
+                        'divided: that of the camera divided by a whole number, near that of the '
+                        'network.',
                         choices=OUTPUT_SIZES),
     'max_rate_hz': Spec(0.0, 'Frames beyond this rate are dropped before any work; 0.0: all are '
                              'taken.', (0.0, 1000.0)),
+    'points.fields': Spec(['rgb'], 'What ~/points has beside x, y and z; class needs semseg, and '
+                          'runs it.', choices=POINT_FIELDS),
+    'points.stride': Spec(1, 'Every so many rows and columns of the results become points; 1: all '
+                             'do, so that cloud and images have one size.', (1, 64)),
+    'points.min_range': Spec(0.1, 'Depth in metres below which points are NaN.', (0.0, 1000.0)),
+    'points.max_range': Spec(20.0, 'Depth in metres above which points are NaN.', (0.0, 1000.0)),
+    'points.edge': Spec(0.1, 'Share by which depth may change around a pixel of the network; '
+                             'beyond it two surfaces meet, and points are NaN. 0.0: all are kept.',
+                        (0.0, 10.0)),
     'overlay.tasks': Spec(list(TASKS), 'Tasks drawn over the frame in ~/overlay, '
                           'where enabled.', choices=tuple(TASKS)),
 } | {
@@ -173,6 +185,17 @@ PARAMETERS: dict[str, Spec] = {
     f'tasks.{task}.weight': Spec(1.0, f'How much the budget favours {task}.', (0.0, 10.0))
     for task in TASKS
 }
+
+
+@dataclass(frozen=True)
+class PointOptions:
+    """What ~/points is made of, as the parameters of that name say."""
+
+    fields: tuple[str, ...]
+    stride: int
+    min_range: float
+    max_range: float
+    edge: float
 
 
 @dataclass(frozen=True)
@@ -186,6 +209,7 @@ class Options:
     min_budget: float
     max_rate_hz: float
     overlay_tasks: tuple[str, ...]
+    points: PointOptions
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], model_tasks: Collection[str]) -> 'Options':
@@ -200,6 +224,10 @@ class Options:
         for name in ('budget', 'min_budget'):
             if not 0.0 < values[name] <= 1.0:
                 raise ValueError(f'{name} is {values[name]}: use a number above 0.0, to 1.0')
+        if values['points.min_range'] >= values['points.max_range']:
+            raise ValueError(
+                f'points.min_range is {values["points.min_range"]} and points.max_range '
+                f'{values["points.max_range"]}: the first must be the smaller')
         # See Spec.checked: a list of an empty string stands for the empty list.
         overlay = [task for task in values['overlay.tasks'] if task]
         enabled = tuple(task for task in TASKS
@@ -215,7 +243,11 @@ class Options:
                 agreement=values['guard.agreement'], window=values['guard.window']),
             target_latency_ms=values['target_latency_ms'], min_budget=values['min_budget'],
             max_rate_hz=values['max_rate_hz'],
-            overlay_tasks=tuple(task for task in enabled if task in overlay))
+            overlay_tasks=tuple(task for task in enabled if task in overlay),
+            points=PointOptions(
+                fields=tuple(each for each in POINT_FIELDS if each in values['points.fields']),
+                stride=values['points.stride'], min_range=values['points.min_range'],
+                max_range=values['points.max_range'], edge=values['points.edge']))
 
 
 def reference() -> str:

@@ -18,6 +18,8 @@ from adamtl_ros.nodes.conversions import BadFrameError
 from adamtl_ros.nodes.conversions import rgb_from_compressed
 from adamtl_ros.nodes.conversions import rgb_from_image
 from adamtl_ros.nodes.outputs import Outputs
+from adamtl_ros.nodes.outputs import PICTURES
+from adamtl_ros.nodes.outputs import shown_in
 from adamtl_ros.nodes.parameters import Options
 from adamtl_ros.nodes.rollout import Rollout
 from adamtl_ros.nodes.slot import FrameCounter
@@ -30,9 +32,6 @@ from adamtl_ros.runtime.settings import Settings
 
 LOG_PERIOD = 5.0
 """Seconds between two log lines about the same cause."""
-
-PICTURES = frozenset({'overlay', 'gating_map', 'camera_info'})
-"""What needs a picture though no task runs."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +121,7 @@ class Worker:
         message, header = frame.message, frame.message.header
         wanted = self._outputs.wanted()
         tasks = tuple(
-            task for task in options.settings.tasks
-            if task in wanted or (task == 'semseg' and 'semseg/confidence' in wanted)
-            or ('overlay' in wanted and task in options.overlay_tasks))
+            task for task in options.settings.tasks if wanted & shown_in(task, options))
         settings = rollout.settings(replace(
             options.settings, tasks=tasks, confidence='semseg/confidence' in wanted,
             gating_map='gating_map' in wanted), options.comparing)
@@ -144,12 +141,13 @@ class Worker:
             return
         stats = self._noted(result.stats, options, rollout, latency_ms)
         if rgb is not None:
-            self._outputs.publish_results(wanted, result, rgb, options.overlay_tasks, header)
+            self._outputs.publish_results(
+                wanted, result, rgb, self.lens.camera, options, header)
         if rgb is not None and self.lens.info is not None and 'camera_info' in wanted:
             size = (rgb.shape[1], rgb.shape[0])
             self._outputs.publish_camera_info(
                 self.lens.info, size,
-                size if settings.output_size == 'camera' else self._engine.input_size, header)
+                settings.size(self._engine.input_size, size), header)
         # Last, so that who has a frame's statistics knows that all of it was sent.
         self._outputs.publish_stats(stats, header, latency_ms, self._counter.process())
         now = monotonic()

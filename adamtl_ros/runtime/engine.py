@@ -199,7 +199,7 @@ class Engine:
                 '(height, width, 3) RGB')
         self.check(settings)
         tasks = self._known(settings.tasks)
-        size = self.input_size if settings.output_size == 'network' else image.shape[1::-1]
+        size = settings.size(self.input_size, image.shape[1::-1])
         seen = seen_by(camera, image.shape[1::-1], self.input_size)
         lens = 'nominal' if camera is None else (
             'extreme' if geometry(seen, self.config.canonical).extreme else 'given')

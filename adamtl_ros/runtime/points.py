@@ -10,6 +10,9 @@ from adamtl_ros.camera import Camera
 from adamtl_ros.runtime.geometry import EDGE
 from adamtl_ros.runtime.geometry import edges
 
+FIELDS = ('rgb', 'class')
+"""What a point may have beside x, y and z."""
+
 
 @functools.cache
 def point_type(*, colour: bool = False, classes: bool = False) -> np.dtype:

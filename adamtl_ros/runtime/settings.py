@@ -10,7 +10,7 @@ import math
 from adamtl_ros.tasks import ordered
 
 MODES = ('static', 'shadow', 'adaptive')
-OUTPUT_SIZES = ('network', 'camera')
+OUTPUT_SIZES = ('network', 'camera', 'divided')
 MAX_WEIGHT = 10.0
 
 
@@ -35,7 +35,7 @@ class Settings:
     budget: share of the dense cost of `tasks` that a frame may cost, in (0, 1]; None lets the
     policy choose by its own threshold, which one that was trained with budgets does not do.
     tasks: what is computed, by name.  weights: how much the policy heeds each task, in [0, 10].
-    output_size: of the outputs, 'network' or 'camera'.
+    output_size: of the outputs, 'network', 'camera', or 'divided': see `size`.
     compare: in mode shadow, run the policy beside the dense network (else its figures are NaN);
     in mode adaptive, run the dense network beside the policy; None is what the mode is for: yes
     in shadow, no in adaptive.  What is published is the same either way.
@@ -68,6 +68,20 @@ class Settings:
             if not 0.0 <= weight <= MAX_WEIGHT:
                 raise ValueError(
                     f'weight {weight!r} of task {task}: a number from 0 to {MAX_WEIGHT:g}')
+
+    def size(self, network: tuple[int, int], picture: tuple[int, int]) -> tuple[int, int]:
+        """
+        Return the (width, height) of the outputs for those of the network's input and a picture.
+
+        'divided' is the picture's divided by the whole number, of those that leave no rest, that
+        comes nearest to the network's width: consumers that crop or thin out need no fractions.
+        """
+        if self.output_size != 'divided':
+            return network if self.output_size == 'network' else picture
+        common = math.gcd(*picture)
+        divisors = [each for each in range(1, common + 1) if common % each == 0]
+        best = min(divisors, key=lambda each: abs(math.log(picture[0] / each / network[0])))
+        return picture[0] // best, picture[1] // best
 
     @property
     def compares(self) -> bool:
