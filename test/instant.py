@@ -23,6 +23,10 @@ class InstantEngine(Engine):
     def check(self, settings: Any) -> None:
         """Accept everything."""
 
+    def min_budget(self, tasks: Any) -> float:
+        """Keep any budget."""
+        return 0.1
+
     def calibrate(self) -> None:
         """Take no time that could be predicted."""
 

@@ -4,10 +4,12 @@
 
 from collections.abc import Collection
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 import math
+from pathlib import Path
 import re
 from typing import Any
 
@@ -16,6 +18,7 @@ from rcl_interfaces.msg import IntegerRange
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+import yaml
 
 from adamtl_ros.nodes.inputs import IMAGE_RELIABILITIES
 from adamtl_ros.nodes.inputs import IMAGE_TRANSPORTS
@@ -332,6 +335,31 @@ def unknown_qos(node: Node, topics: Iterable[str]) -> list[str]:
 
 def _topic(name: str) -> str:
     return name.removeprefix(QOS).partition('.')[0]
+
+
+def unmatched(path: Path, node: str) -> str:
+    """Return what is to be said of a parameter file that has none for the node of that name."""
+    names = sorted(_nodes(yaml.safe_load(path.read_text())))
+    if not names or any(_pattern(name).fullmatch(node) for name in names):
+        return ''
+    return (f'{path} has parameters of {", ".join(names)} and none of {node}: they are ignored; '
+            f'put them under {node} or /**')
+
+
+def _nodes(content: Any, name: str = '') -> Iterator[str]:
+    """Yield the names, with wildcards, of the nodes that a parameter file is for."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key == 'ros__parameters':
+                yield name
+            else:
+                yield from _nodes(value, f'{name}/{str(key).strip("/")}')
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    parts = [re.escape(part).replace(r'\*', '[^/]*') for part in name.strip('/').split('/')]
+    return re.compile(''.join(
+        '(/[^/]+)*' if part == '[^/]*[^/]*' else f'/{part}' for part in parts))
 
 
 def checked(parameters: Iterable[Parameter]) -> list[Parameter]:

@@ -149,7 +149,9 @@ class Worker:
                 self.lens.info, size,
                 settings.size(self._engine.input_size, size), header)
         # Last, so that who has a frame's statistics knows that all of it was sent.
-        self._outputs.publish_stats(stats, header, latency_ms, self._counter.process())
+        counts = self._counter.process()
+        if 'gating_stats' in wanted:
+            self._outputs.publish_stats(stats, header, latency_ms, counts)
         now = monotonic()
         self.times.append(Timing(
             now, latency_ms, 1000.0 * (now - frame.received) - stats.network_ms))
