@@ -724,6 +724,23 @@ def test_loose_files_do_not_hide_or_stop_the_others(tmp_path: Path) -> None:
                for bag in found.values() if 'error' not in bag)
 
 
+def test_folders_that_cannot_be_read_are_named(
+        several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stop no other recording."""
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Any:
+        if folder.name == 'broken':
+            raise PermissionError(13, 'Permission denied', str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, 'iterdir', iterdir)
+    assert main([str(several), *QUICK, '--jobs', '1', '--out', str(tmp_path / 'out')]) == 1
+    bags = json.loads((tmp_path / 'out' / 'results.json').read_text())['bags']
+    assert {bag['name']: bag.get('frames') for bag in bags} == {'a': 2, 'broken': None, 'a_2': 3}
+    assert 'Permission denied' in next(bag['error'] for bag in bags if 'error' in bag)
+
+
 def test_whatever_is_wrong_with_one_the_others_go_on(
         several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Errors that nobody expected too."""

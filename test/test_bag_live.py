@@ -47,6 +47,21 @@ def bag(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize('compressed', [False, True])
+def test_live_follows_the_node_that_follows_the_transport(
+        compressed: bool, tmp_path: Path) -> None:
+    """A node that takes what is published is played into, whatever it listens to at first."""
+    write_sample(tmp_path / 'bag', frames=4, compressed=compressed)
+    with node(tmp_path, 'mode:=adaptive', 'budget:=0.6'):
+        done = bag(tmp_path, 'bag', '--live', '--rate', '0.5', '--budgets', '0.6', '--modes',
+                   'adaptive', '--out', 'out')
+    assert done.returncode == 0, done.stderr + (tmp_path / 'node.log').read_text()
+    live = json.loads((tmp_path / 'out' / 'results.json').read_text())['live']
+    assert live['played'] == 4
+    assert live['identical'] >= 2, live
+    assert live['different'] == 0, live
+
+
+@pytest.mark.parametrize('compressed', [False, True])
 def test_live_and_offline_agree_bit_for_bit(compressed: bool, tmp_path: Path) -> None:
     """Of the frames that both processed; pictures of the other kind are refused."""
     write_sample(tmp_path / 'bag', frames=12, compressed=compressed)

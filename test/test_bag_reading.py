@@ -5,6 +5,7 @@
 from contextlib import closing
 from pathlib import Path
 import sqlite3
+import tempfile
 from typing import Any
 
 import cv2
@@ -320,6 +321,25 @@ def test_files_beside_the_recording(tmp_path: Path) -> None:
     bag = Bag(path)
     assert stamps(bag) == list(range(1, 9))
     assert 'does not name bag_1.mcap, which is read as well' in bag.problems[0]
+
+
+def test_unpacked_copies_go_with_their_bag(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several compressed files one copy is kept, and in the end none."""
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'tmp'))
+    (tmp_path / 'tmp').mkdir()
+    path = tmp_path / 'bag'
+    path.mkdir()
+    for number in range(3):
+        made = write(tmp_path / f'{number}', [
+            ('/cam', IMAGE, stamp, image(stamp)) for stamp in (2 * number + 1, 2 * number + 2)],
+            mode=CompressionMode.FILE)
+        next(made.glob('*.zstd')).rename(path / f'walk_{number}.mcap.zstd')
+    bag = Bag(path)
+    assert stamps(bag) == [1, 2, 3, 4, 5, 6]
+    assert len(list((tmp_path / 'tmp').iterdir())) == 1
+    del bag
+    assert list((tmp_path / 'tmp').iterdir()) == []
 
 
 def test_parts_come_in_the_order_of_their_times(tmp_path: Path) -> None:

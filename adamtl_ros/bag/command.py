@@ -184,9 +184,12 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        folders = [path, *sorted(folder for folder in path.rglob('*') if folder.is_dir())]
-        there = [each for folder in folders if is_recording(folder)
-                 for each in recordings(folder)]
+        there = []
+        for folder in [path, *sorted(folder for folder in path.rglob('*') if folder.is_dir())]:
+            try:
+                there += recordings(folder) if is_recording(folder) else []
+            except OSError:  # evaluating it says why it cannot be read
+                there.append(folder)
         if not there:
             raise ValueError(f'{path}: holds no recording (rosbag2 folder, .mcap or .db3)')
         found += there

@@ -190,6 +190,8 @@ class _Session:
         from sensor_msgs.msg import CompressedImage
         from sensor_msgs.msg import Image
 
+        from adamtl_ros.nodes.inputs import SUFFIX
+
         name, recorder = self.options.node, self.recorder
         namespace, _, base = name.rpartition('/')
         found: dict[str, str] = {}
@@ -206,16 +208,10 @@ class _Session:
             raise ValueError(
                 f'no active node {name} listens to images in this ROS domain: start it with '
                 'adamtl_node, or name it with --node')
-        kind = self.bag.topics[self.topic][0]
-        if kind not in found:
-            wanted = 'compressed' if kind == COMPRESSED else 'raw'
-            raise ValueError(
-                f'{self.topic} is of type {kind}, to which {name} does not listen: start it with '
-                f'-p image_transport:={wanted}')
         client = AsyncParameterClient(recorder, name)
         wanted_parameters = [
             'model', 'backend', 'num_threads', 'output_size', 'budget', 'target_latency_ms',
-            *(f'tasks.{task}.weight' for task in TASKS)]
+            'image_transport', *(f'tasks.{task}.weight' for task in TASKS)]
         answer = client.get_parameters(wanted_parameters)
         if not recorder.spin_until(answer.done, DISCOVERY) or (
                 response := answer.result()) is None:
@@ -230,9 +226,19 @@ class _Session:
         if self.live.parameters['target_latency_ms'] > 0:
             raise ValueError(
                 f'{name} moves its budget to hold a latency: set target_latency_ms to 0.0')
+        kind = self.bag.topics[self.topic][0]
+        compressed = kind == COMPRESSED
+        if kind not in found:
+            if self.live.parameters['image_transport'] != 'auto':
+                raise ValueError(
+                    f'{self.topic} is of type {kind}, to which {name} does not listen: start it '
+                    f'with -p image_transport:={"compressed" if compressed else "raw"}')
+            # Then it follows what is published, on the topic itself or beside it.
+            found[kind] = found[IMAGE] + SUFFIX if compressed else found[COMPRESSED].removesuffix(
+                SUFFIX)
         qos = QoSProfile(depth=1)
         self.images = recorder.create_publisher(
-            CompressedImage if kind == COMPRESSED else Image, found[kind], qos)
+            CompressedImage if compressed else Image, found[kind], qos)
         if CAMERA_INFO in found:
             self.infos = recorder.create_publisher(CameraInfo, found[CAMERA_INFO], qos)
         self.clock = recorder.create_publisher(Clock, '/clock', QoSProfile(depth=10))

@@ -47,8 +47,11 @@ _ASKED = (
 
 def fingerprint(bag: Path, options: argparse.Namespace) -> str:
     """Return what tells a finished result from one of other options or another recording."""
-    files = [bag] if bag.is_file() else sorted(file for file in bag.iterdir() if file.is_file())
-    state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    try:
+        files = sorted(file for file in bag.iterdir() if file.is_file()) if bag.is_dir() else [bag]
+        state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except OSError as error:  # evaluating it says so
+        state = [(str(error), 0, 0)]
     asked = {name: str(getattr(options, name)) for name in _ASKED}
     return json.dumps([FORMAT, state, asked], sort_keys=True)
 

@@ -11,11 +11,13 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 import re
+import shutil
 import tempfile
 from time import perf_counter
 from types import ModuleType
 from typing import Any
 from typing import NamedTuple
+import weakref
 
 import numpy as np
 from rosbags.typesys import get_typestore
@@ -169,9 +171,9 @@ class Bag:
         self.notes: list[str] = []
         self.topics: dict[str, tuple[str, int | None]] = {}
         self._promised: dict[str, tuple[str, int]] = {}
-        self._plain: tuple[Path, Any] | None = None
+        self._plain: tuple[Path, Path, Any] | None = None
         starts = {}
-        for file in [self.path] if self.path.is_file() else self._find():
+        for file in self._find() if self.path.is_dir() else [self.path]:
             starts[file] = self._look_into(file)
         # The name of a file may be anybody's; the time is the recorder's.
         self.files = sorted(starts, key=lambda file: starts[file])
@@ -223,7 +225,7 @@ class Bag:
         try:
             plain = self._unpacked(file)
             contents: Contents = _format(plain).contents(plain, self.problem)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             self.problem(f'{file.name} is damaged or no recording ({line(error)})')
             return LATEST
         for topic, kind, number in contents.topics:
@@ -267,10 +269,13 @@ class Bag:
         if kind not in ('zstd', 'lz4'):
             return file
         if self._plain is None or self._plain[0] != file:
-            folder = tempfile.TemporaryDirectory(prefix='adamtl_bag_')
-            unpack(file, kind, Path(folder.name, file.stem), self.problem)
-            self._plain = (file, folder)
-        return Path(self._plain[1].name, file.stem)
+            if self._plain is not None:
+                self._plain[2]()
+            folder = tempfile.mkdtemp(prefix='adamtl_bag_')
+            remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._plain = (file, Path(folder, file.stem), remove)
+            unpack(file, kind, self._plain[1], self.problem)
+        return self._plain[1]
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Read the messages of the topics, file after file, in the order of recording."""
@@ -278,8 +283,9 @@ class Bag:
             try:
                 plain = self._unpacked(file)
                 module = _format(plain)
-            except ValueError:
-                continue  # it is among the problems
+            except (ValueError, OSError) as error:
+                self.problem(f'{file.name} is damaged or no recording ({line(error)})')
+                continue
             for message in module.messages(plain, topics, self.problem):
                 if 0 <= message.time <= LATEST:
                     yield message

@@ -69,7 +69,9 @@ def is_recording(path: Path) -> bool:
     """Return whether a recording lies at a path, or some lie right in the folder there."""
     if path.is_dir():
         return (path / 'metadata.yaml').exists() or bool(recording_files(path))
-    return bool(_NAMES.search(path.name)) or kind_of(path) in ('mcap', 'sqlite3', 'ros1')
+    # A pipe would lose what is read of it here.
+    return bool(_NAMES.search(path.name)) or path.is_file() and kind_of(path) in (
+        'mcap', 'sqlite3', 'ros1')
 
 
 def recording_files(folder: Path) -> list[Path]:
