@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
+import math
 from pathlib import Path
 import statistics
 import sys
@@ -36,6 +37,9 @@ from adamtl_ros.msg import GatingStats
 WINDOW = 5.0
 """Seconds over which rates and medians are taken."""
 
+GONE = 5.0
+"""Seconds without a word, of diagnostics or of a frame, after which a node is taken to be gone."""
+
 REFRESH = 0.5
 """Seconds between two pictures."""
 
@@ -50,7 +54,7 @@ class Watched:
     What a node has said lately: its last messages, and (time, latency, achieved) a frame.
 
     gated: the last statistics in which the policy ran or was not asked for, in mode shadow only
-    those of the compared frames.
+    those of the compared frames.  heard: when it said anything last.
     """
 
     stats: GatingStats | None = None
@@ -59,10 +63,11 @@ class Watched:
     level: int = 3
     message: str = 'no diagnostics yet'
     values: dict[str, str] = field(default_factory=dict)
+    heard: float = math.inf
 
     def add(self, stats: GatingStats, now: float) -> None:
         """Take in a frame's statistics."""
-        self.stats = stats
+        self.stats, self.heard = stats, now
         if stats.budget_achieved == stats.budget_achieved:
             self.gated = stats
         self.frames.append((now, stats.latency_ms, stats.budget_achieved))
@@ -85,8 +90,12 @@ def bar(share: float, width: int = 20) -> str:
 def picture(name: str, watched: Watched, now: float) -> RenderableType:
     """Return what is shown of a node."""
     watched.forget(now)
-    label, colour = LEVELS[watched.level]
     values, stats, gated = watched.values, watched.stats, watched.gated
+    if now - watched.heard > GONE:
+        return Panel(Text.assemble(
+            (' GONE ', 'bold reverse red'), f' not a word for {now - watched.heard:.0f} s; the '
+            f'last was: {watched.message}'), title=f'/{name}', title_align='left')
+    label, colour = LEVELS[watched.level]
     head = Text.assemble((f' {label} ', f'bold reverse {colour}'), f' {watched.message}')
     rows = Table.grid(padding=(0, 2))
     seconds = min(WINDOW, max(now - watched.frames[0][0], 1e-3)) if watched.frames else WINDOW
@@ -168,6 +177,7 @@ class Top(Node):
             if status.name.endswith(SUFFIX) and self._wanted(name):
                 watched = self.watched.setdefault(name, Watched())
                 watched.level, watched.message = status.level[0], status.message
+                watched.heard = time.monotonic()
                 watched.values = {each.key: each.value for each in status.values}
 
     def picture(self) -> RenderableType:

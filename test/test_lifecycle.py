@@ -1,11 +1,16 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The node around the engine: its states, its parameters and what it says of itself."""
+"""
+The node around the engine: its states, its parameters, its cameras and what it says of itself.
+
+ADAMTL_CAMERA_CHANGES sets the number of random changes of cameras (default 60).
+"""
 
 from array import array
 from collections.abc import Callable
 from collections.abc import Iterator
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -27,6 +32,9 @@ from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.parameter import parameter_dict_from_yaml_file  # noqa: E402
+from rclpy.qos import DurabilityPolicy  # noqa: E402
+from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.qos import ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -41,9 +49,12 @@ from adamtl_ros.nodes.parameters import unmatched  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 
+CHANGES = int(os.environ.get('ADAMTL_CAMERA_CHANGES', '60'))
 WAIT = 30.0
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
+RELIABILITIES = (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT)
+DURABILITIES = (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Stage:
@@ -319,6 +330,90 @@ def test_the_engine_knows_the_camera(stage, capfd):
     log = capfd.readouterr().err
     for words in ("of the frame 'left'", 'of 128 x 48', 'not rectified', 'not calibrated'):
         assert log.count(words) == 1, log
+
+
+def test_random_changes_of_cameras(stage):
+    """Whatever comes and goes and sends what: the node is up, and every frame is counted once."""
+    generator = random.Random(2)
+    node = stage.running()
+    depth = stage.listen(node, 'depth')
+    got: dict[str, list[int]] = {}
+    receive = node._inputs._receive
+
+    def note(message, received, missed):
+        got.setdefault(message.header.frame_id, []).append(message.header.stamp.sec)
+        receive(message, received, missed)
+
+    node._inputs._receive = note
+    stage.client.destroy_publisher(stage.camera)
+    # Participants of their own, as those of drivers are: one cannot have two types on a topic.
+    contexts = [rclpy.Context() for _ in range(2)]
+    for each in contexts:
+        each.init()
+    drivers = [rclpy.create_node('driver', context=each) for each in contexts]
+    jpeg = array('B', cv2.imencode('.jpg', np.zeros((48, 64, 3), np.uint8))[1].tobytes())
+    cameras: dict[str, tuple[Any, Any, Any]] = {}
+    sent: dict[str, int] = {}
+
+    def come(name, message, topic, reliability):
+        driver = drivers[isinstance(message, CompressedImage)]
+        camera = driver.create_publisher(type(message), topic, QoSProfile(
+            depth=generator.choice((1, 10)), reliability=reliability,
+            durability=generator.choice(DURABILITIES)))
+        message.header.frame_id = name
+        cameras[name], sent[name] = (driver, camera, message), 0
+
+    def go(name):
+        driver, camera, _ = cameras.pop(name)
+        driver.destroy_publisher(camera)
+
+    def send():
+        for name, (_, camera, message) in cameras.items():
+            message.header.stamp.sec = sent[name] = sent[name] + 1
+            camera.publish(message)
+        stage.executor.spin_once(0.0)
+
+    def message():
+        if generator.random() < 0.3:
+            return CompressedImage(format='jpeg', data=jpeg[:generator.choice((999999, 30))])
+        encoding = generator.choice(('rgb8', 'mono8', 'bayer_rggb8', 'nv12', '32FC1', 'hsv8'))
+        width, height = generator.choice(((64, 48), (320, 240), (7, 5)))
+        return Image(encoding=encoding, width=width, height=height, step=3 * width,
+                     data=array('B', bytes(3 * width * height)))
+
+    for number in range(CHANGES):
+        if len(cameras) > 3 or (cameras and generator.random() < 0.4):
+            go(generator.choice(list(cameras)))
+        else:
+            each = message()
+            topic = 'image' if isinstance(each, Image) else generator.choice(
+                ('image', 'image/compressed'))
+            come(f'{number}', each, topic, generator.choice(RELIABILITIES))
+        for _ in range(generator.randrange(8)):
+            send()
+        if number % 20 == 19:
+            while cameras:
+                go(next(iter(cameras)))
+            name = f'good {number}'
+            come(name, Image(encoding='rgb8', width=64, height=48, step=192,
+                             data=array('B', bytes(192 * 48))),
+                 'image', generator.choice(RELIABILITIES))
+            end = time.monotonic() + WAIT
+            while not depth or depth[-1].header.frame_id != name:
+                assert time.monotonic() < end, 'a good camera is not answered'
+                send()
+                time.sleep(0.01)
+            go(name)
+    received = sum(map(len, got.values()))
+    stage.until(lambda: node._counter.counts().received == received)
+    counts = node._counter.counts()
+    assert all(each == sorted(set(each)) for each in got.values())  # none twice
+    assert counts.missed == sum(each[-1] - each[0] + 1 - len(each) for each in got.values())
+    assert node._state_machine.current_state[1] == 'active'
+    print(f'{CHANGES} changes: {sum(sent.values())} frames sent, {counts}')
+    for driver, context in zip(drivers, contexts):
+        driver.destroy_node()
+        context.shutdown()
 
 
 def test_the_camera_names_the_hardware(stage):

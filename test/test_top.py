@@ -19,7 +19,7 @@ STATS = GatingStats(
     mode='adaptive', budget_requested=0.6, budget_achieved=0.5, gmacs=0.7, gmacs_dense=1.4,
     latency_ms=30.0, tasks=['semseg', 'depth'], task_token_fraction=[0.5, 0.25],
     block_active=[1.0, 0.0, 1.0], token_fraction=[1.0, 0.0, 0.5], frames_received=12,
-    frames_processed=10, frames_dropped=2)
+    frames_processed=10, frames_dropped=2, frames_missed=3)
 VALUES = {'input rate (Hz)': '15', 'dropped: replaced': '2', 'device': 'cpu', 'model': 'glasses',
           'backend': 'torch', 'memory (MB)': '480', 'agreement: depth': '0.91',
           'guard': 'budget raised to 0.6: depth', 'last error': ''}
@@ -39,7 +39,7 @@ def test_all_that_is_known_is_shown():
     text = shown(watched, 105.0)
     for part in ('/left/adamtl', 'WARN', 'in 15 Hz', 'out 10.0 Hz', 'median 30.0 ms', 'adaptive',
                  '0.60 asked, 0.50 achieved', '12 received = 10 processed + 2 dropped',
-                 '2 replaced', 'glasses on cpu with torch, 480 MB', '0.25', '0.91',
+                 '3 never came', '2 replaced', 'glasses on cpu with torch, 480 MB', '0.25', '0.91',
                  'budget raised', '█·▅'):
         assert part in text, part
 
@@ -47,9 +47,23 @@ def test_all_that_is_known_is_shown():
 def test_what_is_long_ago_counts_no_more():
     watched = top.Watched()
     watched.add(STATS, 100.0)
+    watched.heard = 100.0 + top.WINDOW  # by its diagnostics
     text = shown(watched, 100.0 + top.WINDOW + 1)
     assert 'out 0.0 Hz' in text
     assert 'median' not in text
+
+
+def test_a_node_that_is_gone_is_shown_as_gone():
+    watched = top.Watched(level=0, message='15.0 frames/s', values=VALUES)
+    watched.add(STATS, 100.0)
+    assert ' OK ' in shown(watched, 100.0 + top.GONE)
+    text = shown(watched, 107.0)
+    assert 'GONE' in text
+    assert 'not a word for 7 s; the last was: 15.0 frames/s' in text
+    assert 'OK' not in text
+    assert 'in 15 Hz' not in text
+    watched.add(STATS, 108.0)
+    assert ' OK ' in shown(watched, 108.0)
 
 
 def test_frames_without_a_policy_have_no_gates():
