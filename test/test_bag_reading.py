@@ -323,6 +323,22 @@ def test_files_beside_the_recording(tmp_path: Path) -> None:
     assert 'does not name bag_1.mcap, which is read as well' in bag.problems[0]
 
 
+def test_a_copy_beside_stands_in_for_no_missing_file(tmp_path: Path) -> None:
+    """What was recorded at the same time as the rest is another recording."""
+    path = walk(tmp_path / 'bag')
+    edit(path, ('- bag.mcap', '- bag.mcap\n  - gone.mcap'))
+    (path / 'copy.mcap').write_bytes((path / 'bag.mcap').read_bytes())
+    bag = Bag(path)
+    assert stamps(bag) == [1, 2, 3, 4]
+    assert bag.problems == ['gone.mcap is missing']
+    assert bag.notes == ['metadata.yaml does not name copy.mcap: left out']
+    (path / 'copy.mcap').unlink()
+    next(walk(tmp_path / 'late', first=5).glob('*.mcap')).rename(path / 'second half.mcap')
+    bag = Bag(path)
+    assert stamps(bag) == list(range(1, 9))
+    assert bag.problems == []
+
+
 def test_unpacked_copies_go_with_their_bag(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several compressed files one copy is kept, and in the end none."""

@@ -124,9 +124,12 @@ def recordings(folder: Path) -> list[Path]:
 def _are_parts(files: list[Path]) -> bool:
     """Return whether files are NAME_0, NAME_1, ... of one recorder, each after the other."""
     names = [match[1] for file in files if (match := _PART.match(file.name))]
-    if len(names) < max(len(files), 1) or len(set(names)) > 1:
-        return False
-    spans = []
+    return len(names) == len(files) > 0 and len(set(names)) == 1 and _are_apart(files)
+
+
+def _are_apart(files: list[Path]) -> bool:
+    """Return whether no two files were recorded at the same time, as far as their indices tell."""
+    spans: list[tuple[int, int] | None] = []
     for file in files:
         with suppress(ValueError):
             spans.append(_format(file).span(file))
@@ -203,13 +206,18 @@ class Bag:
         chosen = [file for file in files if file.name in names]
         missing = [name for name in names if not (self.path / name).exists()]
         others = [file for file in files if file.name not in names]
-        if missing and others:
+        instead: list[Path] = []
+        for file in others:
+            if len(instead) < len(missing) and _are_apart([*chosen, *instead, file]):
+                instead.append(file)
+        if instead:
             self.note(
-                f'metadata.yaml names {", ".join(missing)}, which is not there; '
-                f'{", ".join(file.name for file in others)} is read instead')
-            return chosen + others
-        for name in missing:
+                f'metadata.yaml names {", ".join(missing[:len(instead)])}, which is not there; '
+                f'{", ".join(file.name for file in instead)} is read instead')
+        for name in missing[len(instead):]:
             self.problem(f'{name} is missing')
+        chosen += instead
+        others = [file for file in others if file not in instead]
         later = [file for file in others if _are_parts([*chosen, file])]
         if later:
             self.problem(
