@@ -36,10 +36,17 @@ def share(*parts: str) -> Path:
 
 
 def cache() -> Path:
-    """Return the folder for what can be computed anew: $ADAMTL_CACHE, else the user's cache."""
+    """
+    Return the folder for what can be computed anew: $ADAMTL_CACHE, else the user's cache.
+
+    For a user without a home, as in containers, one that cannot be: nothing is kept.
+    """
     if os.environ.get('ADAMTL_CACHE'):
         return Path(os.environ['ADAMTL_CACHE'])
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'adamtl_ros')
+    try:
+        return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'adamtl_ros')
+    except RuntimeError:  # neither $HOME nor an entry in the list of users
+        return Path(os.devnull, 'adamtl_ros')
 
 
 def version() -> str:

@@ -591,6 +591,29 @@ def test_a_home_without_a_place_for_logs(tmp_path):
     assert 'logs go to the terminal alone' in output or 'stopped while' in output
 
 
+def test_a_user_without_a_home():
+    code = """
+import pwd, sys
+from adamtl_ros.nodes import node
+def nobody(user): raise KeyError(user)
+pwd.getpwuid = nobody
+from adamtl_ros.paths import cache
+print('kept in', cache())
+sys.exit(node.main(['--ros-args', '-p', 'model:=nothing']))
+"""
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ('HOME', 'ROS_LOG_DIR', 'ROS_HOME', 'XDG_CACHE_HOME',
+                                   'ADAMTL_CACHE')}
+    process = subprocess.run(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment, timeout=WAIT)
+    assert process.returncode == 1, process.stdout  # for there is no such model
+    assert 'logs go to the terminal alone' in process.stdout
+    assert 'kept in /dev/null/adamtl_ros' in process.stdout
+    assert 'cannot configure' in process.stdout
+    assert 'Traceback' not in process.stdout
+
+
 def test_a_signal_while_the_model_is_loaded_ends_it_soon():
     code = """
 import sys, time

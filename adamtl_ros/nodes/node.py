@@ -120,7 +120,7 @@ def _logging() -> list[str]:
     """Return ROS arguments that keep the logs to the terminal where no file can be written."""
     if 'ROS_LOG_DIR' in os.environ:  # who sets it wants to know
         return []
-    home = os.environ.get('ROS_HOME') or os.environ.get('HOME', '') + '/.ros'
+    home = os.environ.get('ROS_HOME') or os.environ.get('HOME', os.devnull) + '/.ros'
     folder = Path(home, 'log')
     try:
         folder.mkdir(parents=True, exist_ok=True)
