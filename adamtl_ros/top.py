@@ -108,11 +108,13 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
     parts: list[RenderableType] = [head, rows]
     if stats is not None:
         achieved = [frame[2] for frame in watched.frames if frame[2] == frame[2]]
-        mean = statistics.mean(achieved) if achieved else stats.budget_achieved
         rows.add_row('mode', stats.mode)
-        rows.add_row('budget', f'{stats.budget_requested:.2f} asked, {mean:.2f} achieved  '
-                               f'{bar(mean)}  {mean * stats.gmacs_dense:.2f} of '
-                               f'{stats.gmacs_dense:.2f} GMACs')
+        budget = f'{stats.budget_requested:.2f} asked'
+        if gated is not None:
+            mean = statistics.mean(achieved) if achieved else gated.budget_achieved
+            budget += (f', {mean:.2f} achieved  {bar(mean)}  {mean * stats.gmacs_dense:.2f} of '
+                       f'{stats.gmacs_dense:.2f} GMACs')
+        rows.add_row('budget', budget)
         rows.add_row('frames', f'{stats.frames_received} received = {stats.frames_processed} '
                                f'processed + {stats.frames_dropped} dropped, '
                                f'{stats.frames_missed} never came')

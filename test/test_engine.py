@@ -93,6 +93,12 @@ def test_each_mode_compares_when_told_to(engine):
     checked = engine.infer(image(), Settings(mode='adaptive', compare=True, **settings))
     assert np.isnan(unchecked.stats.agreement) and np.isnan(unchecked.stats.budget_achieved)
     assert unchecked.stats.token_fraction == ()
+    # Where the policy did not run there is nothing to draw; where it did, what it would have run.
+    maps = [engine.infer(image(), Settings(
+        mode=mode, gating_map=True, compare=compare, **settings)).gating_map
+        for mode, compare in (('shadow', False), ('shadow', True), ('adaptive', False))]
+    assert maps[0] is None and maps[1].any()
+    np.testing.assert_array_equal(maps[1], maps[2])
     assert np.isnan(adaptive.stats.agreement) and not adaptive.stats.task_agreement
     assert checked.stats.task_agreement == shadow.stats.task_agreement
     assert checked.stats.budget_achieved == adaptive.stats.budget_achieved

@@ -788,11 +788,15 @@ def status(bench: Bench) -> tuple[DiagnosticStatus, dict[str, str]]:
 
 def test_shadow_compares_the_share_of_frames_and_publishes_dense_results(bench, weights):
     node = bench.running(weights, mode='shadow', budget=0.4, compare_share=0.25)
-    bench.listen('gating_stats', 'depth', 'semseg', '/diagnostics')
+    bench.listen('gating_stats', 'depth', 'semseg', 'gating_map', '/diagnostics')
     stats = bench.got['gating_stats']
     for number in range(1, 9):
         bench.send()
         bench.until(lambda number=number: len(stats) == number)
+    bench.until(lambda: len(bench.got['depth']) == 8)
+    assert stats[-1].frames_dropped == 0
+    # A picture of what the policy would have run, where it was asked.
+    assert len(bench.got['gating_map']) == 2
     compared = [not np.isnan(each.agreement) for each in stats]
     assert compared == [True, False, False, False] * 2
     for each, policy_ran in zip(stats, compared):
@@ -801,6 +805,7 @@ def test_shadow_compares_the_share_of_frames_and_publishes_dense_results(bench, 
     _, values = status(bench)
     assert float(values['share of MACs that the policy would have saved']) == pytest.approx(
         1 - stats[0].budget_achieved, abs=0.01)
+    assert float(values['budget achieved']) == pytest.approx(stats[4].budget_achieved, rel=1e-3)
     assert {'agreement: depth', 'agreement: semseg'} < values.keys()
     assert bench.set(node, mode='static').successful
     bench.send()

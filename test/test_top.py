@@ -68,8 +68,15 @@ def test_a_node_that_is_gone_is_shown_as_gone():
 
 def test_frames_without_a_policy_have_no_gates():
     watched = top.Watched()
-    watched.add(GatingStats(mode='shadow', tasks=['depth'], budget_achieved=float('nan')), 1.0)
+    unknown = GatingStats(
+        mode='shadow', tasks=['depth'], budget_requested=0.6, budget_achieved=float('nan'))
+    watched.add(unknown, 1.0)
     assert 'depth' in shown(watched, 1.5)
+    assert '0.60 asked' in shown(watched, 1.5) and 'achieved' not in shown(watched, 1.5)
+    # What is known stands, however long ago the last compared frame was.
+    watched.add(STATS, 2.0)
+    watched.add(unknown, 3.0 + top.WINDOW)
+    assert '0.60 asked, 0.50 achieved' in shown(watched, 3.0 + top.WINDOW)
 
 
 @pytest.mark.parametrize(('share', 'text'), [

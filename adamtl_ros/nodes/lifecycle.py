@@ -171,6 +171,7 @@ class AdamtlNode(LifecycleNode):
             self._worker.options = self._options
             if any(name == 'mode' or name.startswith('guard.') for name in names):
                 self._worker.rollout = Rollout()
+                self._worker.achieved_budget = float('nan')
         warning = _below_least(self._engine, self._options)
         if warning:
             self.get_logger().warning(warning)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace
+import math
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -178,7 +179,8 @@ class Worker:
         acted = rollout.note(stats, options.comparing)
         if acted:
             self._logger.warning(f'guard: {acted}')
-        if stats.mode == 'shadow' or stats.tasks:
+        # Unknown of frames of mode shadow that are not compared: what is known stands.
+        if (stats.mode == 'shadow' or stats.tasks) and not math.isnan(stats.budget_achieved):
             self.achieved_budget = stats.budget_achieved
         # Whatever was asked for, the dense network takes all.
         return replace(stats, budget_requested=1.0) if stats.mode == 'static' else stats

@@ -82,8 +82,8 @@ class Result:
 
     outputs: per task, uint8 (h, w) class ids, float32 (h, w) in [0, 1] or metres, or float32
     (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x 255.  gating_map: uint8
-    (h, w), 255 where every block ran.  raw: float32 (channels, H, W), the decoders' own outputs
-    before they are brought to the network's size.
+    (h, w), 255 where every block ran; None where the gates are not known.  raw: float32
+    (channels, H, W), the decoders' own outputs before they are brought to the network's size.
     """
 
     outputs: dict[str, np.ndarray]
@@ -240,7 +240,7 @@ class Engine:
         elif settings.mode == 'shadow':
             trace = Trace([], math.nan, [])
         times.append(clock())
-        heat = self._gating_map(trace) if settings.gating_map else None
+        heat = self._gating_map(trace) if settings.gating_map and trace.gates else None
         if size != self.input_size:
             outputs = {task: resize(task, value, size) for task, value in outputs.items()}
             confidences = {
