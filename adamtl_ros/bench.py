@@ -44,7 +44,9 @@ started = time.perf_counter()
 import numpy as np
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
-engine = Engine(sys.argv[1], backend=sys.argv[2], num_threads=int(sys.argv[3]))
+model, backend, device, threads, precision = sys.argv[1:]
+engine = Engine(
+    model, backend=backend, device=device, num_threads=int(threads), precision=precision)
 engine.infer(np.zeros((480, 640, 3), np.uint8), Settings('static', tasks=engine.tasks))
 print(time.perf_counter() - started)
 """
@@ -77,12 +79,23 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
-def reference(kind: str, model: str, tasks: Sequence[str]) -> Callable[[], object]:
-    """Return a call that runs the static network, as its users would without this package."""
+def reference(
+        kind: str, model: str, tasks: Sequence[str], device: str = 'cpu', threads: int = 0
+) -> Callable[[], object]:
+    """
+    Return a call that runs the static network, as its users would without this package.
+
+    threads: 0 leaves them; torch's are those of the whole process.
+    """
     import torch
 
-    network = checkpoint.load(model)
-    image = torch.randn(1, 3, *network.config.input_size)
+    from adamtl_ros.runtime.device import device as device_of
+
+    if kind == 'openvino' and device != 'cpu':
+        raise ValueError(f"--reference openvino: it runs on 'cpu' alone, not on {device!r}")
+    place = device_of(device)
+    network = checkpoint.load(model).to(place)
+    image = torch.randn(1, 3, *network.config.input_size, device=place)
 
     class Static(torch.nn.Module):
         def __init__(self) -> None:
@@ -102,13 +115,25 @@ def reference(kind: str, model: str, tasks: Sequence[str]) -> Callable[[], objec
             static(image)  # what the blocks keep for inference is no part of the trace then
             traced = torch.jit.trace(static, image, check_trace=False)
         plain = ov.convert_model(traced, input=list(image.shape))
-        request = core().compile_model(
-            plain, 'CPU', {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
-        ).create_infer_request()
+        options: dict[str, object] = {
+            'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
+        if threads:
+            options['INFERENCE_NUM_THREADS'] = threads
+        request = core().compile_model(plain, 'CPU', options).create_infer_request()
         array = image.numpy()
         return lambda: request.infer({0: array}, share_inputs=True)
+    if threads:
+        torch.set_num_threads(threads)
     call = torch.compile(static) if kind == 'compile' else static
-    return torch.inference_mode()(lambda: call(image))
+
+    @torch.inference_mode()
+    def run() -> object:
+        outputs = call(image)
+        if place.type == 'cuda':
+            torch.cuda.synchronize(place)
+        return outputs
+
+    return run
 
 
 def memory_mb() -> float:
@@ -120,12 +145,14 @@ def memory_mb() -> float:
     return pages * os.sysconf('SC_PAGESIZE') / 2 ** 20
 
 
-def start_up(model: str, backend: str, threads: int) -> dict[str, float]:
+def start_up(
+        model: str, backend: str, device: str, threads: int, precision: str) -> dict[str, float]:
     """Return the seconds from a new interpreter to the first result, cold and warm cache."""
     with tempfile.TemporaryDirectory() as folder:
         seconds = [float(subprocess.run(
-            [sys.executable, '-c', _START, model, backend, str(threads)], check=True, text=True,
-            stdout=subprocess.PIPE, timeout=300, env={**os.environ, 'ADAMTL_CACHE': folder}
+            [sys.executable, '-c', _START, model, backend, device, str(threads), precision],
+            check=True, text=True, stdout=subprocess.PIPE, timeout=300,
+            env={**os.environ, 'ADAMTL_CACHE': folder}
         ).stdout.split()[-1]) for _ in range(2)]
     return {'cold_s': seconds[0], 'warm_s': seconds[1]}
 
@@ -151,7 +178,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         open_source(options.source or DEMO).read(), options.rounds)]
     if not pictures:
         raise ValueError(f'{options.source}: there are no pictures in it')
-    references = {kind: reference(kind, options.model, tasks) for kind in options.reference}
+    references = {
+        kind: reference(kind, options.model, tasks, options.device, options.threads)
+        for kind in options.reference}
     times: list[list[float]] = [[] for _ in settings]
     network: list[list[float]] = [[] for _ in settings]
     spent: list[list[float]] = [[] for _ in settings]
@@ -198,7 +227,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             'name': kind, **_percentiles(taken), 'ratio': _ratio(taken, network[0])}
             for kind, taken in beside.items()]}
     if options.start_up:
-        figures['start_up'] = start_up(options.model, engine.backend, options.threads)
+        figures['start_up'] = start_up(
+            options.model, engine.backend, options.device, options.threads, options.precision)
     return figures
 
 

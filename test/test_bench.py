@@ -3,10 +3,16 @@
 """`adamtl bench`: what it reports, not how long things take."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from adamtl_ros import bench
 from adamtl_ros import cli
+from adamtl_ros.runtime import device
+from adamtl_ros.runtime import engine
 
 
 def test_rows_of_static_and_every_budget(tmp_path, capsys):
@@ -42,3 +48,70 @@ def test_start_up_and_figure(tmp_path):
 def test_bad_arguments_say_so(arguments, message, capsys):
     assert cli.main(['bench', *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def torch_threads():
+    """Give torch's threads back after a test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_references_keep_to_threads_and_device(monkeypatch, torch_threads):
+    torch.set_num_threads(2)
+    bench.reference('torch', 'glasses', ('depth',))
+    assert torch.get_num_threads() == 2
+    bench.reference('torch', 'glasses', ('depth',), threads=1)()
+    assert torch.get_num_threads() == 1
+    with pytest.raises(ValueError, match="'tpu': choose cpu, cuda or cuda:N"):
+        bench.reference('torch', 'glasses', ('depth',), 'tpu')
+    # Without a second device, one that has no memory shows where the network lies.
+    monkeypatch.setattr(device, 'device', torch.device)
+    assert bench.reference('torch', 'glasses', ('depth',), 'meta')()[0].is_meta
+    with pytest.raises(ValueError, match="openvino: it runs on 'cpu' alone, not on 'cuda'"):
+        bench.reference('openvino', 'glasses', ('depth',), 'cuda')
+
+
+@pytest.mark.parametrize('threads', [0, 1])
+def test_the_reference_in_openvino_keeps_to_threads(monkeypatch, threads):
+    backend = pytest.importorskip('adamtl_ros.runtime.openvino_backend')
+    core, compiled = backend.core(), []
+
+    class Watched:
+        def compile_model(self, *given):
+            compiled.append(core.compile_model(*given))
+            return compiled[-1]
+
+    monkeypatch.setattr(backend, 'core', Watched)
+    given = {'threads': threads} if threads else {}
+    bench.reference('openvino', 'glasses', ('depth',), **given)()
+    found = compiled[0].get_property('INFERENCE_NUM_THREADS')
+    assert found == 1 if threads else found >= 1
+
+
+def test_a_start_is_that_of_the_engine_that_was_measured(monkeypatch, capsys):
+    made, arguments = {}, []
+
+    class Fake:
+        tasks = ('depth',)
+
+        def __init__(self, model, **given):
+            made.update(given, model=model)
+
+        def infer(self, image, settings):
+            made['ran'] = settings.tasks
+
+    def run(command, **_):
+        arguments.append(command[3:])
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, 'argv', ['-c', *command[3:]])
+            exec(command[2], {})
+        return SimpleNamespace(stdout=capsys.readouterr().out)
+
+    monkeypatch.setattr(engine, 'Engine', Fake)
+    monkeypatch.setattr(bench.subprocess, 'run', run)
+    taken = bench.start_up('mine', 'torch', 'cuda:1', 3, 'bf16')
+    assert taken.keys() == {'cold_s', 'warm_s'} and len(arguments) == 2
+    assert made == {'model': 'mine', 'backend': 'torch', 'device': 'cuda:1', 'num_threads': 3,
+                    'precision': 'bf16', 'ran': ('depth',)}
