@@ -18,6 +18,8 @@ import re
 import sys
 from typing import Any
 
+from safetensors import safe_open
+from safetensors import SafetensorError
 import torch
 from torch import Tensor
 
@@ -50,7 +52,7 @@ _CLASSES = {
 _COMPUTED = re.compile(r'.*\.(relative_position_index|attn_mask|num_batches_tracked)')
 """Buffers that follow from the configuration, or that only training reads."""
 
-_UNUSED = re.compile(r'(backbone\.)?(norm|head)\.(weight|bias)')
+_UNUSED = re.compile(r'(backbone\.)?(norm|head|head\.fc)\.(weight|bias)')
 """The classifier, and the norm before it, which neither the reference's decoders nor ours see."""
 
 _RENAMED = (
@@ -72,12 +74,15 @@ CfgNode.__module__ = 'yacs.config'
 
 def read(path: str | Path) -> State:
     """
-    Return the tensors of a `.pth` file, those under `model` where there is such an entry.
+    Return the tensors of a file under the names of Swin's authors.
 
+    Of a `.pth` file, those under `model` where there is such an entry; or of a `.safetensors` one.
     FileNotFoundError, or ValueError where it is damaged, holds code, or holds no tensors.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no checkpoint {path}')
+    if Path(path).suffix == '.safetensors':
+        return _authors(_read_safetensors(Path(path)))
     try:
         with torch.serialization.safe_globals([CfgNode]):
             content = torch.load(path, map_location='cpu', weights_only=True)
@@ -94,7 +99,29 @@ def read(path: str | Path) -> State:
     if not isinstance(state, dict) or not state or not all(
             isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f'{path} holds no tensors under `model`: it is no such checkpoint')
-    return {name.removeprefix('module.'): value for name, value in state.items()}
+    return _authors({name.removeprefix('module.'): value for name, value in state.items()})
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        with safe_open(str(path), 'pt') as file:
+            kind = (file.metadata() or {}).get('format')
+            if kind in (checkpoint.FORMAT, checkpoint.ENCODER_FORMAT):
+                raise ValueError(
+                    f'{path} is a weights file of this package already: use it as it is')
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f'{path} is damaged or no checkpoint: {error}') from error
+
+
+def _authors(state: State) -> State:
+    """Return the tensors of timm's Swin, where a stage begins with its merging, by other names."""
+    if any(name.startswith('layers.0.downsample.') for name in state):
+        return state
+    return {
+        re.sub(r'^layers\.(\d+)\.downsample\.',
+               lambda found: f'layers.{int(found[1]) - 1}.downsample.', name): value
+        for name, value in state.items()}
 
 
 def configuration(state: Mapping[str, Tensor], input_size: int = 0) -> NetworkConfig:
@@ -344,7 +371,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog='adamtl convert',
         description='Convert a checkpoint of the AdaMTL reference (static or adaptive), or of a '
                     'Swin classifier, whose encoder then starts a training.')
-    parser.add_argument('checkpoint', help='.pth file, with its tensors under `model`')
+    parser.add_argument(
+        'checkpoint', help='.pth file, its tensors under `model` or not, or .safetensors file')
     parser.add_argument('out', help='.safetensors file to write')
     parser.add_argument(
         '--input-size', type=int, default=0, metavar='PIXELS',

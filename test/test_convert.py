@@ -6,6 +6,7 @@ from dataclasses import replace
 import json
 from pathlib import Path
 import pickle
+import re
 import resource
 import sys
 import types
@@ -13,6 +14,7 @@ import types
 import cv2
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 import torch
 
 from adamtl_ros import cli
@@ -295,6 +297,60 @@ def test_a_classifier_starts_a_training(tmp_path, capsys):
     before = network.encoder.state_dict()[name]
     assert torch.allclose(trained.encoder.state_dict()[name], before, atol=1e-2)
     assert Engine(str(tmp_path / 'trained.safetensors')).tasks == tuple(ALL)
+
+
+def as_timm(state):
+    """Return a classifier's tensors as timm names them since its release 0.9."""
+    names = {}
+    for name in state:
+        found = re.fullmatch(r'layers\.(\d+)\.downsample\.(.+)', name)
+        merging = found and f'layers.{int(found[1]) + 1}.downsample.{found[2]}'
+        names[name] = merging or re.sub(r'^head\.', 'head.fc.', name)
+    return {new: state[old] for old, new in names.items()
+            if not re.search('attn_mask|relative_position_index', old)}
+
+
+def test_classifiers_of_timm_and_in_safetensors_are_the_same(tmp_path, capsys):
+    authors, timm = swin_classifier(), as_timm(swin_classifier())
+    assert 'layers.3.downsample.norm.weight' in timm and 'layers.0.downsample.norm.weight' in (
+        authors)
+    size = ['--input-size', '128']
+    written = {}
+    for name, state in (('authors', authors), ('timm', timm)):
+        torch.save(state, tmp_path / f'{name}.pth')
+        save_file({key: value.contiguous() for key, value in state.items()},
+                  tmp_path / f'{name}.safetensors', {'format': 'pt'})
+        for suffix in ('pth', 'safetensors'):
+            out = tmp_path / 'out.safetensors'
+            assert cli.main([
+                'convert', str(tmp_path / f'{name}.{suffix}'), str(out), *size]) == 0
+            head = 'head.fc.weight' if name == 'timm' else 'head.weight'
+            assert head in capsys.readouterr().out
+            written[name, suffix] = checkpoint.read(str(out), to_train=True)
+    config, arrays, encoder_only = written['authors', 'pth']
+    assert encoder_only
+    for other in written.values():
+        assert other[0] == config and other[1].keys() == arrays.keys()
+        for name, value in arrays.items():
+            np.testing.assert_array_equal(value, other[1][name])
+    # A tensor too few is missed by its name in the file.
+    del timm['layers.2.downsample.norm.bias']
+    save_file(timm, tmp_path / 'less.safetensors')
+    assert cli.main([
+        'convert', str(tmp_path / 'less.safetensors'), str(tmp_path / 'x'), *size]) == 2
+    assert 'encoder.stages.1.downsample.norm.bias is missing' in capsys.readouterr().err
+
+
+def test_safetensors_that_cannot_be_converted_say_so(converted, tmp_path, capsys):
+    done = converted('little_static')
+    damaged = tmp_path / 'damaged.safetensors'
+    damaged.write_bytes(done.read_bytes()[:1000])
+    for source, words in ((done, 'is a weights file of this package already'),
+                          (damaged, 'is damaged or no checkpoint')):
+        assert cli.main(['convert', str(source), str(tmp_path / 'out.safetensors')]) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count('\n') == 1
+    assert not (tmp_path / 'out.safetensors').exists()
 
 
 def train_one_step(folder, start):
