@@ -27,6 +27,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from adamtl_ros.cli import Parser
+from adamtl_ros.files import FIGURES
+from adamtl_ros.files import try_figure
+from adamtl_ros.files import try_file
+from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import Engine
@@ -35,6 +40,7 @@ from adamtl_ros.runtime.engine import processors
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
+from adamtl_ros.waiting import saying
 
 REFERENCES = ('torch', 'compile', 'openvino')
 
@@ -54,12 +60,14 @@ print(time.perf_counter() - started)
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parse = argparse.ArgumentParser(prog='adamtl bench', description=__doc__)
+    parse = Parser(prog='adamtl bench', description=__doc__)
     parse.add_argument('--model', default='glasses', help='preset or weights file')
-    parse.add_argument('--backend', default='auto', choices=BACKENDS)
+    parse.add_argument(
+        '--backend', default='auto', choices=BACKENDS, help='what executes the network')
     parse.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
-    parse.add_argument('--precision', default='f32', choices=PRECISIONS)
-    parse.add_argument('--threads', type=int, default=0, help='0: as the backend likes')
+    parse.add_argument(
+        '--precision', default='f32', choices=PRECISIONS, help='of the computation')
+    parse.add_argument('--threads', type=int, default=0, help='of the network; 0: automatic')
     parse.add_argument('--budgets', default='1.0,0.75,0.5,0.35', help='comma-separated shares')
     parse.add_argument('--tasks', help='comma-separated (default: all of the model)')
     parse.add_argument(
@@ -72,10 +80,14 @@ def parser() -> argparse.ArgumentParser:
         'not count, as others have used the caches (1: all count)')
     parse.add_argument(
         '--reference', action='append', default=[], choices=REFERENCES,
-        help='also run the static network in eager torch, torch.compile or plain OpenVINO')
+        help='also run the static network in eager torch, torch.compile or plain OpenVINO '
+             '(default: none)')
     parse.add_argument('--start-up', action='store_true', help='time a cold and a warm start')
-    parse.add_argument('--json', type=Path, metavar='F', help='write the figures to F')
-    parse.add_argument('--figure', type=Path, metavar='F', help='plot latency over budget to F')
+    parse.add_argument(
+        '--json', type=Path, metavar='F', help='write the figures to F (default: nowhere)')
+    parse.add_argument(
+        '--figure', type=Path, metavar='F',
+        help=f'plot latency over budget to F, {" ".join(FIGURES)} (default: nowhere)')
     return parse
 
 
@@ -164,9 +176,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f'--rounds {options.rounds}: 1 or more (--warm-up: 0 or more)')
     if options.turn < 1:
         raise ValueError(f'--turn {options.turn}: 1 or more')
-    engine = Engine(
-        options.model, backend=options.backend, device=options.device,
-        num_threads=options.threads, precision=options.precision)
+    with saying(f'adamtl bench: loading {options.model}'):
+        engine = Engine(
+            options.model, backend=options.backend, device=options.device,
+            num_threads=options.threads, precision=options.precision)
     named = tuple(options.tasks.split(',')) if options.tasks else engine.tasks
     tasks = Settings(tasks=named).tasks
     settings = [Settings(tasks=tasks)]
@@ -268,11 +281,9 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
-    """Draw latency over achieved budget; ValueError where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError("--figure needs matplotlib: pip install 'adamtl_ros[plot]'") from None
+    """Draw latency over achieved budget."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     static, *rows = figures['rows']
@@ -286,16 +297,20 @@ def plot(figures: dict[str, Any], path: Path) -> None:
     axes.set(xlabel='achieved budget (share of the dense MACs)', ylabel='ms a frame',
              xlim=(0, 1.05), ylim=(0, None))
     axes.legend()
-    figure.savefig(path)
+    with whole(path) as aside:
+        figure.savefig(aside)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `adamtl bench`; return its exit code."""
     options = parser().parse_args(argv)
+    try_file(options.json)
+    try_figure(options.figure)
     figures = run(options)
     show(figures)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
+        with whole(options.json) as aside:
+            aside.write_text(json.dumps(figures, indent=1) + '\n', encoding='utf-8')
     if options.figure:
         plot(figures, options.figure)
     return 0

@@ -3,31 +3,70 @@
 """The `adamtl` command."""
 
 import argparse
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
-from importlib.util import find_spec
+import os
 from pathlib import Path
+import signal
 import sys
-from types import ModuleType
+from threading import current_thread
+from threading import main_thread
+from typing import Any
 from typing import NoReturn
 
+from adamtl_ros.files import check_name
+from adamtl_ros.missing import told
 from adamtl_ros.paths import version
+from adamtl_ros.waiting import saying
 
 DELEGATED = {
-    'train': 'train the network, a stage at a time, from a configuration file',
-    'convert': 'read a checkpoint of the AdaMTL reference, or of a Swin classifier',
-    'evaluate': 'measure the accuracy per task and budget on a labelled data set',
-    'soak': 'run the node under load for a long time and report memory, latency and losses',
-    'top': 'watch running nodes in the terminal: rates, budget, gates, drops',
-    'quantize': 'measure the ranges that precision int8 needs, for a model of your own',
-    'bench': 'measure latency, MACs and memory, static against adaptive',
-    'bag': 'compare budgets with the dense network on recordings, and write a report',
+    'train': (
+        'adamtl_ros.training.train',
+        'train the network, a stage at a time, from a configuration file'),
+    'convert': (
+        'adamtl_ros.convert',
+        'read a checkpoint of the AdaMTL reference, or of a Swin classifier'),
+    'evaluate': (
+        'adamtl_ros.evaluation.command',
+        'measure the accuracy per task and budget on a labelled data set'),
+    'soak': (
+        'adamtl_ros.soak',
+        'run the node under load for a long time and report memory, latency and losses'),
+    'top': (
+        'adamtl_ros.top', 'watch running nodes in the terminal: rates, budget, gates, drops'),
+    'quantize': (
+        'adamtl_ros.quantize',
+        'measure the ranges that precision int8 needs, for a model of your own'),
+    'bench': (
+        'adamtl_ros.bench', 'measure latency, MACs and memory, static against adaptive'),
+    'bag': (
+        'adamtl_ros.bag.command',
+        'compare budgets with the dense network on recordings, and write a report'),
 }
-"""Subcommands that parse their own arguments."""
+"""Subcommands that parse their own arguments: the module whose main runs them, and what for."""
+
+
+class _Help(argparse.HelpFormatter):
+    """Says the default of everything that has one, unless the help says it already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.help or ''
+        if action.nargs == 0 or not action.option_strings or 'default' in shown or (
+                action.default in (None, '', argparse.SUPPRESS) or action.default == []):
+            return shown
+        return f'{shown} (default: %(default)s)'
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Says in one line what is wrong, and in the help what the defaults are."""
+
+    def __init__(self, **keywords: Any) -> None:
+        """Take what argparse takes."""
+        super().__init__(formatter_class=_Help, **keywords)
 
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with code 2."""
@@ -59,6 +98,20 @@ def _count(value: str) -> int:
     return number
 
 
+def add_domain(parser: argparse.ArgumentParser) -> None:
+    """Add --domain, of commands that start a node of their own."""
+    parser.add_argument(
+        '--domain', type=_domain, metavar='N',
+        help='ROS domain to run in, with whatever else runs there (default: one of its own, cut '
+             'off from other machines; ROS_DOMAIN_ID is not heeded)')
+
+
+def _domain(value: str) -> int:
+    if not (value.isdecimal() and int(value) <= 232):
+        raise argparse.ArgumentTypeError(f'{value!r} is not a ROS domain; give 0 to 232')
+    return int(value)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--model', default='glasses', metavar='M',
@@ -66,6 +119,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--mode', metavar='M',
         help='static, shadow or adaptive (default: adaptive, or static where there is no policy)')
+    parser.add_argument(
+        '--backend', default='auto', metavar='B',
+        help='what executes the network: auto, torch or openvino; auto is openvino where it is '
+             'installed and the device is a CPU')
+    parser.add_argument(
+        '--device', default='cpu', metavar='D', help='where it runs: cpu, cuda or cuda:N')
+    parser.add_argument(
+        '--precision', default='f32', metavar='P', help='of the computation: f32, bf16 or int8')
+    parser.add_argument(
+        '--threads', type=int, default=0, metavar='N', help='of the network; 0: automatic')
     parser.add_argument(
         '--budget', type=float, metavar='B',
         help='share, above 0 and up to 1, of the dense cost that a frame may cost on average '
@@ -94,9 +157,11 @@ def build() -> argparse.ArgumentParser:
     demo.add_argument('--topic', help='image topic of a bag (default: its first that '
                       'can be read)')
     demo.add_argument(
-        '--rate', type=float, metavar='HZ', help="play at HZ instead of the source's own rate")
-    demo.add_argument('--frames', type=_count, metavar='N', help='play the first N frames only')
+        '--rate', type=float, metavar='HZ', help="play at HZ (default: the source's own rate)")
+    demo.add_argument(
+        '--frames', type=_count, metavar='N', help='play the first N frames only (default: all)')
     _add_common(demo)
+    add_domain(demo)
     demo.set_defaults(mode='adaptive', budget=0.6)
     demo.add_argument(
         '--out', type=_folder, default=Path('adamtl_demo'), metavar='DIR',
@@ -106,7 +171,7 @@ def build() -> argparse.ArgumentParser:
         'infer', help='process single images, without ROS',
         description='Write for every image NAME.npz (an array per task, as the node publishes '
                     'it), NAME.png (a picture of all) and NAME.json (what ran and what it cost).')
-    infer.add_argument('images', nargs='+', metavar='IMAGE')
+    infer.add_argument('images', nargs='+', metavar='IMAGE', help='picture files')
     _add_common(infer)
     infer.add_argument(
         '--tasks', type=_names, metavar='A,B', help='tasks to compute (default: all of the model)')
@@ -114,9 +179,10 @@ def build() -> argparse.ArgumentParser:
         '--raw', action='store_true',
         help="store the decoders' own outputs, channels first and before they are brought to the "
              "network's size, in place of what the node publishes")
-    infer.add_argument('--out', type=_folder, required=True, metavar='DIR')
+    infer.add_argument(
+        '--out', type=_folder, required=True, metavar='DIR', help='folder for the results')
 
-    for name, purpose in DELEGATED.items():
+    for name, (_, purpose) in DELEGATED.items():
         commands.add_parser(name, help=purpose, add_help=False)
     return parser
 
@@ -124,37 +190,16 @@ def build() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 2 where something given to it is wrong."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else ''
     try:
-        # These parse what follows themselves, --help included.
-        if arguments[:1] == ['train']:
-            from adamtl_ros.training import train
-            return train.main(arguments[1:]) or 0
-        if arguments[:1] == ['convert']:
-            from adamtl_ros import convert
-            return convert.main(arguments[1:])
-        if arguments[:1] == ['evaluate']:
-            from adamtl_ros.evaluation import evaluate
-            return evaluate.main(arguments[1:]) or 0
-        if arguments[:1] in (['soak'], ['top']):
-            return _over_ros(arguments[0]).main(arguments[1:])
-        if arguments[:1] == ['bench']:
-            from adamtl_ros import bench
-            return bench.main(arguments[1:])
-        if arguments[:1] == ['quantize']:
-            if find_spec('openvino') is None:
-                raise ValueError("it needs OpenVINO and NNCF: pip install 'adamtl_ros[int8]'")
-            from adamtl_ros import quantize
-            return quantize.main(arguments[1:])
-        if arguments[:1] == ['bag']:
-            from adamtl_ros.bag.command import main as bag
-            return bag(arguments[1:])
-        options = build().parse_args(arguments)
-        if options.command == 'infer':
-            from adamtl_ros import infer
-            return infer.run(options)
-        return _over_ros('demo').run(options)
+        for name in (*arguments, os.getcwd()):
+            check_name(name)
+        with _leaving_at_once(), saying(f'adamtl {command}: starting'):
+            run = _command(arguments)
+        return run() or 0
+    except ImportError as error:
+        return told(f'adamtl {command}', error)
     except (ValueError, OSError) as error:
-        command = arguments[0] if arguments else ''
         print(f'adamtl {command}: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -162,15 +207,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _over_ros(command: str) -> ModuleType:
-    """Import the module of a command that runs over ROS; ValueError if that is not there."""
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """
+    End the process at the first Ctrl-C, with one line, while modules are imported.
+
+    An exception there is caught, or becomes another, in the middle of somebody's import.
+    """
+    def leave(*_: object) -> None:
+        os.write(2, b'adamtl: interrupted\n')
+        os._exit(130)
+
+    if current_thread() is not main_thread() or signal.getsignal(
+            signal.SIGINT) is not signal.default_int_handler:
+        yield  # somebody else listens
+        return
+    signal.signal(signal.SIGINT, leave)
     try:
-        return import_module(f'adamtl_ros.{command}')
-    except ImportError as error:
-        raise ValueError(
-            f'it runs over ROS 2, of which something is missing ({error}): '
-            "pip install '.[kilted]' in the package's folder, or source a ROS 2 installation and "
-            'build with colcon') from error
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _command(arguments: list[str]) -> Callable[[], int | None]:
+    """Import what the command line asks for, and return what runs it."""
+    command, rest = (arguments or [''])[0], arguments[1:]
+    if command in DELEGATED:  # these parse what follows themselves, --help included
+        return partial(import_module(DELEGATED[command][0]).main, rest)
+    options = build().parse_args(arguments)
+    return partial(import_module(f'adamtl_ros.{options.command}').run, options)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,6 @@ from contextlib import closing
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
-from importlib import metadata
 import json
 import os
 from pathlib import Path
@@ -33,7 +32,6 @@ import numpy as np
 import rclpy
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rclpy.signals import SignalHandlerOptions
 from rich.console import Console
 from rich.progress import BarColumn
 from rich.progress import MofNCompleteColumn
@@ -42,7 +40,10 @@ from rich.progress import TextColumn
 from rich.progress import TimeElapsedColumn
 from rich.table import Table
 
+from adamtl_ros import dds
 from adamtl_ros import drawing
+from adamtl_ros.files import try_folder
+from adamtl_ros.files import whole
 from adamtl_ros.infer import plain
 from adamtl_ros.infer import write_rgb
 from adamtl_ros.msg import GatingStats
@@ -53,7 +54,6 @@ from adamtl_ros.nodes.playback import Player
 from adamtl_ros.nodes.recorder import image_array
 from adamtl_ros.nodes.recorder import PICTURES
 from adamtl_ros.nodes.recorder import Recorder
-from adamtl_ros.paths import share
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import Frame
@@ -69,6 +69,9 @@ ANSWER_LIMIT = 30.0
 
 SAMPLES = 9
 """Frames that are asked again at every budget of the sheet."""
+
+FILES = ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json')
+"""What a run writes."""
 
 SHOWN = 3
 """Frames of these that the sheet shows."""
@@ -223,42 +226,28 @@ def sheet_budgets(budget: float) -> tuple[float, float, float]:
     return 1.0, middle, low
 
 
-def prepare_environment() -> None:
-    """
-    Set what this process and its children need: a domain of its own, and shared memory.
-
-    What the user has set stays.
-    """
-    # Above 101 the ports of a domain may be in use by outgoing connections.
-    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    use_shared_memory()
-
-
-def use_shared_memory() -> None:
-    """Set the shipped profile with room for large images, unless the user has set another."""
-    # Fast DDS 2, of Jazzy, only reads the old name, and Fast DDS 3 complains about it.
-    family = 'FASTRTPS' if _is_jazzy() else 'FASTDDS'
-    os.environ.setdefault(
-        f'{family}_DEFAULT_PROFILES_FILE', str(share('config', 'fastdds.xml')))
-
-
-def _is_jazzy() -> bool:
-    try:
-        metadata.distribution('ros-jazzy-rclpy')
-    except metadata.PackageNotFoundError:
-        return os.environ.get('ROS_DISTRO') == 'jazzy'
-    return True
+_CHILD = """
+import ctypes, os, runpy, sys
+parent, module = int(sys.argv[1]), sys.argv[2]
+try:
+    ctypes.CDLL(None).prctl(1, 15)
+except AttributeError:
+    parent = os.getppid()
+if os.getppid() == parent:
+    sys.argv[1:3] = []
+    runpy.run_module(module, run_name='__main__', alter_sys=True)
+"""
+"""Runs a module; on Linux it gets SIGTERM (15) when its parent has ended, however that was."""
 
 
 @contextmanager
 def child(module: str, arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a module in a process that ends with this block."""
+    """Run a module in a process that ends with this block, and with this process."""
     with log.open('wb') as output:
         process = subprocess.Popen(
-            [sys.executable, '-m', module, *arguments], stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT,
-            # -m looks for modules in the working directory first, and a checkout of this package
+            [sys.executable, '-c', _CHILD, str(os.getpid()), module, *arguments],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            # -c looks for modules in the working directory first, and a checkout of this package
             # there would hide the installed one, which alone has the messages.
             cwd=log.parent,
             # Ctrl-C at a terminal goes to the whole group; the children are ended in order.
@@ -501,7 +490,9 @@ class Demo:
         """Run the whole demo."""
         parameters = {
             'mode': self.options.mode, 'budget': self.options.budget,
-            'model': self.options.model, 'compare_share': 1.0}
+            'model': self.options.model, 'compare_share': 1.0, 'backend': self.options.backend,
+            'device': self.options.device, 'precision': self.options.precision,
+            'num_threads': self.options.threads}
         with TemporaryDirectory() as scratch:
             # JSON is YAML; a file needs no quoting for the command line.
             file = Path(scratch) / 'parameters.yaml'
@@ -629,9 +620,7 @@ def report(summary: dict[str, Any], out: Path, console: Console) -> None:
         table.add_row('latency', f'{latency["p50"]:.1f} ms median, {latency["p95"]:.1f} ms p95')
     if summary['node_memory_peak_mb'] is not None:
         table.add_row('node memory', f'{summary["node_memory_peak_mb"]:.0f} MB peak')
-    names = [
-        name for name in ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json')
-        if (out / name).exists()]
+    names = [name for name in FILES if (out / name).exists()]
     table.add_row('results', f'{", ".join(names)} in {out}')
     console.print(table, highlight=False, soft_wrap=True)
 
@@ -649,15 +638,14 @@ def run(options: argparse.Namespace) -> int:
     model = find(options.model)
     if options.model not in PRESETS:  # the node runs in another folder
         options.model = str(model.resolve())
-    options.out.mkdir(parents=True, exist_ok=True)
     options.out = options.out.resolve()
-    for name in ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json', 'player.log'):
+    try_folder(options.out, FILES)
+    for name in (*FILES, 'player.log'):
         (options.out / name).unlink(missing_ok=True)  # of an earlier run
-    prepare_environment()
     console = Console()
     failure = ''
-    with closing(Stop()) as stop:
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    with dds.domain(options.domain), closing(Stop()) as stop:
+        dds.start_ros()
         try:
             with closing(Demo(options, source, stop)) as demo:
                 columns = (
@@ -675,8 +663,8 @@ def run(options: argparse.Namespace) -> int:
                     summary['violations'].insert(0, failure)
         finally:
             rclpy.try_shutdown()
-        (options.out / 'summary.json').write_text(
-            json.dumps(plain(summary), indent=2, allow_nan=False) + '\n')
+        with whole(options.out / 'summary.json') as aside:
+            aside.write_text(json.dumps(plain(summary), indent=2, allow_nan=False) + '\n')
     report(summary, options.out, console)
     for problem in summary['problems']:
         print(f'adamtl demo: {problem}', file=sys.stderr)

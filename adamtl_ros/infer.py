@@ -15,13 +15,19 @@ import numpy as np
 from rich.console import Console
 
 from adamtl_ros import drawing
+from adamtl_ros.files import try_folder
+from adamtl_ros.files import whole
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import Result
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import read_picture
+from adamtl_ros.waiting import saying
 
 BUDGET = 0.6
 """Budget of models that need one, unless another is given."""
+
+ENDINGS = ('.npz', '.png', '.json')
+"""Of the files that are written for an image."""
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -53,9 +59,10 @@ def plain(value: Any) -> Any:
 
 
 def write_rgb(path: Path, picture: np.ndarray) -> None:
-    """Write a uint8 (h, w, 3) RGB picture; OSError where that fails."""
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise OSError(f'{path}: cannot be written')
+    """Write a uint8 (h, w, 3) RGB picture, whole or not at all; OSError where that fails."""
+    encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+    with whole(path) as aside:
+        aside.write_bytes(encoded.tobytes())
 
 
 def picture(image: np.ndarray, result: Result, class_names: dict[str, tuple[str, ...]]) -> (
@@ -94,25 +101,30 @@ def run(options: argparse.Namespace) -> int:
     paths = list(dict.fromkeys(Path(path).resolve() for path in options.images))
     for path in paths:
         read_picture(path)
-    options.out.mkdir(parents=True, exist_ok=True)
-    engine = Engine(options.model)
+    names = unique_names(paths)
+    try_folder(options.out, [f'{name}{ending}' for name in names for ending in ENDINGS])
+    with saying(f'adamtl infer: loading {options.model}'):
+        engine = Engine(
+            options.model, backend=options.backend, device=options.device,
+            num_threads=options.threads, precision=options.precision)
     mode = options.mode or ('adaptive' if 'adaptive' in engine.modes else 'static')
     budget = BUDGET if options.budget is None and engine.needs_budget else options.budget
     settings = Settings(
         mode=mode, budget=budget, tasks=tasks or engine.tasks, gating_map=True, raw=options.raw)
     engine.check(settings)
     console = Console()
-    for path, name in zip(paths, unique_names(paths)):
+    for path, name in zip(paths, names):
         image = read_picture(path)
         result = engine.infer(image, settings)
         arrays: dict[str, Any] = dict(result.raw if options.raw else result.outputs)
-        np.savez_compressed(options.out / f'{name}.npz', **arrays)
+        with whole(options.out / f'{name}.npz') as aside:
+            np.savez_compressed(aside, **arrays)
         write_rgb(options.out / f'{name}.png', picture(image, result, engine.class_names))
         gating = {
             'image': str(path), 'width': image.shape[1], 'height': image.shape[0],
             'model': options.model, **asdict(result.stats)}
-        (options.out / f'{name}.json').write_text(
-            json.dumps(plain(gating), indent=2, allow_nan=False) + '\n')
+        with whole(options.out / f'{name}.json') as aside:
+            aside.write_text(json.dumps(plain(gating), indent=2, allow_nan=False) + '\n')
         console.print(
             f'{path}: {options.out / name}.npz .png .json, budget '
             f'{result.stats.budget_achieved:.2f}, {result.stats.network_ms:.0f} ms',

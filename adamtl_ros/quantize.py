@@ -7,7 +7,6 @@ NNCF runs the dense network over the pictures and finds the range of every layer
 written beside the weights, MODEL.int8.json; running the model needs no NNCF.
 """
 
-import argparse
 from collections.abc import Sequence
 from itertools import islice
 import math
@@ -18,9 +17,11 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+from adamtl_ros.cli import Parser
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.evaluation.evaluate import evaluate
 from adamtl_ros.evaluation.evaluate import table
+from adamtl_ros.files import try_file
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.engine import Engine
@@ -114,7 +115,7 @@ def check(model: str, dataset: str, budgets: Sequence[float], limit: int = 0) ->
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `adamtl quantize MODEL ...`; 2 on bad arguments, 1 where int8 loses too much."""
-    parser = argparse.ArgumentParser(prog='adamtl quantize', description=__doc__)
+    parser = Parser(prog='adamtl quantize', description=__doc__)
     parser.add_argument('model', help='preset or weights file')
     parser.add_argument(
         '--source', required=True, help='video, folder of pictures or bag, like those to come')
@@ -122,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--every', type=int, default=1, help='of the source, use each n-th')
     parser.add_argument(
         '--float', default=FLOAT, metavar='REGEX', help='layers that stay in float')
-    parser.add_argument('--check', metavar='DATASET', help='compare the accuracy with f32 on it')
+    parser.add_argument('--check', metavar='DATASET', help='compare the accuracy with f32 on it '
+                        '(default: none)')
     parser.add_argument('--budgets', default='0.75,0.5', help='that the check tries')
     parser.add_argument('--limit', type=int, default=0, help='frames of the check, 0: all')
     parser.add_argument(
@@ -132,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.frames < 1 or options.every < 1 or options.limit < 0:
             raise ValueError('--frames and --every: 1 or more; --limit: 0 or more')
         budgets = [float(each) for each in options.budgets.split(',') if each]
-        checkpoint.find(options.model)
+        try_file(int8.path_of(options.model))
         pictures = [frame.image for frame in islice(
             open_source(options.source).read(), 0, options.frames * options.every,
             options.every)]
@@ -144,9 +146,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not options.check:
             return 0
         report = check(options.model, options.check, budgets, options.limit)
-    except ImportError as error:
-        print(f"adamtl quantize: {error}: pip install 'adamtl_ros[int8]'", file=sys.stderr)
-        return 2
     except (ValueError, OSError, re.error) as error:
         print(f'adamtl quantize: {error}', file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ Exit code 1 if a frame is unaccounted for, the node ended, or a valid change was
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 import json
 from pathlib import Path
 import random
@@ -30,12 +31,16 @@ from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
+from adamtl_ros import dds
+from adamtl_ros.cli import add_domain
 from adamtl_ros.cli import Parser
 from adamtl_ros.demo import child
 from adamtl_ros.demo import last_lines
-from adamtl_ros.demo import prepare_environment
 from adamtl_ros.demo import Stop
+from adamtl_ros.files import try_file
+from adamtl_ros.files import whole
 from adamtl_ros.msg import GatingStats
+from adamtl_ros.network.checkpoint import find
 from adamtl_ros.nodes.diagnostics import resident_mb
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import OUTPUT_SIZES
@@ -70,26 +75,37 @@ def _positive(value: str) -> float:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the arguments of `adamtl soak`."""
     parser = Parser(prog='adamtl soak', description=' '.join(str(__doc__).split()))
-    parser.add_argument('--minutes', type=_positive, default=30.0, metavar='N')
     parser.add_argument(
-        '--rate', type=_positive, default=15.0, metavar='HZ', help='of the camera (default: 15)')
-    parser.add_argument('--size', type=_size, default=(640, 480), metavar='WxH')
+        '--minutes', type=_positive, default=30.0, metavar='N', help='how long frames are sent')
+    parser.add_argument(
+        '--rate', type=_positive, default=15.0, metavar='HZ', help='of the camera')
+    parser.add_argument(
+        '--size', type=_size, default=(640, 480), metavar='WxH',
+        help='of the frames, in pixels (default: 640x480)')
     parser.add_argument('--source', help='video, folder or bag (default: the demo sequence)')
-    parser.add_argument('--model', default='glasses', metavar='M')
-    parser.add_argument('--mode', choices=MODES, default='adaptive')
-    parser.add_argument('--budget', type=float, default=0.5, metavar='B')
-    parser.add_argument('--threads', type=int, default=0, metavar='N', help='of the network')
     parser.add_argument(
-        '--tasks', default=','.join(TASKS), metavar='A,B', help='tasks to listen to')
+        '--model', default='glasses', metavar='M', help='preset, or path of a weights file')
+    parser.add_argument('--mode', choices=MODES, default='adaptive', help='of the node')
+    parser.add_argument(
+        '--budget', type=float, default=0.5, metavar='B',
+        help='share, above 0 and up to 1, of the dense cost')
+    parser.add_argument(
+        '--threads', type=int, default=0, metavar='N', help='of the network; 0: automatic')
+    parser.add_argument(
+        '--tasks', default=','.join(TASKS), metavar='A,B',
+        help='tasks to listen to (default: all)')
     parser.add_argument(
         '--changes', type=int, default=0, metavar='N',
-        help='set parameters at random so many times, evenly over the run (default: 0)')
+        help='set parameters at random so many times, evenly over the run')
     parser.add_argument(
         '--warm-up', type=_positive, metavar='MINUTES',
         help='left out of the fits (default: a tenth of the run)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write the report there as well')
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE',
+        help='write the report there as well (default: it is printed alone)')
     parser.add_argument(
         '--log', type=Path, metavar='FILE', help="keep the node's log (default: it is not kept)")
+    add_domain(parser)
     options = parser.parse_args(argv)
     options.tasks = [task for task in options.tasks.split(',') if task]
     # Here, before anything is started: a bad value is an error of the command line.
@@ -230,7 +246,9 @@ class Soak:
                    ['--ros-args', '--params-file', str(parameters)], log) as node:
             end = time.monotonic() + START_LIMIT
             while not self.node.count_publishers('adamtl/gating_stats'):
-                if time.monotonic() > end or node.poll() is not None or self.stop.set:
+                if self.stop.set:
+                    raise KeyboardInterrupt
+                if time.monotonic() > end or node.poll() is not None:
                     raise ValueError(f'the node did not start: {last_lines(log)}')
                 self.spin(0.1)
             self.spin(2.0)
@@ -342,23 +360,30 @@ def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `adamtl soak`; return 0, 1 where something is wrong with the node, 2 with the call."""
+    """
+    Run `adamtl soak`; return 0, 1 where something is wrong with the node, 2 with the call.
+
+    130 where it was told to end early: the report is of what there was.
+    """
     options = parse(argv)
-    prepare_environment()
-    rclpy.init(args=[])
-    stop = Stop()
-    soak = Soak(options, stop)
-    try:
-        with TemporaryDirectory() as folder:
-            report = soak.run(Path(folder))
-    finally:
-        soak.close()
-        rclpy.try_shutdown()
-        stop.close()
+    try_file(options.json)
+    try_file(options.log)
+    open_source(options.source or DEMO)
+    find(options.model)
+    with dds.domain(options.domain), closing(Stop()) as stop:
+        dds.start_ros()
+        try:
+            with closing(Soak(options, stop)) as soak, TemporaryDirectory() as folder:
+                report = soak.run(Path(folder))
+        finally:
+            rclpy.try_shutdown()
     text = json.dumps(report, indent=1)
     print(text)
     if options.json:
-        options.json.write_text(text + '\n')
+        with whole(options.json) as aside:
+            aside.write_text(text + '\n')
     for problem in report['problems']:
         print(f'adamtl soak: {problem}', file=sys.stderr)
+    if stop.set:
+        return 130
     return 1 if report['problems'] else 0

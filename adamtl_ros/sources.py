@@ -23,6 +23,7 @@ import numpy as np
 
 from adamtl_ros.bag.storage import is_recording
 from adamtl_ros.conversions import jpeg_ends
+from adamtl_ros.files import check_name
 from adamtl_ros.paths import natural_key
 
 DEMO = Path(__file__).parent / 'data' / 'demo'
@@ -129,6 +130,7 @@ def open_source(
     FileNotFoundError or ValueError name the path, what is wrong and what is supported.
     """
     path = Path(path)
+    check_name(path.absolute())
     if rate is not None and not (isfinite(rate) and 0 < rate <= 1000):
         raise ValueError(f'rate: {rate} is not a frame rate; give a number in (0, 1000] Hz')
     if not path.exists():

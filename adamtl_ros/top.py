@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from dataclasses import field
 import math
+import os
 from pathlib import Path
 import statistics
 import sys
@@ -31,7 +32,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from adamtl_ros import dds
 from adamtl_ros.cli import Parser
+from adamtl_ros.files import try_file
+from adamtl_ros.files import whole
 from adamtl_ros.msg import GatingStats
 
 WINDOW = 5.0
@@ -87,6 +91,14 @@ def bar(share: float, width: int = 20) -> str:
     return '█' * full + '·' * (width - full)
 
 
+def would_save(saving: str) -> str:
+    """Return in words what share of the MACs the policy would have saved, by the diagnostics."""
+    share = float(saving)
+    if share < 0:
+        return f'nothing: the policy itself costs {-share:.1%} of the MACs; set a budget below 1'
+    return f'{share:.1%} of the MACs'
+
+
 def picture(name: str, watched: Watched, now: float) -> RenderableType:
     """Return what is shown of a node."""
     watched.forget(now)
@@ -128,7 +140,9 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
         rows.add_row('guard', values['guard'])
     saving = values.get('share of MACs that the policy would have saved')
     if saving is not None:
-        rows.add_row('would save', f'{saving} of the MACs')
+        rows.add_row('would save', would_save(saving))
+    if stats is not None and not stats.tasks:
+        rows.add_row('tasks', 'none runs, as nobody subscribes to one that is enabled')
     if stats is not None and stats.tasks:
         tasks = Table(box=None, padding=(0, 2), header_style='bold')
         for column in ('task', 'tokens asked for', '', 'agreement'):
@@ -182,11 +196,15 @@ class Top(Node):
                 watched.heard = time.monotonic()
                 watched.values = {each.key: each.value for each in status.values}
 
+    @property
+    def awaited(self) -> str:
+        """Return what is listened to, in words."""
+        return f'the node /{self.only}' if self.only else 'any adamtl node'
+
     def picture(self) -> RenderableType:
         """Return what is shown now."""
         if not self.watched:
-            what = f'the node /{self.only}' if self.only else 'adamtl nodes'
-            return Text(f'waiting for {what}; Ctrl-C ends')
+            return Text(f'waiting for {self.awaited}; Ctrl-C ends')
         now = time.monotonic()
         return Group(*(picture(name, each, now) for name, each in sorted(self.watched.items())))
 
@@ -209,7 +227,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """Run `adamtl top`; return 0, 1 where --once heard no node, 2 where the call is wrong."""
     options = parse(argv)
-    rclpy.init(args=[])
+    try_file(options.svg)
+    dds.start_ros()
     top = Top(options.node)
     executor = SingleThreadedExecutor()
     executor.add_node(top)
@@ -221,8 +240,16 @@ def main(argv: Sequence[str]) -> int:
                 executor.spin_once(0.1)
             console.print(top.picture())
             if options.svg:
-                options.svg.write_text(console.export_svg(title='adamtl top'))
-            return 0 if top.watched else 1
+                with whole(options.svg) as aside:
+                    aside.write_text(console.export_svg(title='adamtl top'))
+            if top.watched:
+                return 0
+            where = os.environ.get('ROS_DOMAIN_ID') or '0'
+            print(
+                f'adamtl top: {top.awaited} said nothing within {options.once:g} s in the ROS '
+                f'domain {where} (ROS_DOMAIN_ID): is it running, there, and longer than a second?',
+                file=sys.stderr)
+            return 1
         with Live(top.picture(), console=console, auto_refresh=False) as live:
             while rclpy.ok():
                 end = time.monotonic() + REFRESH

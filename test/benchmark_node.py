@@ -25,8 +25,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
+from adamtl_ros import dds
 from adamtl_ros.demo import child
-from adamtl_ros.demo import prepare_environment
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.sources import DEMO
 from adamtl_ros.tasks import TASKS
@@ -53,7 +53,6 @@ def main():
     size = tuple(int(part) for part in options.size.split('x'))
     tasks = options.tasks.split(',')
 
-    prepare_environment()
     rclpy.init()
     listener = rclpy.create_node('benchmark')
     answers = {name: {} for name in (*tasks, 'gating_stats')}
@@ -136,4 +135,5 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    with dds.domain():
+        main()

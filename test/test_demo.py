@@ -5,7 +5,6 @@
 import csv
 import json
 import math
-import os
 from pathlib import Path
 import signal
 import subprocess
@@ -20,9 +19,11 @@ import pytest
 
 pytest.importorskip('rclpy')
 
+from builtin_interfaces.msg import Time  # noqa: E402
 import rclpy  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
@@ -30,6 +31,7 @@ from std_msgs.msg import Header  # noqa: E402
 from adamtl_ros import demo  # noqa: E402
 from adamtl_ros.bag.sample import write_sample  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
+from adamtl_ros.nodes import playback  # noqa: E402
 from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
 from adamtl_ros.nodes.playback import Player  # noqa: E402
 from adamtl_ros.nodes.recorder import image_array  # noqa: E402
@@ -74,13 +76,23 @@ def children(pid: int) -> list[int]:
 # End to end
 
 
-def test_demo_accounts_for_every_frame(tmp_path: Path) -> None:
+def test_demo_accounts_for_every_frame(ros: None, tmp_path: Path) -> None:
     """All four results, of a camera at its rate, with three budgets in one running node."""
     out = tmp_path / 'out'
+    node = rclpy.create_node('bystander')
+    heard: list[Any] = []
+    for kind, topic in ((Image, 'image'), (GatingStats, 'adamtl/gating_stats')):
+        node.create_subscription(kind, topic, heard.append, QoSProfile(depth=50))
     code, written = finish(start(
         'adamtl_ros.cli', 'demo', '--frames', '12', '--rate', '5', '--out', str(out),
         cwd=tmp_path))
     assert code == 0, written
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    for _ in range(20):
+        executor.spin_once(timeout_sec=0.05)
+    node.destroy_node()
+    assert heard == [], 'nodes of the domain that ROS_DOMAIN_ID names were met'
     summary = json.loads((out / 'summary.json').read_text())
     frames = summary['frames']
     assert frames['played'] == 12
@@ -138,6 +150,24 @@ def test_interrupted_demo_keeps_what_it_has_and_ends_its_children(tmp_path: Path
     assert cv2.VideoCapture(str(out / 'overlay.mp4')).read()[0]
     assert cv2.imread(str(out / 'sheet.png')) is not None
     assert len((out / 'stats.csv').read_text().splitlines()) > summary['frames']['answered']
+
+
+def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    """Its node and its player end with it."""
+    process = start(
+        'adamtl_ros.cli', 'demo', '--rate', '3', '--out', str(tmp_path / 'out'), cwd=tmp_path)
+    end = time.monotonic() + LIMIT
+    while not (tmp_path / 'out' / 'overlay.mp4').exists() and time.monotonic() < end:
+        assert process.poll() is None, finish(process)
+        time.sleep(0.1)
+    started = children(process.pid)
+    assert len(started) == 2
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 30.0
+    while any(Path(f'/proc/{pid}').exists() for pid in started) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(Path(f'/proc/{pid}').exists() for pid in started)
 
 
 def test_demo_says_why_the_node_did_not_start(tmp_path: Path) -> None:
@@ -252,6 +282,56 @@ def test_player_sends_the_pixels_in_either_order(ros: None) -> None:
     assert np.array_equal(pixels[0], next(iter(open_source(DEMO))).image)
     assert np.array_equal(pixels[2], pixels[0][..., ::-1])
     assert [message.encoding for message in sent] == ['rgb8', 'rgb8', 'bgr8', 'bgr8']
+
+
+def test_player_stamps_no_frame_before_there_is_a_time(ros: None, tmp_path: Path) -> None:
+    """With use_sim_time, the clock's; until it ticks, the player says what it waits for."""
+    report = tmp_path / 'report.json'
+    process = start(
+        'adamtl_ros.nodes.player', '--loop', '--frames', '3', '--report', str(report),
+        '--ros-args', '-p', 'use_sim_time:=true', '-r', 'image:=/sim/image', cwd=tmp_path)
+    node = rclpy.create_node('simulator')
+    images: list[Image] = []
+    node.create_subscription(Image, '/sim/image', images.append, QoSProfile(depth=50))
+    clock = node.create_publisher(Clock, '/clock', QoSProfile(depth=1))
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    end = time.monotonic() + LIMIT
+    while not clock.get_subscription_count() and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
+    quiet = time.monotonic() + 2.0
+    while time.monotonic() < quiet:
+        executor.spin_once(timeout_sec=0.1)
+    assert images == []
+    tick = 7
+    while process.poll() is None and time.monotonic() < end:
+        clock.publish(Clock(clock=Time(sec=tick)))
+        executor.spin_once(timeout_sec=0.05)
+        tick += 1
+    node.destroy_node()
+    code, written = finish(process)
+    assert code == 0, written
+    stamps = json.loads(report.read_text())['stamps']
+    assert len(stamps) == 3
+    assert min(stamps) >= 7 * 10**9
+
+
+def test_player_says_what_it_waits_for(
+        ros: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Again and again, and as long as it may."""
+    monkeypatch.setattr(playback, 'REMINDER', 0.05)
+    player = Player()
+    assert not player.await_subscriber(0.3)
+    player.destroy_node()
+    assert capfd.readouterr().err.count('waiting for a subscriber of /image (') >= 2
+
+
+@pytest.mark.parametrize('value', ['-1', 'nan', 'soon'])
+def test_player_waits_no_time_that_is_none(tmp_path: Path, value: str) -> None:
+    code, written = finish(start(
+        'adamtl_ros.nodes.player', f'--wait={value}', cwd=tmp_path))
+    assert code == 2
+    assert '--wait' in written
 
 
 # Recorder
@@ -398,21 +478,3 @@ def test_video_keeps_time(tmp_path: Path) -> None:
     film = cv2.VideoCapture(str(tmp_path / 'v.mp4'))
     means = [film.read()[1].mean() for _ in range(6)]
     assert means == pytest.approx([50, 90, 90, 90, 210, 0], abs=12)
-
-
-def test_environment_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not set gets a domain of its own and the shared-memory profile."""
-    monkeypatch.setenv('ROS_DOMAIN_ID', '7')
-    for name in ('ROS_AUTOMATIC_DISCOVERY_RANGE', 'FASTDDS_DEFAULT_PROFILES_FILE',
-                 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-        monkeypatch.setenv(name, 'x')  # so that it is restored afterwards
-        monkeypatch.delenv(name)
-    demo.prepare_environment()
-    assert os.environ['ROS_DOMAIN_ID'] == '7'
-    assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
-    profiles = [os.environ[name] for name in os.environ if name.endswith('_PROFILES_FILE')]
-    assert len(profiles) == 1
-    assert Path(profiles[0]).exists()
-    monkeypatch.delenv('ROS_DOMAIN_ID')
-    demo.prepare_environment()
-    assert 1 <= int(os.environ['ROS_DOMAIN_ID']) <= 101

@@ -3,7 +3,12 @@
 """The soak run: its fit, its random changes, and a short one over ROS."""
 
 import json
+from pathlib import Path
 import random
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -66,3 +71,31 @@ def test_bad_arguments(arguments, word, capsys):
         code = end.code
     assert code == 2
     assert word in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('while_it_starts', [True, False])
+def test_one_that_is_interrupted_ends_with_130(tmp_path, while_it_starts):
+    report = tmp_path / 'report.json'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'adamtl_ros.cli', 'soak', '--minutes', '5', '--rate', '5',
+         '--size', '64x48', '--threads', '1', '--json', str(report)],
+        cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    end = time.monotonic() + 120
+    # The node comes first, then the player.
+    wanted = 1 if while_it_starts else 2
+    while len(children(process.pid)) < wanted and time.monotonic() < end:
+        assert process.poll() is None
+        time.sleep(0.2)
+    time.sleep(0.0 if while_it_starts else 4.0)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert 'Traceback' not in errors
+    if not while_it_starts:
+        assert json.loads(report.read_text())['frames']['sent'] < 1500
+
+
+def children(pid):
+    """Return the processes that a process started."""
+    return [int(child) for task in Path(f'/proc/{pid}/task').glob('*/children')
+            for child in task.read_text().split()]

@@ -117,3 +117,23 @@ def test_bad_arguments(arguments, word, capsys):
         main(['top', *arguments])
     assert end.value.code == 2
     assert word in capsys.readouterr().err
+
+
+def test_a_node_that_nobody_listens_to_is_explained():
+    watched = top.Watched()
+    watched.add(GatingStats(mode='adaptive', budget_achieved=0.0), 1.0)
+    assert 'nobody subscribes' in shown(watched, 1.5)
+
+
+@pytest.mark.parametrize(('value', 'words'), [
+    ('0.4', '40.0% of the MACs'), ('-0.0085', 'nothing: the policy itself costs 0.9%')])
+def test_what_would_be_saved_is_said_in_words(value, words):
+    watched = top.Watched(values={'share of MACs that the policy would have saved': value})
+    assert words in shown(watched, 1.0)
+
+
+def test_a_look_at_nothing_says_why(capsys):
+    assert main(['top', '--once', '0.5', '/left/adamtl']) == 1
+    said = capsys.readouterr().err
+    assert 'the node /left/adamtl said nothing within 0.5 s' in said
+    assert 'ROS_DOMAIN_ID' in said

@@ -13,6 +13,7 @@ import torch
 
 from adamtl_ros.datasets import published
 from adamtl_ros.datasets.egorooms import EgoRooms
+from adamtl_ros.evaluation import command
 from adamtl_ros.evaluation import evaluate
 from adamtl_ros.evaluation.baselines import constants
 from adamtl_ros.evaluation.metrics import delta_m
@@ -105,7 +106,7 @@ def test_agreement_of_known_pairs():
 
 def test_evaluate_command(corpus, tmp_path, capsys):
     out = tmp_path / 'report.json'
-    assert evaluate.main([
+    assert command.main([
         str(corpus), '--budgets', '0.5', '--limit', '2', '--baseline', str(corpus),
         '--json', str(out), '--figure', str(tmp_path / 'f.png')]) == 0
     report = json.loads(out.read_text())
@@ -122,7 +123,7 @@ def test_evaluate_command(corpus, tmp_path, capsys):
             ([str(corpus), '--limit', '-1'], 'limit'),
             ([str(corpus), '--tasks', 'colour'], 'colour'),
             ([str(corpus), '--reference', __file__], 'no report')):
-        assert evaluate.main(arguments) == 2
+        assert command.main(arguments) == 2
         assert words in capsys.readouterr().err
 
 
@@ -159,7 +160,7 @@ def test_what_has_no_labels_is_left_out_and_named(corpus, tmp_path, capsys):
     for path in (root / 'human_parts').glob('*.png'):
         cv2.imwrite(str(path), np.zeros((192, 256), np.uint8))
     out = tmp_path / 'report.json'
-    assert evaluate.main([
+    assert command.main([
         str(root), '--tasks', 'human_parts,depth', '--budgets', '0.5', '--json', str(out)]) == 0
     assert 'Δm leaves out human_parts' in capsys.readouterr().out
     row = json.loads(out.read_text())['rows'][1]
@@ -169,12 +170,12 @@ def test_what_has_no_labels_is_left_out_and_named(corpus, tmp_path, capsys):
 def test_evaluate_against_single_tasks(corpus, tmp_path):
     one = tmp_path / 'depth.json'
     common = [str(corpus), '--limit', '1', '--tasks', 'depth', '--budgets', '']
-    assert evaluate.main([*common, '--json', str(one)]) == 0
+    assert command.main([*common, '--json', str(one)]) == 0
     report = json.loads(one.read_text())
     report['rows'][0]['tasks']['depth']['rmse_m'] *= 2
     one.write_text(json.dumps(report))
     out = tmp_path / 'out.json'
-    assert evaluate.main([*common, '--reference', str(one), '--json', str(out)]) == 0
+    assert command.main([*common, '--reference', str(one), '--json', str(out)]) == 0
     assert json.loads(out.read_text())['rows'][0]['delta_m'] == pytest.approx(50)
 
 

@@ -109,7 +109,8 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument(
         '--sample', type=Path, metavar='OUT',
         help='write the sequence that ships with the package as a bag, and end')
-    sample.add_argument('--storage', default='mcap', choices=sorted(STORAGES))
+    sample.add_argument(
+        '--storage', default='mcap', choices=sorted(STORAGES), help='of the sample')
     sample.add_argument('--size', metavar='WxH', help='of its pictures (default: 256x192)')
     sample.add_argument('--compressed', action='store_true', help='its pictures are JPEGs')
     sample.add_argument('--frames', type=int, metavar='N', help='of the sample (default: 90)')

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from adamtl_ros import dds
 from adamtl_ros.bag.measures import Sample
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import CAMERA_INFO
@@ -134,16 +135,14 @@ def play(
     """
     try:
         import rclpy
-        from rclpy.signals import SignalHandlerOptions
         from rosgraph_msgs.msg import Clock  # noqa: F401
 
-        from adamtl_ros.demo import use_shared_memory
     except ImportError as error:
         raise ValueError(
             f"--live runs over ROS 2, of which something is missing ({error}): pip install "
             "'.[kilted]' in the package's folder, or source a ROS 2 installation") from None
-    use_shared_memory()
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    dds.use_shared_memory()
+    dds.start_ros()
     try:
         session = _Session(bag, topic, options)
         try:

@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy of a model on annotated frames, and what it costs: dense, and adaptive per budget."""
 
-import argparse
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 from pathlib import Path
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from adamtl_ros.datasets import open_dataset
 from adamtl_ros.datasets.frames import Frames
 from adamtl_ros.evaluation.baselines import constants
 from adamtl_ros.evaluation.metrics import delta_m
@@ -23,11 +20,8 @@ from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import PUBLISHED
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.evaluation.metrics import undefined
-from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import Engine
-from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.tasks import ordered
 
 
 def evaluate(
@@ -170,71 +164,10 @@ def draw(report: Mapping[str, Any], path: str) -> None:
     figure.savefig(path)
 
 
-def _check_classes(engine: Engine, data: Frames) -> None:
+def check_classes(engine: Engine, data: Frames) -> None:
     for task in data.tasks:
         mine, theirs = len(engine.class_names.get(task, ())), len(data.classes.get(task, ()))
         if task in data.classes and mine != theirs:
             raise ValueError(
                 f'the model has {mine} classes of {task}, {data.root} has {theirs}: choose a '
                 'model that was trained for these data, or other --tasks')
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `adamtl evaluate DATASET ...`; 2 on bad arguments."""
-    parser = argparse.ArgumentParser(prog='adamtl evaluate', description=__doc__)
-    parser.add_argument(
-        'dataset', help='PASCAL-Context, NYUDv2 or the corpus, as docs/datasets.md describes')
-    parser.add_argument('--split', default='val', help='of the data set')
-    parser.add_argument('--model', default='glasses', help='preset or weights file')
-    parser.add_argument(
-        '--budgets', default='1.0,0.8,0.6,0.5,0.4',
-        help="comma-separated, each in (0, 1], or own for the policy's own choice; '' for none")
-    parser.add_argument('--tasks', help='comma-separated; those of the model unless given')
-    parser.add_argument(
-        '--reference', nargs='+', metavar='JSON', default=[],
-        help='earlier reports whose dense rows Δm compares with, single-task networks, say')
-    parser.add_argument(
-        '--counterpart', metavar='JSON', help='earlier report, of precision f32, say, with whose '
-        'row of the same mode and budget Δm compares')
-    parser.add_argument('--backend', default='auto', choices=BACKENDS)
-    parser.add_argument('--precision', default='f32', choices=PRECISIONS)
-    parser.add_argument('--limit', type=int, default=0, help='evenly spaced frames, 0: all')
-    parser.add_argument('--baseline', help='training split: add the best constant answers')
-    parser.add_argument('--threads', type=int, default=0, help='of the backend; 0: automatic')
-    parser.add_argument('--json', help='write the report to this file')
-    parser.add_argument('--figure', help='draw accuracy against cost to this .png or .svg file')
-    arguments = parser.parse_args(argv)
-    try:
-        budgets = [None if part == 'own' else float(part)
-                   for part in arguments.budgets.split(',') if part]
-        engine = Engine(
-            arguments.model, backend=arguments.backend, num_threads=arguments.threads,
-            precision=arguments.precision)
-        if arguments.limit < 0:
-            raise ValueError(f'limit {arguments.limit}: 0 for all frames, or how many')
-        tasks = ordered(arguments.tasks.split(',')) if arguments.tasks else engine.tasks
-        data = open_dataset(arguments.dataset, tasks, arguments.split)
-        _check_classes(engine, data)
-        baseline = None
-        if arguments.baseline:
-            baseline = open_dataset(arguments.baseline, tasks, 'train')
-        reference = read_reference(arguments.reference)
-        counterpart = None
-        if arguments.counterpart:
-            read_reference([arguments.counterpart])
-            counterpart = json.loads(Path(arguments.counterpart).read_text(encoding='utf-8'))
-        report = evaluate(
-            engine, data, budgets, arguments.limit, baseline, reference or None, counterpart)
-        if arguments.json:
-            Path(arguments.json).write_text(json.dumps(report, indent=1), encoding='utf-8')
-        if arguments.figure:
-            draw(report, arguments.figure)
-    except (ValueError, OSError) as error:
-        print(f'adamtl evaluate: {error}', file=sys.stderr)
-        return 2
-    Console(width=180).print(table(report))
-    return 0
-
-
-if __name__ == '__main__':
-    raise SystemExit(main())

@@ -11,6 +11,8 @@ import sys
 from threading import Event
 from threading import Thread
 
+from adamtl_ros.missing import told
+
 MAX_PIXELS = 2**26
 """Largest compressed picture that is decoded, 67 megapixels."""
 
@@ -60,15 +62,18 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Thread(target=wait_for_signal, name='signals', daemon=True).start()
 
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.lifecycle import TransitionCallbackReturn
-    from rclpy.signals import SignalHandlerOptions
-    from rclpy.task import Future
-    from rclpy.utilities import remove_ros_args
+    try:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.lifecycle import TransitionCallbackReturn
+        from rclpy.signals import SignalHandlerOptions
+        from rclpy.task import Future
+        from rclpy.utilities import remove_ros_args
 
-    from adamtl_ros.nodes.lifecycle import AdamtlNode
-    from adamtl_ros.nodes.parameters import unmatched
+        from adamtl_ros.nodes.lifecycle import AdamtlNode
+        from adamtl_ros.nodes.parameters import unmatched
+    except ImportError as error:
+        return told('adamtl_node', error)
 
     files = [Path(path) for name, path in zip(argv, argv[1:]) if name == '--params-file']
     try:

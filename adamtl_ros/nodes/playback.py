@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node that publishes a source as a camera would."""
 
+from collections.abc import Callable
 import threading
 import time
 
@@ -21,6 +22,9 @@ FRAME_ID = 'camera_optical_frame'
 
 GRACE = 0.5
 """Seconds from meeting a subscriber to the first frame, and from the last frame to the end."""
+
+REMINDER = 10.0
+"""Seconds between two lines that say what is waited for."""
 
 
 def camera_info_message(camera: Camera, header: Header) -> CameraInfo:
@@ -71,12 +75,29 @@ class Player(Node):
 
     def await_subscriber(self, limit: float) -> bool:
         """Wait until a subscriber is matched to `image`; return whether, within limit s."""
-        end = time.monotonic() + limit
-        while not self.images.get_subscription_count():
-            if time.monotonic() > end or not self.pause(time.monotonic() + 0.02):
+        return self._wait_for(
+            lambda: self.images.get_subscription_count() > 0,
+            f'a subscriber of {self.images.topic_name}', limit
+            # Discovery is mutual, and the subscriber may learn of this publisher a little later.
+        ) and self.pause(time.monotonic() + GRACE)
+
+    def await_clock(self) -> bool:
+        """Wait until there is a time to stamp frames with; return whether, not stop."""
+        return self._wait_for(
+            lambda: self.get_clock().now().nanoseconds > 0,
+            '/clock, which gives the time where use_sim_time is true; without a simulator leave '
+            'use_sim_time false', float('inf'))
+
+    def _wait_for(self, there: Callable[[], bool], what: str, limit: float) -> bool:
+        begin = remind = time.monotonic()
+        while not there():
+            now = time.monotonic()
+            if now >= remind + REMINDER:
+                remind = now
+                self.get_logger().info(f'waiting for {what} ({now - begin:.0f} s)')
+            if now > begin + limit or not self.pause(now + 0.02):
                 return False
-        # Discovery is mutual, and the subscriber may learn of this publisher a little later.
-        return self.pause(time.monotonic() + GRACE)
+        return True
 
     def play(
             self, source: Source, *, loop: bool = False, frames: int | None = None,

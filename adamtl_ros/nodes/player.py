@@ -11,6 +11,8 @@ import sys
 import time
 from types import FrameType
 
+from adamtl_ros.missing import told
+
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line without its ROS arguments."""
@@ -29,12 +31,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="stamp frames as a bag recorded them, not with this node's time")
     parser.add_argument(
         '--wait', type=float, default=0.0, metavar='S',
-        help='wait up to S seconds for a subscriber before the first frame')
+        help='wait up to S seconds, or inf, for a subscriber before the first frame')
     parser.add_argument(
         '--report', type=Path, metavar='FILE',
         help='at the end write {"stamps": [ns, ...], "problems": [...]} of the frames that were '
              'sent, and what of the source was left out')
     options = parser.parse_args(argv)
+    if not options.wait >= 0:
+        parser.error(f'--wait: {options.wait} is no time; give seconds, or inf')
     if options.frames is not None and options.frames < 1:
         parser.error(f'--frames: {options.frames} is not a number of frames; give 1 or more')
     return options
@@ -51,15 +55,18 @@ def main(args: Sequence[str] | None = None) -> int:
     signals = (signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
-    import rclpy
-    from rclpy.duration import Duration
-    from rclpy.signals import SignalHandlerOptions
-    from rclpy.utilities import remove_ros_args
+    try:
+        import rclpy
+        from rclpy.duration import Duration
+        from rclpy.signals import SignalHandlerOptions
+        from rclpy.utilities import remove_ros_args
 
-    from adamtl_ros.nodes.playback import GRACE
-    from adamtl_ros.nodes.playback import Player
-    from adamtl_ros.sources import DEMO
-    from adamtl_ros.sources import open_source
+        from adamtl_ros.nodes.playback import GRACE
+        from adamtl_ros.nodes.playback import Player
+        from adamtl_ros.sources import DEMO
+        from adamtl_ros.sources import open_source
+    except ImportError as error:
+        return told('adamtl_player', error)
 
     argv = sys.argv if args is None else ['adamtl_player', *args]
     try:
@@ -88,7 +95,10 @@ def main(args: Sequence[str] | None = None) -> int:
         source = open_source(
             options.source or DEMO, rate=options.rate, topic=options.topic, say=say)
         topic = player.images.topic_name
-        if not options.wait or player.await_subscriber(options.wait):
+        ready = options.recorded_stamps or player.await_clock()
+        if ready and options.wait:
+            ready = player.await_subscriber(options.wait)
+        if ready:
             player.get_logger().info(f'playing {source.path} at {source.rate:g} Hz on {topic}')
             player.play(
                 source, loop=options.loop, frames=options.frames,
@@ -102,7 +112,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if player.stamps:
             # What a subscriber has not fetched yet is lost with the publisher, whose shared
             # memory goes with it. Reliable subscribers tell, others can only be given time.
-            player.images.wait_for_all_acked(Duration(seconds=1.0))
+            player.images.wait_for_all_acked(Duration(seconds=5.0))
             time.sleep(GRACE)
         if options.report:
             options.report.write_text(
