@@ -9,7 +9,6 @@ from functools import cache
 import cv2
 import numpy as np
 
-from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 
 NEAR, FAR = 0.3, 8.0
@@ -21,13 +20,12 @@ _PAPER = (24, 24, 24)
 
 
 @cache
-def _palette(task: str) -> np.ndarray:
-    """Return uint8 (256, 3), the colour of every class id."""
-    table = np.empty((256, 3), np.uint8)
+def _palette(task: str, bits: int = 8) -> np.ndarray:
+    """Return uint8 (2 ** bits, 3), the colour of every class id; the last one is none."""
     palette = np.array(TASKS[task].palette, np.uint8)
     # Checkpoints may have more classes than the palette has colours.
-    table[:] = palette[np.arange(256) % len(palette)]
-    table[IGNORE] = _IGNORED
+    table = palette[np.arange(1 << bits) % len(palette)]
+    table[-1] = _IGNORED
     return table
 
 
@@ -45,7 +43,7 @@ def colourise(task: str, array: np.ndarray) -> np.ndarray:
     """
     Draw one output as it is published.
 
-    array: (h, w) uint8 class ids, or float [0, 1] or metres, or (h, w, 3) unit normals.
+    array: (h, w) uint8 or uint16 class ids, or float [0, 1] or metres, or (h, w, 3) unit normals.
     Edges are dark lines on white, saliency and depth a heat map (near is bright, no depth black),
     normals (n + 1) / 2 as RGB with black where invalid.  ValueError on an unknown task.
     """
@@ -53,7 +51,7 @@ def colourise(task: str, array: np.ndarray) -> np.ndarray:
         raise ValueError(f'unknown task {task!r}: the tasks are {", ".join(TASKS)}')
     kind = TASKS[task].kind
     if kind == 'classes':
-        return _palette(task)[array.astype(np.uint8)]
+        return _palette(task, 8 if array.dtype.itemsize == 1 else 16)[array]
     if kind == 'normals':
         known = np.isfinite(array).all(-1, keepdims=True)
         return np.where(known, _bytes((array + 1) / 2), 0).astype(np.uint8)
@@ -100,7 +98,8 @@ def overlay(
     if 'human_parts' in drawn:
         parts = outputs['human_parts']
         tint = _fit(colourise('human_parts', parts), width, height)
-        on = _fit(((parts > 0) & (parts != IGNORE)).astype(np.uint8), width, height)
+        none = np.iinfo(parts.dtype).max
+        on = _fit(((parts > 0) & (parts != none)).astype(np.uint8), width, height)
         cv2.copyTo(cv2.addWeighted(picture, 0.5, tint, 0.5, 0), on, picture)
     if 'edges' in drawn:
         line = cv2.resize(
@@ -176,7 +175,7 @@ def _legend(task: str, names: Sequence[str], width: int) -> list[np.ndarray]:
         row[:, :entry] = text(task if start == 0 else '', entry, 22)
         for place, name in enumerate(names[start:start + per_row], 1):
             left = place * entry
-            row[4:18, left:left + 18] = _palette(task)[start + place - 1]
+            row[4:18, left:left + 18] = _palette(task, 16)[start + place - 1]
             row[:, left + 20:left + entry] = text(name, entry - 20, 22)
         rows.append(row)
     return rows

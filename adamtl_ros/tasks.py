@@ -8,6 +8,11 @@ from dataclasses import dataclass
 IGNORE = 255
 """Label of a pixel without annotation, in label images and in published class images."""
 
+MOST_IDS = 254
+"""Class ids that 8 bits tell; with more classes, images have 16, and WIDE_IGNORE for none."""
+
+WIDE_IGNORE = 65535
+
 DEPTH_RANGE = (0.05, 50.0)
 """Range of predicted depth in metres, before the lens; the network predicts its logarithm."""
 
@@ -37,7 +42,8 @@ class Task:
 
     kind: 'classes' (one channel a class, published as the class id), 'map' (one channel, a
     probability), 'normals' (three channels, a unit vector) or 'depth' (one channel, ln metres).
-    encoding: of the published image.  palette: (r, g, b) a class, empty for other kinds.
+    encoding: of the published image (mono16 for more than MOST_IDS classes).  palette: (r, g, b) a
+    class, empty for other kinds.
     """
 
     name: str

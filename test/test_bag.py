@@ -610,6 +610,10 @@ def test_labels_at_the_ends_of_their_range() -> None:
     assert label_of('depth', full(65535, np.uint16), (4, 2)).min() == 65535
     assert label_of('semseg', full(65535, np.uint16), (4, 2), 18).min() == 255
     assert label_of('semseg', full(17, np.uint16), (4, 2), 18).dtype == np.uint8
+    # Of so many classes that 8 bits do not tell them, 255 is one.
+    for value, kind in ((255, np.uint8), (299, np.uint16), (65535, np.uint16)):
+        wide = label_of('semseg', full(value, kind), (4, 2), 300)
+        assert wide.dtype == np.uint16 and wide.min() == value
     assert label_of('saliency', full(1, np.float32), (4, 2)).min() == 255
     nearly = np.zeros((2, 4, 3), np.float32)
     nearly[..., 0] = 1.003

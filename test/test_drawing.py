@@ -8,6 +8,7 @@ import pytest
 from adamtl_ros import drawing
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
+from adamtl_ros.tasks import WIDE_IGNORE
 
 
 def outputs(height: int = 24, width: int = 32) -> dict[str, np.ndarray]:
@@ -43,6 +44,23 @@ def test_classes_have_the_colours_of_the_palette() -> None:
     assert tuple(picture[0, 1]) == palette[4]
     assert picture[0, 2].tolist() == [128, 128, 128]
     assert tuple(picture[0, 3]) == palette[0]
+
+
+def test_classes_of_16_bits_have_colours_too() -> None:
+    """255 is a class among them, 65535 is none; the legend has them all."""
+    palette = TASKS['semseg'].palette
+    ids = np.array([[0, 255, 256, 299, WIDE_IGNORE]], np.uint16)
+    picture = drawing.colourise('semseg', ids)
+    assert [tuple(pixel) for pixel in picture[0].tolist()] == [
+        palette[0], palette[255 % len(palette)], palette[256 % len(palette)],
+        palette[299 % len(palette)], (128, 128, 128)]
+    image = np.full((1, 5, 3), 100, np.uint8)
+    drawn = drawing.overlay(image, {'human_parts': ids}, ['human_parts'])
+    assert (drawn != image).any(-1).tolist() == [[False, True, True, True, False]]
+    names = [f'class {number}' for number in range(300)]
+    sheet = drawing.sheet(
+        ['frame'], [('one', [image])], legend={'semseg': names}, cell=1280)
+    assert sheet.shape[1] == 1280
 
 
 def test_normals_are_their_components() -> None:

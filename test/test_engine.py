@@ -3,6 +3,7 @@
 """The engine: outputs, extras, settings and errors."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 import subprocess
 import sys
 
@@ -11,7 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from adamtl_ros.bag.measures import Difference
+from adamtl_ros.drawing import overlay
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.network import AdaMTL
+from adamtl_ros.published import published_images
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import processors
@@ -20,6 +25,7 @@ from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.torch_backend import TorchBackend
 from adamtl_ros.tasks import TASKS
+from networks import CONFIGS
 from networks import random_network
 
 
@@ -257,3 +263,37 @@ def test_the_torch_backend_computes_what_the_network_does(tmp_path, name):
     for task, value in expected.items():
         np.testing.assert_allclose(
             logits[task], value[0].numpy(), atol=1e-4 * float(value.abs().max()))
+
+
+@pytest.fixture(scope='module', params=['torch', 'openvino'])
+def many(tmp_path_factory, request):
+    """Return the engine of a network with 300 classes."""
+    if request.param == 'openvino':
+        pytest.importorskip('openvino')
+    names = tuple(f'class {number}' for number in range(300))
+    config = replace(
+        CONFIGS['small'], outputs={'semseg': 300}, classes={'semseg': names})
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('many') / 'many.safetensors'
+    network = AdaMTL(config)
+    with torch.no_grad():
+        network.decoders['semseg'].segment[3].bias[:290] = -100.0
+    checkpoint.save(path, network)
+    return Engine(str(path), backend=request.param)
+
+
+def test_more_classes_than_8_bits_tell(many):
+    """Frames are answered, in 16 bits, at either size, and drawn, and compared."""
+    for size, shape in (('network', (112, 112)), ('camera', (97, 161))):
+        result = many.infer(image(), Settings(
+            mode='shadow', budget=0.5, tasks=many.tasks, output_size=size, confidence=True))
+        ids = result.outputs['semseg']
+        assert ids.dtype == np.uint16 and ids.shape == shape
+        assert ids.min() >= 290 and ids.max() < 300
+        assert [(name, encoding) for name, _, encoding in published_images(result)] == [
+            ('semseg', 'mono16'), ('semseg/confidence', 'mono8')]
+        assert 0 <= result.stats.agreement <= 1
+        assert overlay(image(), result.outputs).shape == (97, 161, 3)
+        difference = Difference({'semseg': 300})
+        assert difference.update(result.outputs, result.outputs) == {'semseg': 1.0}
+        assert difference.compute()['semseg']['miou'] == 1.0

@@ -29,6 +29,14 @@ def test_semseg_counts_the_background_and_no_unlabelled_pixel():
     assert metric.compute()['miou'] == pytest.approx((2 / 3 + 1 / 3 + 1 / 2) / 3)
 
 
+def test_classes_that_8_bits_do_not_tell():
+    metric = TaskMetrics('semseg', 300)
+    metric.update(np.array([[255, 299, 299, 7]], np.uint16),
+                  np.array([[255, 299, 0, 65535]], np.uint16))
+    # Class 255 right, 299 1 of 2, 0 never; the last pixel has no label.
+    assert metric.compute()['miou'] == pytest.approx((1 + 1 / 2 + 0) / 3)
+
+
 def test_human_parts_leave_out_images_without_people():
     metric = TaskMetrics('human_parts', 7)
     assert math.isnan(metric.compute()['miou'])

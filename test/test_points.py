@@ -79,6 +79,13 @@ def test_colour_and_class_are_those_of_the_pixel():
         assert (cloud['rgb'] >> shift & 255 == colour[::3, ::3, channel]).all()
 
 
+def test_classes_of_16_bits():
+    classes = np.full((192, 256), 299, np.uint16)
+    cloud = points(floor_and_wall(), CAMERA, classes=classes)
+    assert cloud.dtype == point_type(classes=True, wide=True)
+    assert (cloud['class'] == 299).all() and str(cloud['class'].dtype) == 'uint16'
+
+
 def test_layouts():
     assert point_type().itemsize == point_type(colour=True).itemsize == 16
     assert point_type(colour=True, classes=True).itemsize == 32

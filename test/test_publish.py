@@ -9,6 +9,8 @@ import torch.nn.functional as functional
 
 from adamtl_ros.runtime.publish import confidence
 from adamtl_ros.runtime.publish import published
+from adamtl_ros.tasks import IGNORE
+from adamtl_ros.tasks import WIDE_IGNORE
 
 SIZE = (48, 64)
 
@@ -33,6 +35,19 @@ def test_classes_are_the_argmax_after_upsampling(channels):
     chosen = np.take_along_axis(full(values).numpy(), found[None].astype(np.int64), 0)[0]
     np.testing.assert_allclose(chosen, full(values).amax(0).numpy(), atol=1e-5)
     assert len(np.unique(found)) == channels
+
+
+@pytest.mark.parametrize('count, kind', [
+    (254, np.uint8), (255, np.uint16), (256, np.uint16), (300, np.uint16)])
+def test_ids_have_as_many_bits_as_the_classes_need(count, kind):
+    """Every class has an id of its own, and none has that of pixels without a class."""
+    values = np.full((count, 20, 20), -1, np.float32)
+    there = np.arange(400).reshape(20, 20) % count
+    np.put_along_axis(values, there[None], 1, 0)
+    found = published('semseg', values, (20, 20))
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, there)
+    assert found.max() < (IGNORE if kind == np.uint8 else WIDE_IGNORE)
 
 
 def test_of_equal_logits_the_first_class_is_taken():

@@ -17,7 +17,9 @@ from adamtl_ros.datasets.frames import read_grey
 from adamtl_ros.datasets.frames import read_picture
 from adamtl_ros.paths import natural_key
 from adamtl_ros.tasks import IGNORE
+from adamtl_ros.tasks import MOST_IDS
 from adamtl_ros.tasks import TASKS
+from adamtl_ros.tasks import WIDE_IGNORE
 
 FOLDERS = {task: (task, 'edge') if task == 'edges' else (task,) for task in TASKS}
 """Folders of a task's labels, the data sets' names for it included."""
@@ -59,7 +61,8 @@ def label_of(
     """
     Bring a label to the form that the metrics take, at the results' size (width, height).
 
-    Classes: ids, 255 (of 16 bits 65535 too) for none; classes: how many there are, 0: unknown.
+    Classes: ids, 255 (of 16 bits 65535 too) for none, with more than MOST_IDS classes 65535 alone;
+    classes: how many there are, 0: unknown.
     Saliency: uint8 of 255, or float in [0, 1].  Edges: above the middle.  Normals: uint8
     (n + 1) * 127.5, or float unit vectors, zero or NaN for none.  Depth: uint16 millimetres, or
     float metres, 0 or NaN for none.  ValueError on another shape, and on values out of range:
@@ -91,15 +94,16 @@ _FORMS = {
 def _ids(task: str, values: np.ndarray, classes: int) -> np.ndarray:
     if not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f'a label of {task} cannot be of {values.dtype}: give class ids')
+    none = WIDE_IGNORE if classes > MOST_IDS else IGNORE
     if values.dtype.itemsize > 1:
-        values = np.where(values == 65535, IGNORE, values)
-    most = min(classes or IGNORE, IGNORE)
-    wrong = values[(values >= most) & (values != IGNORE)]
+        values = np.where(values == WIDE_IGNORE, none, values)
+    most = min(classes or none, none)
+    wrong = values[(values >= most) & (values != none)]
     if wrong.size:
         raise ValueError(
             f'a label of {task} has the value {wrong[0]}: the classes are 0 to {most - 1}, and '
-            f'{IGNORE} where there is none')
-    return values.astype(np.uint8)
+            f'{none} where there is none')
+    return values.astype(np.uint8 if none == IGNORE else np.uint16)
 
 
 def _normals(task: str, values: np.ndarray) -> np.ndarray:

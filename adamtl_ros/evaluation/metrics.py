@@ -22,7 +22,9 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from adamtl_ros.evaluation.edges import EdgeCounts
 from adamtl_ros.evaluation.edges import TOLERANCE
 from adamtl_ros.tasks import IGNORE
+from adamtl_ros.tasks import MOST_IDS
 from adamtl_ros.tasks import TASKS
+from adamtl_ros.tasks import WIDE_IGNORE
 from adamtl_ros.training.losses import normals_of
 
 LOWER_IS_BETTER = {'mae', 'mean_deg', 'median_deg', 'rmse_m', 'log_rmse', 'abs_rel'}
@@ -89,17 +91,18 @@ class TaskMetrics:
 
 class _Classes:
     def __init__(self, classes: int, people: bool) -> None:
-        self.jaccard = MulticlassJaccardIndex(classes, ignore_index=IGNORE)
+        self.none = WIDE_IGNORE if classes > MOST_IDS else IGNORE
+        self.jaccard = MulticlassJaccardIndex(classes, ignore_index=self.none)
         self.people = people
         self.counted = False
 
     def update(self, predicted: np.ndarray, label: np.ndarray) -> None:
-        if not (label != IGNORE).any() or (
-                self.people and not ((label > 0) & (label != IGNORE)).any()):
+        if not (label != self.none).any() or (
+                self.people and not ((label > 0) & (label != self.none)).any()):
             return
         self.counted = True
         self.jaccard.update(
-            torch.from_numpy(predicted)[None].long(), torch.from_numpy(label)[None].long())
+            *(torch.from_numpy(ids.astype(np.int64))[None] for ids in (predicted, label)))
 
     def compute(self) -> dict[str, float]:
         return {'miou': float(self.jaccard.compute()) if self.counted else float('nan')}

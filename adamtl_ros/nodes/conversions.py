@@ -80,7 +80,8 @@ def compressed_from_rgb(picture: NDArray[np.uint8], header: Header) -> Compresse
 
 
 _FIELD_TYPES = {
-    'f4': PointField.FLOAT32, 'u4': PointField.UINT32, 'u1': PointField.UINT8}
+    'f4': PointField.FLOAT32, 'u4': PointField.UINT32, 'u2': PointField.UINT16,
+    'u1': PointField.UINT8}
 
 
 def memory_of_points(size: tuple[int, int], kind: np.dtype) -> tuple[array, NDArray[np.void]]:

@@ -148,7 +148,9 @@ class Outputs:
         colour = shrink(rgb, size) if 'rgb' in chosen.fields else None
         # Off while semseg is disabled.
         classes = outputs.get('semseg') if 'class' in chosen.fields else None
-        kind = point_type(colour=colour is not None, classes=classes is not None)
+        kind = point_type(
+            colour=colour is not None, classes=classes is not None,
+            wide=classes is not None and classes.dtype.itemsize > 1)
         taken = shape(depth.shape, chosen.stride)
         data, view = memory_of_points(taken, kind)
         points(

@@ -80,10 +80,11 @@ class Result:
     """
     The outputs of a frame, arrays as they are published.
 
-    outputs: per task, uint8 (h, w) class ids, float32 (h, w) in [0, 1] or metres, or float32
-    (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x 255.  gating_map: uint8
-    (h, w), 255 where every block ran; None where the gates are not known.  raw: float32
-    (channels, H, W), the decoders' own outputs before they are brought to the network's size.
+    outputs: per task, uint8 (h, w) class ids (uint16 of more than 254 classes), float32 (h, w) in
+    [0, 1] or metres, or float32 (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x
+    255.  gating_map: uint8 (h, w), 255 where every block ran; None where the gates are not known.
+    raw: float32 (channels, H, W), the decoders' own outputs before they are brought to the
+    network's size.
     """
 
     outputs: dict[str, np.ndarray]

@@ -15,15 +15,16 @@ FIELDS = ('rgb', 'class')
 
 
 @functools.cache
-def point_type(*, colour: bool = False, classes: bool = False) -> np.dtype:
+def point_type(*, colour: bool = False, classes: bool = False, wide: bool = False) -> np.dtype:
     """
     Return the type of a point: x, y, z float32, and where wanted rgb uint32 and class uint8.
 
+    wide: class is uint16, see tasks.MOST_IDS.
     x points right, y down, z forward, in metres.  A point is a multiple of 16 bytes.  rgb is
     0x00rrggbb, as RViz and PCL read it.
     """
     names = ['x', 'y', 'z'] + ['rgb'] * colour + ['class'] * classes
-    formats = {'rgb': '<u4', 'class': 'u1'}
+    formats = {'rgb': '<u4', 'class': '<u2' if wide else 'u1'}
     last = 4 * len(names)
     return np.dtype({
         'names': names, 'formats': [formats.get(name, '<f4') for name in names],
@@ -50,8 +51,8 @@ def points(
     between is an obstacle where nothing is.  edge: 0 keeps all.  reach: pixels of the depth
     that one pixel of the network has become.
 
-    colour: uint8 (h, w, 3) RGB.  classes: uint8 (h, w).  out: where to write, of `point_type` and
-    `shape`.  ValueError: sizes that do not fit together.
+    colour: uint8 (h, w, 3) RGB.  classes: uint8 or uint16 (h, w).  out: where to write, of
+    `point_type` and `shape`.  ValueError: sizes that do not fit together.
     """
     size = camera.height, camera.width
     for array in (depth, colour, classes):
@@ -63,7 +64,9 @@ def points(
     if out is None:
         out = np.empty(
             shape(size, stride),
-            point_type(colour=colour is not None, classes=classes is not None))
+            point_type(
+                colour=colour is not None, classes=classes is not None,
+                wide=classes is not None and classes.dtype.itemsize > 1))
     z = depth[every, every]
     # Negated, so that NaN is not known.
     unknown = ~((z >= nearest) & (z <= farthest))

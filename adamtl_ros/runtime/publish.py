@@ -13,6 +13,7 @@ from adamtl_ros.runtime.geometry import Geometry
 from adamtl_ros.runtime.geometry import geometry
 from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.tasks import DEPTH_RANGE
+from adamtl_ros.tasks import MOST_IDS
 from adamtl_ros.tasks import TASKS
 
 
@@ -23,9 +24,10 @@ def published(
     """
     Turn decoder outputs, float32 (channels, H, W), into the array of (height, width) = size.
 
-    Logits are upsampled bilinearly first, as in the reference.  Returns uint8 class ids, float32
-    in [0, 1] or metres, or float32 (height, width, 3) unit normals turned towards the camera, NaN
-    where the network gave no direction.  axes: signs that take normals to the optical frame.
+    Logits are upsampled bilinearly first, as in the reference.  Returns uint8 class ids (uint16 of
+    more than MOST_IDS classes), float32 in [0, 1] or metres, or float32 (height, width, 3) unit
+    normals turned towards the camera, NaN where the network gave no direction.
+    axes: signs that take normals to the optical frame.
     linear_depth: the decoder gives metres, not their logarithm.  camera: of the picture at this
     size, a nominal one if None.  canonical: depth and normals are for the canonical camera.
     """
@@ -74,11 +76,15 @@ def _classes(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Plane by plane: an argmax over the last axis of the upsampled array takes three times as long.
     """
     best = _plane(logits[0], size)
-    ids = np.zeros(size, dtype=np.uint8)
+    wide = len(logits) > MOST_IDS
+    ids = np.zeros(size, dtype=np.uint16 if wide else np.uint8)
     for number in range(1, len(logits)):
         plane = _plane(logits[number], size)
         better = cv2.compare(plane, best, cv2.CMP_GT)
-        np.maximum(ids, np.bitwise_and(better, number, out=better), out=ids)
+        if wide:
+            ids[better > 0] = number
+        else:
+            np.maximum(ids, np.bitwise_and(better, number, out=better), out=ids)
         cv2.max(best, plane, dst=best)
     return ids
 
