@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags of both storages, compressed or not, whole and damaged: what can be read is read."""
 
+import bz2
 from contextlib import closing
 from pathlib import Path
 import sqlite3
@@ -510,6 +511,14 @@ def test_messages_and_files_in_lz4(tmp_path: Path) -> None:
     packed = tmp_path / 'walk.mcap.lz4'
     packed.write_bytes(frame.compress(whole.read_bytes()))
     assert stamps(Bag(packed)) == [1, 2, 3, 4]
+
+
+def test_messages_compressed_in_another_way_are_called_that(tmp_path: Path) -> None:
+    """Not something about CDR that only its authors understand."""
+    bag = Bag(write(tmp_path / 'bag', [('/cam', IMAGE, 1, bz2.compress(image(1)))]))
+    found, = read(bag, '/cam')
+    assert isinstance(found, Skipped)
+    assert 'neither CDR nor compressed with zstd or lz4' in found.reason
 
 
 def test_a_bag_of_ros_1_is_called_that(tmp_path: Path) -> None:

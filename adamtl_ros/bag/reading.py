@@ -406,7 +406,10 @@ def decode(message: Message) -> Any:
     if not message.data:
         raise ValueError('the message is empty')
     try:
-        return STORE.deserialize_cdr(unpacked(message.data), message.kind)
+        data = unpacked(message.data)
+        if data[0]:  # of CDR the first byte is 0, whatever the representation
+            raise ValueError('neither CDR nor compressed with zstd or lz4')
+        return STORE.deserialize_cdr(data, message.kind)
     except Exception as error:
         raise ValueError(f'the message is damaged ({line(error)})') from None
 
