@@ -50,13 +50,13 @@ def bag(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_live_follows_the_node_that_follows_the_transport(
         compressed: bool, tmp_path: Path) -> None:
     """A node that takes what is published is played into, whatever it listens to at first."""
-    write_sample(tmp_path / 'bag', frames=4, compressed=compressed)
+    write_sample(tmp_path / 'bag', frames=6, compressed=compressed)
     with node(tmp_path, 'mode:=adaptive', 'budget:=0.6'):
-        done = bag(tmp_path, 'bag', '--live', '--rate', '0.5', '--budgets', '0.6', '--modes',
+        done = bag(tmp_path, 'bag', '--live', '--rate', '0.2', '--budgets', '0.6', '--modes',
                    'adaptive', '--out', 'out')
     assert done.returncode == 0, done.stderr + (tmp_path / 'node.log').read_text()
     live = json.loads((tmp_path / 'out' / 'results.json').read_text())['live']
-    assert live['played'] == 4
+    assert live['played'] == 6
     assert live['identical'] >= 2, live
     assert live['different'] == 0, live
 
@@ -88,15 +88,15 @@ def test_live_and_offline_agree_bit_for_bit(compressed: bool, tmp_path: Path) ->
 
 def test_live_with_a_node_in_a_namespace(tmp_path: Path) -> None:
     """Named with its namespace it is found; without, no other node is taken for it."""
-    write_sample(tmp_path / 'bag', frames=4)
-    arguments = ['bag', '--live', '--rate', '0.5', '--tasks', 'depth', '--budgets', '0.6',
+    write_sample(tmp_path / 'bag', frames=6)
+    arguments = ['bag', '--live', '--rate', '0.2', '--tasks', 'depth', '--budgets', '0.6',
                  '--modes', 'adaptive', '--out', 'out']
     with node(tmp_path, 'mode:=adaptive', 'budget:=0.6', namespace='/left'):
         done = bag(tmp_path, *arguments, '--node', 'left/adamtl')
         other = bag(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr + (tmp_path / 'node.log').read_text()
     live = json.loads((tmp_path / 'out' / 'results.json').read_text())['live']
-    assert live['played'] == 4
+    assert live['played'] == 6
     assert live['identical'] >= 2, live
     assert live['different'] == 0, live
     assert other.returncode == 2
