@@ -441,6 +441,25 @@ def test_static_asks_for_all(stage):
     assert stage.value('budget requested') == '0.5'
 
 
+def test_a_listener_of_what_is_turned_off_is_told(stage, capfd):
+    node = stage.running(tasks__depth__enable=False)
+    stage.listen(node, 'depth')
+    stage.send()
+    words = '~/depth has a listener, and tasks.depth.enable is false'
+    stage.until(lambda: [
+        stage.send(), stage.report(DiagnosticStatus.WARN, '')][1].message == words)
+    node.set_parameters([Parameter('tasks.depth.enable', value=True)])
+    stage.until(lambda: [stage.send(), stage.report(DiagnosticStatus.OK, '')])
+    assert capfd.readouterr().err.count(words) == 1
+
+
+def test_a_budget_below_the_least_is_said_once(stage, capfd):
+    node = stage.running(mode='adaptive', budget=0.05)
+    for number in range(3):
+        node.set_parameters([Parameter('max_rate_hz', value=float(number))])
+    assert capfd.readouterr().err.count('budget 0.05 is below the least') == 1
+
+
 # Parameters
 
 

@@ -53,6 +53,9 @@ from adamtl_ros.tasks import TASKS
 DEACTIVATION_PATIENCE = 2.0
 """Seconds that deactivating waits for the frame in work: nothing else is answered meanwhile."""
 
+LATCHED = frozenset(f'{task}/label_info' for task in TASKS)
+"""Topics that have something to say while their task is turned off."""
+
 SHUTDOWN_PATIENCE = 10.0
 """Seconds to wait for the frame in work to be finished, at the end."""
 
@@ -174,7 +177,7 @@ class AdamtlNode(LifecycleNode):
                 self._worker.achieved_budget = float('nan')
         warning = _below_least(self._engine, self._options)
         if warning:
-            self.get_logger().warning(warning)
+            self._say(warning, True)
 
     # Lifecycle
 
@@ -196,6 +199,9 @@ class AdamtlNode(LifecycleNode):
         values = self._values()
         # Before the model is loaded, which takes its time: are the values right at all?
         parameters.Options.from_values(values, TASKS)
+        self.get_logger().info(
+            f'loading the model {values["model"]}; the first time it is compiled, for a minute or '
+            'more on a small computer')
         engine = self._engine_class(
             values['model'], backend=values['backend'], device=values['device'],
             num_threads=values['num_threads'], precision=values['precision'])
@@ -213,9 +219,10 @@ class AdamtlNode(LifecycleNode):
         _give_memory_back()
         self._control = None if model is None else LatencyControl(model, engine.cost)
         self._engine, self._options = engine, options
+        self._said.clear()
         warning = _below_least(engine, options)
         if warning:
-            self.get_logger().warning(warning)
+            self._say(warning, True)
         self.get_logger().info(
             f'model {engine.model} ({", ".join(engine.tasks)}) on {engine.device} with '
             f'{engine.backend}')
@@ -243,7 +250,6 @@ class AdamtlNode(LifecycleNode):
                 'try again later, or clean up and configure, which loads the model anew')
         self._stuck = None
         self._outputs.publish_labels()
-        self._said.clear()
         self._worker = Worker(
             engine=self._engine, control=self._control, outputs=self._outputs,
             lens=self._inputs.lens, counter=self._counter, logger=self.get_logger(),
@@ -397,7 +403,8 @@ class AdamtlNode(LifecycleNode):
             return ()
         warnings = [f'guard: {worker.rollout.action}' if worker.rollout.action else '',
                     _below_least(engine, options),
-                    worker.lens.words if worker.lens.refused else '', self._namesake()]
+                    worker.lens.words if worker.lens.refused else '', self._namesake(),
+                    self._in_vain(options)]
         target, held = options.target_latency_ms, worker.held_budget
         if target and options.settings.mode == 'adaptive' and latencies:
             median = float(np.median(latencies))
@@ -413,6 +420,19 @@ class AdamtlNode(LifecycleNode):
                       worker.lens.refused or worker.lens.distorted)
         return tuple(warning for warning in warnings if warning)
 
+    def _in_vain(self, options: parameters.Options) -> str:
+        """Return what is to be said of those who listen to what is turned off."""
+        assert self._engine is not None and self._outputs is not None
+        wanted = self._outputs.wanted()
+        off = [task for task in self._engine.tasks if task not in options.settings.tasks
+               and any(name.partition('/')[0] == task for name in wanted - LATCHED)]
+        if not off:
+            return ''
+        words = ', '.join(f'~/{task} has a listener, and tasks.{task}.enable is false'
+                          for task in off)
+        self._say(words, True)
+        return words
+
     def _namesake(self) -> str:
         own = self.get_name(), self.get_namespace()
         if self.get_node_names_and_namespaces().count(own) < 2:
@@ -423,7 +443,7 @@ class AdamtlNode(LifecycleNode):
         return words
 
     def _say(self, words: str, warn: bool) -> None:
-        """Log something once in an activation."""
+        """Log something once in a configuration."""
         if words in self._said:
             return
         self._said.add(words)
