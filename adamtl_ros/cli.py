@@ -137,6 +137,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def build() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
+    from adamtl_ros import intrinsics
+
     parser = Parser(
         prog='adamtl', description='Multi-task dense prediction under a compute budget.')
     parser.add_argument(
@@ -163,6 +165,7 @@ def build() -> argparse.ArgumentParser:
     _add_common(demo)
     add_domain(demo)
     demo.set_defaults(mode='adaptive', budget=0.6)
+    intrinsics.add_arguments(demo, "the source's own, or a camera of 73 degrees")
     demo.add_argument(
         '--out', type=_folder, default=Path('adamtl_demo'), metavar='DIR',
         help='folder for the results (default: adamtl_demo)')
@@ -179,6 +182,7 @@ def build() -> argparse.ArgumentParser:
         '--raw', action='store_true',
         help="store the decoders' own outputs, channels first and before they are brought to the "
              "network's size, in place of what the node publishes")
+    intrinsics.add_arguments(infer, 'a camera of 73 degrees')
     infer.add_argument(
         '--out', type=_folder, required=True, metavar='DIR', help='folder for the results')
 

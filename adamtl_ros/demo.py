@@ -42,6 +42,7 @@ from rich.table import Table
 
 from adamtl_ros import dds
 from adamtl_ros import drawing
+from adamtl_ros import intrinsics
 from adamtl_ros.files import try_folder
 from adamtl_ros.files import whole
 from adamtl_ros.infer import plain
@@ -56,6 +57,7 @@ from adamtl_ros.nodes.recorder import PICTURES
 from adamtl_ros.nodes.recorder import Recorder
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import DEMO
+from adamtl_ros.sources import filmed_by
 from adamtl_ros.sources import Frame
 from adamtl_ros.sources import open_source
 from adamtl_ros.sources import Source
@@ -396,6 +398,7 @@ class Demo:
             report = Path(scratch) / 'player.json'
             arguments = [
                 str(self.source.path.resolve()), '--wait', '30', '--report', str(report)]
+            arguments += intrinsics.arguments(options)
             for name in ('rate', 'topic', 'frames'):
                 if getattr(options, name) is not None:
                     arguments += [f'--{name}', str(getattr(options, name))]
@@ -635,6 +638,7 @@ def run(options: argparse.Namespace) -> int:
     # What is odd about it the player tells, which plays it to its end.
     source = open_source(
         options.source or DEMO, rate=options.rate, topic=options.topic, say=lambda text: None)
+    source = filmed_by(source, intrinsics.given(options))
     model = find(options.model)
     if options.model not in PRESETS:  # the node runs in another folder
         options.model = str(model.resolve())

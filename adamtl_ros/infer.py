@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from adamtl_ros import drawing
+from adamtl_ros import intrinsics
 from adamtl_ros.files import try_folder
 from adamtl_ros.files import whole
 from adamtl_ros.runtime.engine import Engine
@@ -99,8 +100,10 @@ def run(options: argparse.Namespace) -> int:
     if tasks == ():
         raise ValueError('tasks: name at least one')
     paths = list(dict.fromkeys(Path(path).resolve() for path in options.images))
+    known = intrinsics.given(options)
     for path in paths:
-        read_picture(path)
+        height, width = read_picture(path).shape[:2]
+        known.camera((width, height))
     names = unique_names(paths)
     try_folder(options.out, [f'{name}{ending}' for name in names for ending in ENDINGS])
     with saying(f'adamtl infer: loading {options.model}'):
@@ -115,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     console = Console()
     for path, name in zip(paths, names):
         image = read_picture(path)
-        result = engine.infer(image, settings)
+        result = engine.infer(image, settings, known.camera((image.shape[1], image.shape[0])))
         arrays: dict[str, Any] = dict(result.raw if options.raw else result.outputs)
         with whole(options.out / f'{name}.npz') as aside:
             np.savez_compressed(aside, **arrays)
@@ -129,4 +132,8 @@ def run(options: argparse.Namespace) -> int:
             f'{path}: {options.out / name}.npz .png .json, budget '
             f'{result.stats.budget_achieved:.2f}, {result.stats.network_ms:.0f} ms',
             highlight=False, soft_wrap=True)
+        if result.stats.lens == 'extreme':
+            console.print(
+                '  its lens is outside of what the network was trained for: do not trust depth',
+                highlight=False, soft_wrap=True)
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import replace
 from itertools import count as count_from
 from itertools import islice
 from itertools import pairwise
@@ -24,6 +25,7 @@ import numpy as np
 from adamtl_ros.bag.storage import is_recording
 from adamtl_ros.conversions import jpeg_ends
 from adamtl_ros.files import check_name
+from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.paths import natural_key
 
 DEMO = Path(__file__).parent / 'data' / 'demo'
@@ -86,6 +88,19 @@ class Source:
     def __iter__(self) -> Iterator[Frame]:
         """Read the frames from the first; ValueError naming the file that cannot be read."""
         return self.read()
+
+
+def filmed_by(source: Source, known: Intrinsics) -> Source:
+    """Return the source with the camera that is known of it, with its own if nothing is."""
+    size = next(iter(source)).image.shape[1::-1]
+    camera = known.camera((size[0], size[1]))
+    if camera is None:
+        return source
+    distortion = tuple(known.info.d) if known.info is not None else ()
+    return replace(source, camera=Camera(
+        camera.width, camera.height,
+        known.info.distortion_model if distortion else 'plumb_bob', distortion or (0.0,) * 5,
+        (camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0)))
 
 
 def read_picture(path: Path) -> np.ndarray:

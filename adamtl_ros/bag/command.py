@@ -28,6 +28,9 @@ from adamtl_ros.bag.sample import STORAGES
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.bag.storage import is_recording
 from adamtl_ros.cli import Parser
+from adamtl_ros.intrinsics import add_arguments
+from adamtl_ros.intrinsics import given
+from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.settings import check_budget
@@ -67,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='of the network; 0: automatic')
     parser.add_argument('--tasks', metavar='A,B', help='default: all of the model')
+    add_arguments(parser, 'the camera_info beside the pictures, or a camera of 73 degrees')
     parser.add_argument(
         '--every', type=int, default=1, metavar='N', help='run one frame of N')
     parser.add_argument(
@@ -141,6 +145,13 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f'--keep {options.keep}: give a share above 0 and at most 1')
     if not 0 < options.rate <= 100:
         raise ValueError(f'--rate {options.rate}: give a factor above 0 and at most 100')
+    known = given(options)
+    if options.camera:
+        options.camera = options.camera.resolve()
+    if options.live and known != Intrinsics():
+        raise ValueError(
+            '--live: the node goes by the camera_info that was recorded; leave out --camera and '
+            '--hfov')
     options.node = full_name(options.node)
     truth = dict(part.partition('=')[::2] for part in options.truth)
     if len(ordered(truth)) != len(options.truth) or not all(truth.values()):

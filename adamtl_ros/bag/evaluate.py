@@ -31,11 +31,13 @@ from adamtl_ros.bag.measures import Worst
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames
+from adamtl_ros.bag.reading import NOTHING_KNOWN
 from adamtl_ros.bag.reading import Skipped
 from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import label_of
 from adamtl_ros.bag.truth import TopicLabels
 from adamtl_ros.bag.truth import WAITING
+from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import Result
 from adamtl_ros.runtime.settings import Settings
@@ -68,7 +70,7 @@ class Plan:
     modes: of 'static', 'shadow', 'adaptive'; static is always run, as the reference.
     budgets: of mode adaptive.  budget: of mode shadow.  every: one frame of so many is run.
     max_frames: frames that are run, 0 for all.  keep: the agreement that a recommendation holds.
-    threads: what the engine was given, 0 for automatic.
+    threads: what the engine was given, 0 for automatic.  known: of the camera.
     """
 
     topic: str
@@ -80,6 +82,7 @@ class Plan:
     max_frames: int = 0
     keep: float = 0.95
     threads: int = 0
+    known: Intrinsics = NOTHING_KNOWN
 
     def settings(self) -> list[Settings]:
         """Return the settings to compare, the reference first."""
@@ -192,7 +195,8 @@ class Evaluation:
         """
         self.bag, self.engine, self.plan = bag, engine, plan
         self.labels, self.observers, self.table, self.progress = labels, observers, table, progress
-        self.frames = Frames(plan.topic)
+        self.frames = Frames(plan.topic, plan.known)
+        self.lens = ''
         self.runs = [self._run(settings) for settings in plan.settings()]
         self.meter = Meter(engine.device)
         self.scenes: list[Scene] = []
@@ -262,17 +266,18 @@ class Evaluation:
         if not self.evaluated:
             # The first frame of each kind allocates memory: that is nobody's latency.
             for run in self.runs:
-                self.engine.infer(frame.image, run.settings)
+                self.engine.infer(frame.image, run.settings, frame.camera)
         results: list[Result | None] = [None] * len(self.runs)
         # In another order every frame, so that no setting always comes after the same other one.
         for number in self._order.permutation(len(self.runs)):
             run = self.runs[number]
             joules, start = self.meter.read(), perf_counter()
-            results[number] = self.engine.infer(frame.image, run.settings)
+            results[number] = self.engine.infer(frame.image, run.settings, frame.camera)
             run.work = frame.seconds + perf_counter() - start
             run.joules += self.meter.read() - joules
         reference = results[0]
         assert reference is not None
+        self.lens = reference.stats.lens
         scene = self._scene(frame, seconds)
         self._places.add([frame.number])
         size = next(iter(reference.outputs.values())).shape[1::-1]
@@ -353,6 +358,10 @@ class Evaluation:
         if len(self.frames.sizes) > 1:
             notes.append('the size of the pictures changes: ' + ', '.join(
                 f'{number} of {size}' for size, number in self.frames.sizes.items()))
+        if self.frames.refused:
+            notes.append(self.frames.refused)
+        if self.lens == 'extreme':
+            notes.append('the lens is outside of what networks are trained for: depth is a guess')
         if self._splitter.full:
             notes.append('there are more scenes than are told apart; the last holds the rest')
         if self.interrupted:
@@ -363,7 +372,7 @@ class Evaluation:
             'problems': list(self.bag.problems), 'notes': notes,
             'duration_s': seconds,
             'rate_hz': (read - 1) / seconds if seconds > 0 and read > 1 else None,
-            'sizes': dict(self.frames.sizes), 'every': self.plan.every,
+            'sizes': dict(self.frames.sizes), 'lens': self.lens, 'every': self.plan.every,
             'model': self.engine.model, 'backend': self.engine.backend,
             'device': self.engine.device, 'precision': self.engine.precision,
             'threads': _threads(self.engine, self.plan.threads),

@@ -84,7 +84,7 @@ class Live:
         seen, stats = self.digests.pop(frame.stamp, None), self.stats.get(frame.stamp)
         if seen is None or stats is None or not frame.stamp:
             return
-        result = engine.infer(frame.image, self.settings(stats))
+        result = engine.infer(frame.image, self.settings(stats), frame.camera)
         own = {name: digest(np.ascontiguousarray(values).reshape(-1).view(np.uint8), encoding)
                for name, values, encoding in published_images(result)}
         wrong = [name for name, value in seen.items() if own.get(name) != value]

@@ -22,11 +22,15 @@ from adamtl_ros.bag.evaluate import recommend
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import camera_info
 from adamtl_ros.bag.reading import choose_topic
+from adamtl_ros.bag.reading import intrinsics_of
+from adamtl_ros.bag.reading import NOTHING_KNOWN
 from adamtl_ros.bag.reading import others_than
 from adamtl_ros.bag.record import OutputBag
 from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import TopicLabels
 from adamtl_ros.infer import plain
+from adamtl_ros.intrinsics import given
+from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.runtime.engine import Engine
 
 
@@ -37,12 +41,13 @@ def ask_topic(console: Console) -> Any:
     return lambda topics: Prompt.ask('which image topic', choices=topics, console=console)
 
 
-def plan_of(options: argparse.Namespace, topic: str, engine: Engine) -> Plan:
+def plan_of(
+        options: argparse.Namespace, topic: str, engine: Engine, known: Intrinsics) -> Plan:
     """Return what to evaluate."""
     return Plan(
         topic=topic, tasks=options.tasks or engine.tasks, budgets=options.budgets,
         budget=options.budget, modes=options.modes, every=options.every,
-        max_frames=options.max_frames, keep=options.keep, threads=options.threads)
+        max_frames=options.max_frames, keep=options.keep, threads=options.threads, known=known)
 
 
 def evaluate_bag(
@@ -69,7 +74,10 @@ def evaluate_bag(
     engine = engine or Engine(
         options.model, backend=options.backend, device=options.device,
         num_threads=options.threads, precision=options.precision)
-    plan = plan_of(options, topic, engine)
+    known = given(options)
+    if known == NOTHING_KNOWN:
+        known = intrinsics_of(bag, topic)
+    plan = plan_of(options, topic, engine, known)
     for settings in plan.settings():
         engine.check(settings)
     out.mkdir(parents=True, exist_ok=True)

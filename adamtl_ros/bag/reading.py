@@ -32,9 +32,12 @@ from adamtl_ros.bag.storage import Message
 from adamtl_ros.bag.storage import recording_files
 from adamtl_ros.bag.storage import unpack
 from adamtl_ros.bag.storage import unpacked
+from adamtl_ros.calibration import is_rectified
+from adamtl_ros.camera import Camera
 from adamtl_ros.conversions import BadFrameError
 from adamtl_ros.conversions import rgb_from_compressed
 from adamtl_ros.conversions import rgb_from_image
+from adamtl_ros.intrinsics import Intrinsics
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED = 'sensor_msgs/msg/CompressedImage'
@@ -52,6 +55,8 @@ TRIED = 3
 LOOKED_AT = 500
 """Messages among which these are looked for."""
 
+NOTHING_KNOWN = Intrinsics()
+
 _PART = re.compile(r'(.+)_(\d+)\.')
 
 
@@ -61,7 +66,8 @@ class Frame(NamedTuple):
 
     number: among the messages of the topic, from 0, bad ones counted.  time: of recording, ns.
     stamp: of the header, ns, 0 where the camera set none.  image: uint8 (h, w, 3) RGB.
-    header: std_msgs/Header.  seconds: that turning the message into the image took.
+    header: std_msgs/Header.  seconds: that turning the message into the image took.  camera: that
+    took it, None if that is not known.
     """
 
     number: int
@@ -70,6 +76,7 @@ class Frame(NamedTuple):
     image: np.ndarray
     header: Any
     seconds: float
+    camera: Camera | None = None
 
 
 class Skipped(NamedTuple):
@@ -401,6 +408,11 @@ def camera_info(bag: Bag, topic: str) -> Any:
     return None
 
 
+def intrinsics_of(bag: Bag, topic: str) -> Intrinsics:
+    """Return what a recording tells of the camera of a topic."""
+    return Intrinsics(camera_info(bag, topic), recorded=True, rectified=is_rectified(topic))
+
+
 def decode(message: Message) -> Any:
     """Return the message as an object with its fields; ValueError where it is damaged."""
     if not message.data:
@@ -424,11 +436,14 @@ class Frames:
     The frames of a topic, one at a time.
 
     sizes: frames by 'WIDTHxHEIGHT'.  zero_stamps: frames that the camera did not stamp.
+    refused: why the camera is not that of the pictures, '' while it is.
     """
 
-    def __init__(self, topic: str) -> None:
-        """Begin before the first message."""
+    def __init__(self, topic: str, known: Intrinsics = NOTHING_KNOWN) -> None:
+        """Begin before the first message; known: of the camera."""
         self.topic = topic
+        self.known = known
+        self.refused = ''
         self.number = -1
         self.sizes: Counter[str] = Counter()
         self.zero_stamps = 0
@@ -472,5 +487,12 @@ class Frames:
             self.zero_stamps += 1
         self.sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
         return Frame(
-            self.number, message.time, stamp, image, content.header,
-            seconds)
+            self.number, message.time, stamp, image, content.header, seconds,
+            self._camera(image, content.header))
+
+    def _camera(self, image: np.ndarray, header: Any) -> Camera | None:
+        try:
+            return self.known.camera((image.shape[1], image.shape[0]), header)
+        except ValueError as error:
+            self.refused = str(error)
+            return None

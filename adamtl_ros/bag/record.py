@@ -101,7 +101,7 @@ class OutputBag:
                         self._type['vision_msgs/msg/VisionClass'](number, name)
                         for number, name in enumerate(names)]})
         self.frames += 1
-        result = engine.infer(frame.image, self.settings)
+        result = engine.infer(frame.image, self.settings, frame.camera)
         latency_ms = 1000 * frame.seconds + sum((
             result.stats.preprocess_ms, result.stats.network_ms, result.stats.compare_ms,
             result.stats.postprocess_ms))

@@ -57,11 +57,12 @@ def pictures(
         Settings(mode='static', tasks=plan.tasks),
         Settings(mode='adaptive', budget=row['budget'], tasks=plan.tasks))
     found = []
-    frames = Frames(plan.topic)
+    frames = Frames(plan.topic, plan.known)
     for message in bag.messages((plan.topic,)):
         frame = frames.read(message, decoded=frames.number + 1 in wanted)
         if isinstance(frame, Frame):
-            dense, adaptive = (engine.infer(frame.image, each).outputs for each in settings)
+            dense, adaptive = (
+                engine.infer(frame.image, each, frame.camera).outputs for each in settings)
             agreed = {}
             cells: list[tuple[str, list[str]]] = [
                 ('picture', [_jpeg(frame.image), _jpeg(frame.image)])]

@@ -1,0 +1,112 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The camera of recordings and played sources: recorded beside them, or given by the user."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from adamtl_ros.bag.command import main
+from adamtl_ros.bag.reading import Bag
+from adamtl_ros.bag.reading import camera_info
+from adamtl_ros.bag.reading import decode
+from adamtl_ros.bag.reading import Frames
+from adamtl_ros.bag.reading import intrinsics_of
+from adamtl_ros.bag.sample import TOPIC
+from adamtl_ros.bag.sample import write_sample
+from adamtl_ros.intrinsics import Intrinsics
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.sources import DEMO
+from adamtl_ros.sources import filmed_by
+from adamtl_ros.sources import open_source
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a sample bag of two frames."""
+    path = tmp_path_factory.mktemp('bags') / 'sample'
+    write_sample(path, frames=2, size=(320, 180))
+    return path
+
+
+def depths(path: Path) -> list[np.ndarray]:
+    """Return what was recorded of depth."""
+    return [
+        np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
+        for message in map(decode, Bag(path).messages(('/adamtl/depth',)))]
+
+
+def run(bag: Path, out: Path, *arguments: str) -> tuple[dict, list[np.ndarray]]:
+    """Evaluate and record the bag's depth; return results and depths."""
+    assert main([
+        str(bag), '--modes', 'static', '--mode', 'static', '--tasks', 'depth', '--out', str(out),
+        '--record', str(out / 'record'), *arguments]) == 0
+    return json.loads((out / 'results.json').read_text()), depths(out / 'record')
+
+
+def test_depth_is_of_the_camera_that_was_recorded_or_given(bag, tmp_path):
+    engine, settings = Engine('glasses'), Settings(tasks=('depth',))
+    frames, opened = Frames(TOPIC), Bag(bag)
+    pictures = [frames.read(message).image for message in opened.messages((TOPIC,))]
+    info = camera_info(opened, TOPIC)
+    for name, arguments, known, lens in (
+            ('recorded', (), Intrinsics(info), 'given'),
+            ('hfov', ('--hfov', '40'), Intrinsics(hfov=40.0), 'given'),
+            ('wide', ('--hfov', '120'), Intrinsics(hfov=120.0), 'extreme')):
+        results, found = run(bag, tmp_path / name, *arguments)
+        assert results['lens'] == lens
+        assert any('depth is a guess' in note for note in results['notes']) == (lens == 'extreme')
+        assert len(found) == 2
+        for picture, depth in zip(pictures, found):
+            expected = engine.infer(picture, settings, known.camera((320, 180)))
+            np.testing.assert_allclose(depth, expected.outputs['depth'], rtol=1e-5)
+
+
+def test_a_camera_info_of_something_else_is_told_and_not_used(bag):
+    opened = Bag(bag)
+    known = intrinsics_of(opened, TOPIC)
+    assert known.recorded and not known.rectified
+    assert intrinsics_of(opened, '/camera/image_rect').rectified
+    header = SimpleNamespace(frame_id='camera_optical_frame', stamp=None)
+    assert known.camera((320, 180), header).width == 320
+    with pytest.raises(ValueError, match='publish both of one size'):
+        known.camera((160, 90), header)
+    frames = Frames(TOPIC, known)
+    assert all(frames.read(message).camera is not None for message in opened.messages((TOPIC,)))
+    assert frames.refused == ''
+    known.info.header.frame_id = 'other'
+    frames = Frames(TOPIC, known)
+    assert all(frames.read(message).camera is None for message in opened.messages((TOPIC,)))
+    assert "the frame 'other'" in frames.refused
+
+
+@pytest.mark.parametrize('arguments, words', [
+    (['--live', '--hfov', '60'], '--live: the node goes by the camera_info'),
+    (['--camera', '/nope.yaml'], '/nope.yaml'), (['--hfov', '179'], '5 to 150')])
+def test_what_cannot_be_is_refused_before_anything_is_loaded(
+        bag, tmp_path, capsys, arguments, words):
+    try:
+        code = main([str(bag), '--out', str(tmp_path / 'out'), *arguments])
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_source_is_filmed_by_what_is_known_of_it():
+    source = open_source(DEMO)
+    assert filmed_by(source, Intrinsics()) is source
+    camera = filmed_by(source, Intrinsics(hfov=90.0)).camera
+    assert (camera.width, camera.height) == (256, 192)
+    assert camera.k == pytest.approx((128, 0, 127.5, 0, 128, 95.5, 0, 0, 1))
+    info = SimpleNamespace(
+        width=512, height=384, k=[400.0, 0, 250.0, 0, 400.0, 190.0, 0, 0, 1], p=[0.0] * 12,
+        d=[0.1, 0, 0, 0, 0], distortion_model='plumb_bob', binning_x=0, binning_y=0,
+        roi=SimpleNamespace(width=0, height=0, x_offset=0, y_offset=0))
+    camera = filmed_by(source, Intrinsics(info)).camera
+    assert camera.k[0] == 200 and camera.d == (0.1, 0, 0, 0, 0)
