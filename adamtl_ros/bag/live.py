@@ -28,6 +28,9 @@ from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import TASKS
 
+RUNS = ('model', 'backend', 'precision', 'device')
+"""What the node must run as `adamtl bag` does, for the same results."""
+
 DISCOVERY = 30.0
 """Seconds in which the node must be found."""
 
@@ -209,7 +212,7 @@ class _Session:
                 'adamtl_node, or name it with --node')
         client = AsyncParameterClient(recorder, name)
         wanted_parameters = [
-            'model', 'backend', 'num_threads', 'output_size', 'budget', 'target_latency_ms',
+            *RUNS, 'num_threads', 'output_size', 'budget', 'target_latency_ms',
             'image_transport', *(f'tasks.{task}.weight' for task in TASKS)]
         answer = client.get_parameters(wanted_parameters)
         if not recorder.spin_until(answer.done, DISCOVERY) or (
@@ -218,9 +221,9 @@ class _Session:
         for key, value in zip(wanted_parameters, response.values):
             self.live.parameters[key] = {
                 2: value.integer_value, 3: value.double_value, 4: value.string_value}[value.type]
-        for key, ours in (('model', self.options.model), ('backend', self.options.backend)):
+        for key in RUNS:
             theirs = self.live.parameters[key]
-            if theirs != ours:
+            if theirs != getattr(self.options, key):
                 raise ValueError(f'{name} runs {key} {theirs}: give --{key} {theirs}')
         if self.live.parameters['target_latency_ms'] > 0:
             raise ValueError(
@@ -260,6 +263,14 @@ class _Session:
 
         frames, live, recorder = Frames(self.topic), self.live, self.recorder
         infos = self.topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
+        if self.infos is not None:
+            # Beforehand, as a camera that runs for some time has done: topics are not ordered.
+            known = next(filter(_is_whole, self.bag.messages((infos,))), None)
+            if known is not None:
+                recorder.spin_until(
+                    lambda: self.infos.get_subscription_count() > 0, DISCOVERY)
+                self.infos.publish(bytes(unpacked(known.data)))
+                self._idle(GRACE)
         start, first, ticked = monotonic(), None, -math.inf
 
         def tick(now: int) -> None:
