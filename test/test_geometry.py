@@ -48,18 +48,18 @@ def said(camera: Camera, canonical: bool) -> dict[str, np.ndarray]:
     """
     Return what a network without a fault says: 'depth' (1, h, w) and 'normals' (3, h, w).
 
-    It knows nothing of the lens: to it a squashed picture is one of a squashed scene.
+    It knows nothing of the lens.  To one that was taught what pictures show, a squashed picture
+    is one of a squashed scene; what is canonical is as the training has it.
     """
     depth, normals = scene(camera)
     focal = camera.focal
-    apparent = normals * (focal / camera.fx, focal / camera.fy, 1)
-    apparent /= np.linalg.norm(apparent, axis=-1, keepdims=True)
     if canonical:
-        isotropic = Camera(camera.width, camera.height, focal, focal, camera.cx, camera.cy)
         nominal = Camera.nominal(camera.width, camera.height, CANONICAL_FOCAL)
-        apparent = turned(apparent, isotropic.rays(), nominal.rays())
+        apparent = turned(normals, camera.rays(), nominal.rays())
         depth = depth * CANONICAL_FOCAL / focal
     else:
+        apparent = normals * (focal / camera.fx, focal / camera.fy, 1)
+        apparent /= np.linalg.norm(apparent, axis=-1, keepdims=True)
         depth = depth * NOMINAL_FOCAL * camera.width / focal
     return {
         'depth': np.log(depth)[None].astype(np.float32),

@@ -28,7 +28,7 @@ class Geometry:
     that its pictures show, by cameras whose focal length is NOMINAL_FOCAL widths on average.
 
     A picture that was squashed to the network's shape shows a scene of other angles.  A network
-    cannot know that; its normals are stretched back, exactly, before all else is done.
+    that was taught what pictures show cannot know that; its normals are stretched back, exactly.
     """
 
     def __init__(self, camera: Camera, canonical: bool) -> None:
@@ -45,15 +45,12 @@ class Geometry:
             np.float32(camera.fx / camera.focal), np.float32(camera.fy / camera.focal))
         self._turn: np.ndarray | None = None
         if canonical:
-            size = camera.width, camera.height
-            apparent = Camera(*size, camera.focal, camera.focal, camera.cx, camera.cy)
-            start = Camera.nominal(*size, CANONICAL_FOCAL).rays()
+            start = Camera.nominal(camera.width, camera.height, CANONICAL_FOCAL).rays()
             columns = [
-                turned(np.broadcast_to(axis, start.shape), start, apparent.rays())
+                turned(np.broadcast_to(axis, start.shape), start, camera.rays())
                 for axis in np.eye(3, dtype=np.float32)]
-            turn = np.stack(columns).transpose(3, 0, 1, 2)
-            turn[:2] *= np.reshape(self._stretch, (2, 1, 1, 1))
-            self._turn = np.ascontiguousarray(turn, np.float32)
+            self._turn = np.ascontiguousarray(
+                np.stack(columns).transpose(3, 0, 1, 2), np.float32)
 
     def depth(self, metres: np.ndarray) -> np.ndarray:
         """Return float32 (h, w), metres along the axis of the real camera."""
