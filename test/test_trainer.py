@@ -9,6 +9,7 @@ from pathlib import Path
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -214,6 +215,34 @@ def test_ctrl_c_reaches_all_processes_and_all_end_well(settings, tmp_path):
     assert f'stopped at step {state(out)["step"]}' in said
 
 
+def test_all_processes_stop_at_the_same_step(settings, tmp_path):
+    """The signal reaches one of them, and not the one that saves."""
+    out = tmp_path / 'out.safetensors'
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    processes = [subprocess.Popen(
+        [sys.executable, '-c', 'import signal, sys\n'
+         'from adamtl_ros.training import train\n'
+         'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+         'sys.exit(train.main(sys.argv[1:]))', settings, 'steps=100000', 'val='],
+        stderr=subprocess.PIPE, text=True, env={
+            **os.environ, 'OMP_NUM_THREADS': '1', 'RANK': str(rank), 'LOCAL_RANK': '0',
+            'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)})
+        for rank in (0, 1)]
+    try:
+        end = time.monotonic() + 100
+        while not out.is_file() and time.monotonic() < end:
+            time.sleep(0.02)
+        processes[1].send_signal(signal.SIGINT)
+        said = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [130, 130], said
+    assert f'stopped at step {state(out)["step"]}' in said[0]
+
+
 def test_a_step_that_fails_leaves_the_network_as_it_was(settings, monkeypatch):
     trainer = train.Trainer(read_config([settings]))
     assert any('running_mean' in name for name in trainer.network.state_dict())
@@ -377,7 +406,9 @@ def test_tensorboard_log(settings, tmp_path):
 
 @pytest.mark.parametrize('change, words', [
     (['speed=1'], 'unknown setting'), (['steps=many'], 'expected int'), (['x'], 'key=value'),
-    (['steps=1.5'], 'expected int'), (['steps=true'], 'expected int'), (['steps=0'], 'at least'),
+    (['ema=1.0'], 'ema=1.0: from 0 to below 1'), (['blocks_target=1.5'], 'blocks_target=1.5'),
+    (['steps=.inf'], 'expected int'), (['steps=1.5'], 'expected int'),
+    (['steps=true'], 'expected int'), (['steps=0'], 'at least'),
     (['stage=later'], 'static, open, adaptive'), (['preset=tiny'], 'choose one of'),
     (['budgets=[0.9, 0.2]'], 'ascending'), (['prices=[1, 0, 1]'], 'above 0'),
     (['prices=[1, 2, 3]'], 'one for each of'), (['data=/nowhere'], 'no data set'),

@@ -125,9 +125,11 @@ class TrainConfig:
         for key in ('decay', 'distill', 'efficiency_weight'):
             if not getattr(self, key) >= 0:
                 raise ValueError(f'{key}={getattr(self, key)}: at least 0')
-        for key in ('blocks_target', 'tokens_target', 'ema'):
-            if not 0 <= getattr(self, key) <= 1 or self.ema == 1:
-                raise ValueError(f'{key}={getattr(self, key)}: from 0 to 1 (ema: below 1)')
+        for key in ('blocks_target', 'tokens_target'):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f'{key}={getattr(self, key)}: from 0 to 1')
+        if not 0 <= self.ema < 1:
+            raise ValueError(f'ema={self.ema}: from 0 to below 1')
         if len(self.budgets) != 2 or not 0 < self.budgets[0] <= self.budgets[1] <= 1:
             raise ValueError(f'budgets={self.budgets}: give two ascending numbers in (0, 1]')
         if any(not price > 0 for price in self.prices):
@@ -192,7 +194,7 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
             raise ValueError(f'unknown setting {key!r}: the settings are {", ".join(kinds)}')
         try:
             values[key] = _convert(key, value, kinds[key])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f'{key}={value!r}: expected {kinds[key].__name__}') from None
     return TrainConfig(**values)
 
