@@ -80,7 +80,8 @@ def main():
     parser.add_argument('--size', default='640x480')
     parser.add_argument('--reliability', choices=('reliable', 'best_effort'), default='reliable')
     parser.add_argument('--jpeg', action='store_true')
-    parser.add_argument('--image-reliability', default='auto', help='parameter of the node')
+    parser.add_argument(
+        '--set', action='append', default=[], metavar='NAME:=VALUE', help='parameter of the node')
     parser.add_argument('--tasks', default='semseg,depth', help='tasks to listen to')
     options = parser.parse_args()
     tasks = [task for task in options.tasks.split(',') if task]
@@ -88,7 +89,7 @@ def main():
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
         os.environ.pop(name, None)
-    rclpy.init()
+    rclpy.init(args=[])
     listener = rclpy.create_node('benchmark')
     stats, values, levels = [], {}, []
 
@@ -103,8 +104,8 @@ def main():
     executor = SingleThreadedExecutor()
     executor.add_node(listener)
     with tempfile.TemporaryDirectory() as folder, child(
-            'adamtl_ros.nodes.node', [
-                '--ros-args', '-p', f'image_reliability:={options.image_reliability}'],
+            'adamtl_ros.nodes.node',
+            ['--ros-args', *(word for each in options.set for word in ('-p', each))],
             Path(folder, 'log')) as node:
         end = time.monotonic() + 120
         while not listener.count_publishers('adamtl/gating_stats'):
