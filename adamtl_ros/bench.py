@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from typing import Any
+import warnings
 
 import numpy as np
 from rich.console import Console
@@ -123,7 +124,9 @@ def reference(
 
         from adamtl_ros.runtime.openvino_backend import core
 
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # Of shapes that a trace holds to be fixed: here they are.
+            warnings.simplefilter('ignore')
             static(image)  # what the blocks keep for inference is no part of the trace then
             traced = torch.jit.trace(static, image, check_trace=False)
         plain = ov.convert_model(traced, input=list(image.shape))

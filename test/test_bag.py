@@ -39,6 +39,7 @@ from adamtl_ros.bag.measures import Scenes
 from adamtl_ros.bag.measures import Series
 from adamtl_ros.bag.measures import Worst
 from adamtl_ros.bag.one import evaluate_bag
+from adamtl_ros.bag.one import write_json
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames
@@ -780,3 +781,41 @@ def test_several_jobs_without_dask_say_what_to_install(
     monkeypatch.setitem(__import__('sys').modules, 'distributed', None)
     assert main([str(several), *QUICK, '--jobs', '2', '--out', str(tmp_path / 'out')]) == 2
     assert 'cluster' in capsys.readouterr().err
+
+
+def test_outputs_are_tried_before_the_recording_is_read(
+        bag: Path, done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be written is refused, and what is replaced is named."""
+    def enough(*_: Any, **__: Any) -> None:
+        raise ValueError('enough')
+
+    monkeypatch.setattr('adamtl_ros.bag.command.evaluate_bag', enough)
+    (tmp_path / 'file').write_text('')
+    for arguments, said in (
+            (['--out', '/proc/x'], 'cannot be written'),
+            (['--out', str(tmp_path / 'file' / 'x')], 'cannot be written'),
+            (['--out', str(tmp_path), '--record', '/proc/x/y'], 'cannot be written'),
+            (['--out', str(tmp_path), '--record', str(done / 'record')], 'exists already'),
+            (['--out', str(tmp_path)], 'enough'),
+            (['--out', str(done / 'out')], 'results.json, report.html, frames.csv: replaced')):
+        assert main([str(bag), *arguments]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_leaves_the_results_of_before(
+        done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the error names the file."""
+    path = tmp_path / 'results.json'
+    write_json(path, {'earlier': 1})
+
+    def full(path: Path, text: str, **_: Any) -> None:
+        with path.open('w') as file:
+            file.write(text[:3])
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_text', full)
+    with pytest.raises(OSError, match=r'No space left.*results\.json'):
+        write_json(path, {'later': 2})
+    assert json.loads(path.read_text()) == {'earlier': 1}
+    assert list(tmp_path.iterdir()) == [path]

@@ -115,3 +115,11 @@ def test_a_start_is_that_of_the_engine_that_was_measured(monkeypatch, capsys):
     assert taken.keys() == {'cold_s', 'warm_s'} and len(arguments) == 2
     assert made == {'model': 'mine', 'backend': 'torch', 'device': 'cuda:1', 'num_threads': 3,
                     'precision': 'bf16', 'ran': ('depth',)}
+
+
+def test_the_reference_in_openvino_prints_nothing(recwarn, capfd):
+    pytest.importorskip('openvino')
+    bench.reference('openvino', 'glasses', ('depth',))()
+    assert not recwarn.list
+    written = capfd.readouterr()
+    assert written.out + written.err == ''

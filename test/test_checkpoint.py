@@ -6,6 +6,8 @@ from dataclasses import asdict
 from dataclasses import replace
 import json
 import math
+import os
+import stat
 
 import pytest
 from safetensors import safe_open
@@ -126,3 +128,15 @@ def test_damaged_files_say_so(tmp_path):
         save_file(tensors, str(path), notes)
         with pytest.raises(ValueError, match='cannot load the weights'):
             checkpoint.load(str(path))
+
+
+@pytest.mark.parametrize('mask', [0o022, 0o077])
+def test_the_umask_decides_who_may_read_weights(tmp_path, mask):
+    """Whoever trains for others must not have to think of it."""
+    path = tmp_path / 'model.safetensors'
+    before = os.umask(mask)
+    try:
+        checkpoint.save(path, random_network('small'))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask

@@ -128,6 +128,20 @@ def test_demo_accounts_for_every_frame(ros: None, tmp_path: Path) -> None:
     assert sheet.shape[0] > 9 * 192
 
 
+@pytest.mark.parametrize('frames', [2, 5])
+def test_a_short_recording_is_accounted_for(tmp_path: Path, frames: int) -> None:
+    """The last frame is neither lost nor missing, though nothing comes after it."""
+    write_sample(tmp_path / 'bag', frames=frames)
+    code, written = finish(start(
+        'adamtl_ros.cli', 'demo', '--source', 'bag', '--rate', '20', '--out', 'out',
+        cwd=tmp_path))
+    assert code == 0, written
+    counted = json.loads((tmp_path / 'out' / 'summary.json').read_text())['frames']
+    assert counted['played'] == frames
+    assert counted['answered'] + counted['dropped'] + counted['missed'] == frames
+    assert counted['answered'] > 0
+
+
 def test_interrupted_demo_keeps_what_it_has_and_ends_its_children(tmp_path: Path) -> None:
     """SIGINT while the player plays: results are written, and no process stays."""
     out = tmp_path / 'out'

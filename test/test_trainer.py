@@ -146,6 +146,19 @@ def test_killed_and_resumed(settings, tmp_path):
         assert torch.equal(value, second[name]), name
 
 
+def test_a_finished_training_says_so(settings, tmp_path, capsys):
+    arguments = [settings, f'out={tmp_path}/done.safetensors', 'steps=2']
+    assert train.main(arguments) == 0
+    capsys.readouterr()
+    assert train.main(arguments) == 0
+    said = ' '.join(capsys.readouterr().err.split())
+    assert 'finished: ' in said
+    assert 'its 2 steps; to go on give more of them, steps=N' in said
+    assert 'resuming' not in said
+    assert train.main([*arguments, 'steps=3']) == 0
+    assert 'resuming at step 2' in ' '.join(capsys.readouterr().err.split())
+
+
 NETWORK = ('{input_size: [48, 64], depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]],'
            ' embed_dim: 16, decoder_dim: 8, policy_hidden: 8, policy: none}')
 

@@ -28,6 +28,7 @@ from adamtl_ros.bag.sample import STORAGES
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.bag.storage import is_recording
 from adamtl_ros.cli import Parser
+from adamtl_ros.files import try_folder
 from adamtl_ros.intrinsics import add_arguments
 from adamtl_ros.intrinsics import given
 from adamtl_ros.intrinsics import Intrinsics
@@ -243,6 +244,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError('name a recording, or make one with --sample OUT')
         check(options)
         bags = find_bags(options.bags)
+        # Of many recordings, those with results are not done again.
+        try_folder(options.out, many.FILES if len(bags) == 1 and not options.scheduler else ())
+        if options.record and len(bags) == 1:
+            if options.record.exists():
+                raise ValueError(f'{options.record}: exists already; give the name of a new bag')
+            try_folder(options.record.absolute().parent)
         if len(bags) > 1 or options.scheduler:
             return many.run(bags, options)
         console = Console(stderr=True)

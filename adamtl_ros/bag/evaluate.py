@@ -37,6 +37,7 @@ from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import label_of
 from adamtl_ros.bag.truth import TopicLabels
 from adamtl_ros.bag.truth import WAITING
+from adamtl_ros.files import whole
 from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import Result
@@ -225,8 +226,14 @@ class Evaluation:
     def run(self) -> None:
         """Read the recording to its end, or to max_frames, or to Ctrl-C."""
         start = perf_counter()
-        file = self.table.open('w', newline='') if self.table else None
-        writer = csv.writer(file) if file else None
+        if self.table is None:
+            self._read(None)
+        else:
+            with whole(self.table) as aside, aside.open('w', newline='') as file:
+                self._read(csv.writer(file))
+        self.seconds = perf_counter() - start
+
+    def _read(self, writer: Any) -> None:
         if writer:
             writer.writerow([
                 'frame', 'stamp', 'seconds', 'scene', 'mode', 'budget', 'achieved', 'latency_ms',
@@ -255,10 +262,6 @@ class Evaluation:
                     break
         except KeyboardInterrupt:
             self.interrupted = True
-        finally:
-            if file:
-                file.close()
-        self.seconds = perf_counter() - start
 
     def _frame(
             self, frame: Frame, seconds: float, labels: dict[str, np.ndarray],

@@ -30,6 +30,7 @@ from adamtl_ros.bag.one import complain
 from adamtl_ros.bag.one import damaged
 from adamtl_ros.bag.one import evaluate_bag
 from adamtl_ros.bag.one import write_json
+from adamtl_ros.files import whole
 from adamtl_ros.infer import unique_names
 from adamtl_ros.runtime.engine import Engine
 
@@ -151,7 +152,8 @@ def run(bags: Sequence[Path], options: argparse.Namespace) -> int:
         figures |= {
             'fingerprint': prints[bag], 'parallel': None if options.scheduler else jobs}
         for name in FILES[1:]:
-            (folder / name).write_bytes(result[name])
+            with whole(folder / name) as aside:
+                aside.write_bytes(result[name])
         # Last: it says that the others are there.
         write_json(folder / 'results.json', figures)
     finished = {
@@ -166,7 +168,8 @@ def run(bags: Sequence[Path], options: argparse.Namespace) -> int:
     figures = summarise(finished, errors, names, options.keep)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / 'results.json', figures)
-    (out / 'report.html').write_text(report.summary(figures), encoding='utf-8')
+    with whole(out / 'report.html') as aside:
+        aside.write_text(report.summary(figures), encoding='utf-8')
     print(figures['recommendation']['text'])
     print(f'{out / "report.html"} and results.json')
     return int(bool(errors) or any(damaged(figures) for figures in finished.values()))

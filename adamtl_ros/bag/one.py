@@ -28,10 +28,12 @@ from adamtl_ros.bag.reading import others_than
 from adamtl_ros.bag.record import OutputBag
 from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import TopicLabels
+from adamtl_ros.files import whole
 from adamtl_ros.infer import plain
 from adamtl_ros.intrinsics import given
 from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.waiting import saying
 
 
 def ask_topic(console: Console) -> Any:
@@ -71,9 +73,10 @@ def evaluate_bag(
         labels = TopicLabels(options.truth)
     elif options.labels:
         labels = FolderLabels(options.labels)
-    engine = engine or Engine(
-        options.model, backend=options.backend, device=options.device,
-        num_threads=options.threads, precision=options.precision)
+    with saying(f'adamtl bag: loading {options.model}'):
+        engine = engine or Engine(
+            options.model, backend=options.backend, device=options.device,
+            num_threads=options.threads, precision=options.precision)
     known = given(options)
     if known == NOTHING_KNOWN:
         known = intrinsics_of(bag, topic)
@@ -115,17 +118,17 @@ def evaluate_bag(
         figures['live'] = live.figures()
     figures['recommendation'] = recommend(figures)
     write_json(out / 'results.json', figures)
-    (out / 'report.html').write_text(
-        report.page(figures, report.pictures(bag, engine, plan, figures)), encoding='utf-8')
+    with whole(out / 'report.html') as aside:
+        aside.write_text(
+            report.page(figures, report.pictures(bag, engine, plan, figures)), encoding='utf-8')
     return figures
 
 
 def write_json(path: Path, values: Any) -> None:
     """Write a file that is there whole or not at all."""
-    scratch = path.with_suffix('.tmp')
-    scratch.write_text(
-        json.dumps(plain(values), indent=1, allow_nan=False) + '\n', encoding='utf-8')
-    scratch.replace(path)
+    with whole(path) as aside:
+        aside.write_text(
+            json.dumps(plain(values), indent=1, allow_nan=False) + '\n', encoding='utf-8')
 
 
 def damaged(figures: dict[str, Any]) -> bool:

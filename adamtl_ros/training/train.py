@@ -196,7 +196,11 @@ class Trainer:
         self.network.load_state_dict(state['network'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.average, self.step, self.best = state['average'], state['step'], state['best']
-        self._say(f'resuming at step {self.step}')
+        if self.step >= self.config.steps:
+            self._say(f'finished: {self.out} has its {self.step} steps; to go on give more of '
+                      f'them, steps=N, or another out= to begin anew')
+        else:
+            self._say(f'resuming at step {self.step}')
 
     def _identity(self) -> dict[str, str]:
         """Return what a resumed run must have in common with the one that it continues."""
