@@ -22,6 +22,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 import yaml
 
+from adamtl_ros import dds
 from launch import LaunchContext
 from launch import LaunchDescription
 from launch import LaunchDescriptionEntity
@@ -106,17 +107,15 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         raise wrong('params_file', values['params_file'], 'a file, not a folder')
     if values['on_exit'] not in ON_EXIT:
         raise wrong('on_exit', values['on_exit'], f'one of {", ".join(ON_EXIT)}')
-    # Fast DDS 2, of Jazzy and before, only reads the old name, and Fast DDS 3 complains about it.
-    old = context.environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    profiles = f'{"FASTRTPS" if old else "FASTDDS"}_DEFAULT_PROFILES_FILE'
+    variable, profile = dds.profiles_variable(), dds.profile()
     shared = {
         'namespace': values['namespace'], 'output': 'screen',
         'remappings': [(name, values[name]) for name in ('image', 'camera_info')
                        if values[name] != name],
         'ros_arguments': ['--log-level', values['log_level']],
         # Of these processes alone: what includes this file keeps its environment.
-        'additional_env': {} if profiles in context.environment else {
-            profiles: str(CONFIG / 'fastdds.xml')},
+        'additional_env': {} if variable in context.environment or profile is None else {
+            variable: str(profile)},
     }
     player = Node(
         package='adamtl_ros', executable='adamtl_player', name=f'{values["name"]}_player',

@@ -10,7 +10,7 @@ finds.  Here a file appears whole, carries a checksum, and is read, not mapped.
 from collections.abc import Iterator
 from collections.abc import Mapping
 from functools import cache
-from hashlib import blake2b
+from hashlib import sha256
 import io
 from pathlib import Path
 import re
@@ -80,12 +80,12 @@ def _key(core: ov.Core, model: ov.Model, options: Mapping[str, object]) -> str |
     constants = list(_constants(model))
     if not text.rstrip().endswith('</net>') or text.count('type="Const"') != len(constants):
         return None
-    digest = blake2b(digest_size=16)
+    digest = sha256()
     digest.update(COUNTED.sub('', text).encode())
     for constant in constants:
         digest.update(constant.data)
     digest.update(repr((sorted(options.items()), ov.get_version(), _processor(core))).encode())
-    return digest.hexdigest()
+    return digest.hexdigest()[:32]
 
 
 def _constants(model: ov.Model) -> Iterator[np.ndarray]:
