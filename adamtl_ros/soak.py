@@ -42,6 +42,7 @@ from adamtl_ros.files import whole
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.network.checkpoint import find
 from adamtl_ros.nodes.diagnostics import resident_mb
+from adamtl_ros.runtime.points import FIELDS
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import OUTPUT_SIZES
 from adamtl_ros.runtime.settings import Settings
@@ -156,6 +157,11 @@ def random_change(generator: random.Random) -> list[Parameter]:
         'image_reliability': generator.choice(('auto', 'reliable')),
         'hardware_id': generator.choice(('', 'front')),
         'overlay.tasks': generator.sample(list(TASKS), generator.randint(1, len(TASKS))),
+        'points.fields': generator.sample(FIELDS, generator.randint(1, len(FIELDS))),
+        'points.stride': generator.randint(1, 8),
+        'points.min_range': generator.uniform(0.0, 1.0),
+        'points.max_range': generator.uniform(2.0, 20.0),
+        'points.edge': generator.uniform(0.0, 1.0),
         f'tasks.{task}.enable': generator.random() < 0.7,
         f'tasks.{task}.weight': generator.uniform(0.0, 10.0),
     }

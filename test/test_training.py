@@ -118,7 +118,8 @@ def test_evaluate_command(corpus, tmp_path, capsys):
     assert report['rows'][1]['achieved'] == pytest.approx(0.5, abs=0.02)
     assert set(report['rows'][0]['tasks']) == set(TASKS)
     for arguments, words in (
-            (['/nowhere'], 'no data set'), ([str(corpus), '--budgets', '0'], 'budget'),
+            (['/nowhere'], 'no such folder of a data set'),
+            ([str(corpus), '--budgets', '0'], 'budget'),
             ([str(corpus), '--budgets', 'half'], 'half'), ([str(corpus), '--model', 'x'], 'model'),
             ([str(corpus), '--limit', '-1'], 'limit'),
             ([str(corpus), '--tasks', 'colour'], 'colour'),
