@@ -16,6 +16,7 @@ import pytest
 
 from adamtl_ros import cli
 from adamtl_ros import waiting
+from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.infer import plain
 from adamtl_ros.infer import unique_names
 from adamtl_ros.runtime.engine import Engine
@@ -179,7 +180,7 @@ def test_demo_without_ros_says_how_to_get_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('module', 'package', 'arguments'), [
     ('cv2', 'opencv-python-headless', ['infer', str(FRAME), '--out', 'o']),
-    ('mcap', 'mcap', ['bag', 'x']), ('rosbags', 'rosbags', ['bag', 'x']),
+    ('mcap', 'mcap', ['bag', 'bag']), ('rosbags', 'rosbags', ['bag', 'bag']),
     ('torch', 'torch', ['infer', str(FRAME), '--out', 'o', '--backend', 'torch']),
     ('torch', 'torch', ['train', 'x.yaml']), ('torch', 'torch', ['convert', 'x.pth', 'y']),
     ('torch', 'torch', ['evaluate', '.']),
@@ -190,6 +191,8 @@ def test_demo_without_ros_says_how_to_get_it(tmp_path: Path) -> None:
 def test_a_package_that_is_missing_is_named(
         tmp_path: Path, module: str, package: str, arguments: list[str]) -> None:
     """One line: what, and the command that installs it."""
+    if arguments[-1] == 'bag':
+        write_sample(tmp_path / 'bag', frames=1)
     script = (
         f'import sys\nsys.modules[{module!r}] = None\n'
         'from adamtl_ros.cli import main\nsys.exit(main(sys.argv[1:]))\n')
