@@ -146,6 +146,16 @@ def test_killed_and_resumed(settings, tmp_path):
         assert torch.equal(value, second[name]), name
 
 
+def test_where_weights_cannot_be_written_no_step_is_taken(settings, capsys, monkeypatch):
+    def no(*_):
+        raise AssertionError('a step was taken')
+
+    monkeypatch.setattr(train.Trainer, 'advance', no)
+    assert train.main([settings, 'out=/proc/x.safetensors', 'steps=2']) == 2
+    assert '/proc' in (said := capsys.readouterr().err)
+    assert 'cannot be written' in said
+
+
 def test_a_finished_training_says_so(settings, tmp_path, capsys):
     arguments = [settings, f'out={tmp_path}/done.safetensors', 'steps=2']
     assert train.main(arguments) == 0

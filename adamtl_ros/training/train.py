@@ -35,6 +35,7 @@ from torch import Tensor
 import torch.distributed as distributed
 
 from adamtl_ros.datasets import open_dataset
+from adamtl_ros.files import try_folder
 from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig
@@ -381,7 +382,7 @@ class Trainer:
         does not wait for that.
         """
         config = self.config
-        self.out.parent.mkdir(parents=True, exist_ok=True)
+        try_folder(self.out.parent)
         loader = iter(self.batches.loader(self.step, config.steps, config.workers))
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with self._interruptible(), self._events() as events, Progress(
