@@ -43,6 +43,7 @@ from adamtl_ros.bag.one import write_json
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames
+from adamtl_ros.bag.reading import intrinsics_of
 from adamtl_ros.bag.record import typestore
 from adamtl_ros.bag.sample import TOPIC
 from adamtl_ros.bag.sample import write_sample
@@ -84,7 +85,8 @@ def done(bag: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def frames_of(path: Path) -> list[Frame]:
     """Return the frames of a sample bag."""
-    frames, opened = Frames(TOPIC), Bag(path)
+    opened = Bag(path)
+    frames = Frames(TOPIC, intrinsics_of(opened, TOPIC))
     return [frames.read(message) for message in opened.messages((TOPIC,))]
 
 
@@ -366,7 +368,7 @@ def test_output_bag_is_what_the_node_publishes(done: Path, bag: Path, engine: En
     """Topics, types, stamps and bytes; any reader of bags knows all types from the bag itself."""
     settings = Settings(
         mode='adaptive', budget=0.5, tasks=engine.tasks, confidence=True, gating_map=True)
-    results = [engine.infer(frame.image, settings) for frame in frames_of(bag)]
+    results = [engine.infer(frame.image, settings, frame.camera) for frame in frames_of(bag)]
     found: dict[str, list[Any]] = {}
     with AnyReader([done / 'record'], default_typestore=typestore()) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
@@ -525,7 +527,7 @@ def test_labels_that_are_the_dense_results_give_perfect_scores(
                       'depth=/adamtl/depth']
     else:
         for number, frame in enumerate(frames):
-            outputs = engine.infer(frame.image, settings).outputs
+            outputs = engine.infer(frame.image, settings, frame.camera).outputs
             name = f'{frame.stamp if where == "folder" else number}.png'
             for task, values in outputs.items():
                 values = values if task == 'semseg' else (values * 1000).astype(np.uint16)
@@ -647,7 +649,7 @@ def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) ->
         mode='adaptive', budget=0.6, tasks=engine.tasks, weights=dict.fromkeys(engine.tasks, 1.0))
     for frame in frames:
         live.sent[frame.stamp] = 0
-        result = engine.infer(frame.image, settings)
+        result = engine.infer(frame.image, settings, frame.camera)
         live.stats[frame.stamp] = SimpleNamespace(
             mode='adaptive', budget_requested=float(np.float32(0.6)), tasks=list(engine.tasks))
         for name, values, encoding in published_images(result):
