@@ -122,7 +122,7 @@ def reference(
     if kind == 'openvino':
         import openvino as ov
 
-        from adamtl_ros.runtime.openvino_backend import core
+        from adamtl_ros.runtime.openvino_parts import core
 
         with torch.no_grad(), warnings.catch_warnings():
             # Of shapes that a trace holds to be fixed: here they are.

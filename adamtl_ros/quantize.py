@@ -23,14 +23,16 @@ from adamtl_ros.evaluation.evaluate import evaluate
 from adamtl_ros.evaluation.evaluate import table
 from adamtl_ros.files import try_file
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.graphs import Graphs
-from adamtl_ros.runtime.openvino_backend import core
+from adamtl_ros.runtime.lite_graphs import LiteGraphs
+from adamtl_ros.runtime.openvino_parts import core
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.sources import open_source
 
-FLOAT = r'encoder\.stem\..*|decoders\..*\.(head|segment\.3)'
+FLOAT = r'encoder\.stem(\..*)?|pyramid\.context|decoders\..*\.(head|segment\.3|out)'
 """The layers that stay in float unless told otherwise."""
 _PASSED = {'Reshape', 'Transpose', 'Gather', 'Squeeze', 'Unsqueeze'}
 """Operations that move values without changing them: a range before them is one after them."""
@@ -85,9 +87,22 @@ def calibrate(
     in float.
     """
     config, weights, _ = checkpoint.read(model)
-    graphs = Graphs(config, weights)
     size = config.input_size[1], config.input_size[0]
     pixels = [np.ascontiguousarray(shrink(picture, size))[None] for picture in pictures]
+    found = _of_lite(LiteGraphs(config, weights), pixels) if isinstance(
+        config, LiteConfig) else _of_swin(Graphs(config, weights), pixels)
+    return {name: found[name] for name in sorted(found) if not re.fullmatch(keep, name)}
+
+
+def _of_lite(
+        graphs: LiteGraphs, pixels: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
+    encoder, outputs = graphs.encoder(), graphs.outputs(graphs.config.tasks)
+    return ranges(encoder, pixels) | ranges(outputs, _answers(encoder, pixels))
+
+
+def _of_swin(
+        graphs: Graphs, pixels: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
+    config = graphs.config
     found = ranges(graphs.stem(policy=False), pixels)
     maps = [answer['next'] for answer in _answers(graphs.stem(policy=False), pixels)]
     taps: list[dict[str, np.ndarray]] = [{} for _ in pixels]
@@ -99,7 +114,7 @@ def calibrate(
             tap[f'tap{stage}'] = after if config.taps == 'merged' else answer['y']
     for task in config.tasks:
         found |= ranges(graphs.decoder(task), taps)
-    return {name: found[name] for name in sorted(found) if not re.fullmatch(keep, name)}
+    return found
 
 
 def check(model: str, dataset: str, budgets: Sequence[float], limit: int = 0) -> dict[str, Any]:

@@ -23,9 +23,9 @@ import time
 import numpy as np
 
 from adamtl_ros.convert import run as convert
+from adamtl_ros.network.normalise import normalise
+from adamtl_ros.runtime.backends import openvino_backend
 from adamtl_ros.runtime.engine import PRECISIONS
-from adamtl_ros.runtime.openvino_backend import OpenVinoBackend
-from adamtl_ros.runtime.preprocess import normalise
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
@@ -80,7 +80,7 @@ def main():
         source, target = Path(folder) / 'reference.pth', Path(folder) / 'ours.safetensors'
         torch.save({'model': network.state_dict()}, source)
         convert(source, target)
-        ours = {name: OpenVinoBackend(str(target), precision=name) for name in options.precision}
+        ours = {name: openvino_backend(str(target), precision=name) for name in options.precision}
     first = next(iter(ours.values()))
     config, tasks = first.config, first.config.tasks
     masks = [[np.ones(0)] * depth for depth in config.depths]

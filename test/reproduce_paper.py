@@ -22,7 +22,7 @@ from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.network import AdaMTL
-from adamtl_ros.runtime.preprocess import normalise
+from adamtl_ros.network.normalise import normalise
 from adamtl_ros.runtime.publish import published
 from adamtl_ros.training import train
 

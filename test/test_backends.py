@@ -14,9 +14,11 @@ import pytest
 ov = pytest.importorskip('openvino', reason="pip install 'adamtl_ros[openvino]'")
 
 from adamtl_ros.network import checkpoint  # noqa: E402
-from adamtl_ros.runtime import openvino_backend  # noqa: E402
+from adamtl_ros.runtime import openvino_backend as swin_backend  # noqa: E402
+from adamtl_ros.runtime import openvino_parts  # noqa: E402
+from adamtl_ros.runtime.backends import Backend  # noqa: E402
+from adamtl_ros.runtime.backends import openvino_backend  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
-from adamtl_ros.runtime.openvino_backend import OpenVinoBackend  # noqa: E402
 from adamtl_ros.runtime.settings import Settings  # noqa: E402
 from adamtl_ros.runtime.torch_backend import TorchBackend  # noqa: E402
 from networks import CONFIGS  # noqa: E402
@@ -30,11 +32,11 @@ def pixels(size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope='module', params=list(CONFIGS))
-def pair(request, tmp_path_factory) -> tuple[OpenVinoBackend, TorchBackend]:
+def pair(request, tmp_path_factory) -> tuple[Backend, TorchBackend]:
     """Return the same random network in both backends."""
     path = tmp_path_factory.mktemp('weights') / f'{request.param}.safetensors'
     checkpoint.save(path, random_network(request.param), half=False)
-    return OpenVinoBackend(str(path)), TorchBackend(str(path))
+    return openvino_backend(str(path)), TorchBackend(str(path))
 
 
 def close(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
@@ -70,7 +72,7 @@ def test_adaptive_agrees_with_torch(pair, budget, tasks):
 
 def test_whole_and_gathered_stages_agree_with_torch(pair):
     config = pair[0].config
-    if config.token_gates != 'stage':
+    if config.kind != 'swin' or config.token_gates != 'stage':
         pytest.skip('gates are decided before every block')
     image = pixels(config.input_size)
     (one, trace), (other, _) = (backend.adaptive(image, config.tasks, 0.9, {}) for backend in pair)
@@ -84,7 +86,7 @@ def test_any_set_of_tasks_agrees_with_torch(pair):
     """The controllers of more sets than stay compiled, and of the first one again."""
     config = pair[0].config
     image = pixels(config.input_size)
-    sets = list(combinations(config.tasks, 2))[:openvino_backend.KEPT + 1]
+    sets = list(combinations(config.tasks, 2))[:swin_backend.KEPT + 1]
     for tasks in (*sets, sets[0]):
         (one, trace), (other, wanted) = (
             backend.adaptive(image, tasks, 0.6, {}) for backend in pair)
@@ -123,36 +125,36 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path):
     blocked = tmp_path / 'file'
     blocked.write_text('in the way')
     image = pixels((112, 112))
-    expected = OpenVinoBackend(str(path), cache=blocked).dense(image, ('semseg',))[0]
-    below = OpenVinoBackend(str(path), cache=blocked / 'folder').dense(image, ('semseg',))[0]
+    expected = openvino_backend(str(path), folder=blocked).dense(image, ('semseg',))[0]
+    below = openvino_backend(str(path), folder=blocked / 'folder').dense(image, ('semseg',))[0]
     close(below, expected)
     cache = tmp_path / 'cache'
-    OpenVinoBackend(str(path), cache=cache)
+    openvino_backend(str(path), folder=cache)
     for file in cache.iterdir():
         file.write_bytes(file.read_bytes()[:1000])  # as a full disk leaves it
-    close(OpenVinoBackend(str(path), cache=cache).dense(image, ('semseg',))[0], expected)
+    close(openvino_backend(str(path), folder=cache).dense(image, ('semseg',))[0], expected)
 
 
 def test_the_one_pool_of_threads_is_left_where_it_cannot_be_used(tmp_path, monkeypatch):
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))
     image, compile_model = pixels((112, 112)), ov.Core.compile_model
-    expected = OpenVinoBackend(str(path)).dense(image, ('semseg',))[0]
+    expected = openvino_backend(str(path)).dense(image, ('semseg',))[0]
     given = []
 
     def without(core, model, device, options):
         given.append(dict(options))
-        if not_known and openvino_backend.ONE_POOL in options:
+        if not_known and openvino_parts.ONE_POOL in options:
             raise RuntimeError('Unsupported property')
         return compile_model(core, model, device, options)
 
     monkeypatch.setattr(ov.Core, 'compile_model', without)
     for not_known, threads in ((True, 0), (False, 1)):
-        found = OpenVinoBackend(str(path), num_threads=threads).dense(image, ('semseg',))[0]
+        found = openvino_backend(str(path), num_threads=threads).dense(image, ('semseg',))[0]
         close(found, expected)
         # Its threads are as many as there are processors, whatever was asked for.
         pooled = threads == len(os.sched_getaffinity(0)) and not not_known
-        assert (openvino_backend.ONE_POOL in given[-1]) == pooled
+        assert (openvino_parts.ONE_POOL in given[-1]) == pooled
 
 
 def test_signals_are_survived_after_another_thread_let_it_go(tmp_path):
@@ -160,11 +162,11 @@ def test_signals_are_survived_after_another_thread_let_it_go(tmp_path):
     checkpoint.save(path, random_network('small'))
     code = (
         'import os, signal, sys, threading\n'
-        'from adamtl_ros.runtime.openvino_backend import OpenVinoBackend\n'
+        'from adamtl_ros.runtime.backends import openvino_backend\n'
         'heard = []\n'
         'signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n'
         'for _ in range(3):\n'
-        f'    held = [OpenVinoBackend({str(path)!r})]\n'
+        f'    held = [openvino_backend({str(path)!r})]\n'
         '    thread = threading.Thread(target=held.clear)\n'
         '    thread.start()\n'
         '    thread.join()\n'
@@ -177,17 +179,17 @@ def test_compiled_models_are_kept(tmp_path):
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))
     image = pixels((112, 112))
-    first = OpenVinoBackend(str(path), cache=tmp_path / 'cache')
+    first = openvino_backend(str(path), folder=tmp_path / 'cache')
     first.adaptive(image, ('semseg',), 0.6, {})
     kept = sorted(file.name for file in (tmp_path / 'cache').iterdir())
     assert kept
-    second = OpenVinoBackend(str(path), cache=tmp_path / 'cache')
+    second = openvino_backend(str(path), folder=tmp_path / 'cache')
     second.adaptive(image, ('semseg',), 0.6, {})
     assert kept == sorted(file.name for file in (tmp_path / 'cache').iterdir())
     close(first.dense(image, ('semseg',))[0], second.dense(image, ('semseg',))[0])
     # Other weights are another content.
     checkpoint.save(path, random_network('small', seed=1))
-    third = OpenVinoBackend(str(path), cache=tmp_path / 'cache')
+    third = openvino_backend(str(path), folder=tmp_path / 'cache')
     difference = third.dense(image, ('semseg',))[0]['semseg'] - first.dense(
         image, ('semseg',))[0]['semseg']
     assert np.abs(difference).max() > 0.01

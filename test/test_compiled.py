@@ -135,9 +135,9 @@ def test_many_may_start_at_once_on_an_empty_folder(tmp_path):
         'import sys, time, hashlib\n'
         'from pathlib import Path\n'
         'import numpy as np\n'
-        'from adamtl_ros.runtime.openvino_backend import OpenVinoBackend\n'
+        'from adamtl_ros.runtime.backends import openvino_backend\n'
         'time.sleep(max(float(sys.argv[2]) - time.time(), 0))\n'
-        'backend = OpenVinoBackend("glasses", num_threads=1, cache=Path(sys.argv[1]))\n'
+        'backend = openvino_backend("glasses", num_threads=1, folder=Path(sys.argv[1]))\n'
         'image = np.random.default_rng(0).integers(0, 255, (*backend.config.input_size, 3))\n'
         'outputs, _ = backend.dense(image.astype(np.uint8), backend.config.tasks)\n'
         'print(hashlib.sha256(b"".join(each.tobytes() for each in outputs.values())).hexdigest())')

@@ -20,7 +20,6 @@ from adamtl_ros.published import published_images
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import processors
-from adamtl_ros.runtime.preprocess import normalise
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.torch_backend import TorchBackend
@@ -47,7 +46,7 @@ def image(height=97, width=161, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize('size, shape', [('network', (192, 256)), ('camera', (97, 161))])
+@pytest.mark.parametrize('size, shape', [('network', (160, 288)), ('camera', (97, 161))])
 def test_outputs_are_as_published(engine, size, shape):
     settings = Settings(
         mode='adaptive', budget=0.5, tasks=engine.tasks, output_size=size, confidence=True,
@@ -65,9 +64,9 @@ def test_outputs_are_as_published(engine, size, shape):
     assert normals.shape == (*shape, 3)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
     assert result.confidence['semseg'].shape == result.gating_map.shape == shape
-    assert result.raw['semseg'].shape == (18, 48, 64)
+    assert result.raw['semseg'].shape == (18, 40, 72)
     if size == 'network':
-        large = cv2.resize(result.raw['semseg'].transpose(1, 2, 0), (256, 192))
+        large = cv2.resize(result.raw['semseg'].transpose(1, 2, 0), (288, 160))
         np.testing.assert_array_equal(large.argmax(-1), result.outputs['semseg'])
 
 
@@ -78,7 +77,7 @@ def test_statistics_belong_together(engine):
     assert stats.budget_requested == 0.6
     assert stats.budget_achieved == pytest.approx(stats.gmacs / stats.gmacs_dense)
     assert len(stats.task_token_fraction) == 2
-    assert len(stats.block_active) == len(stats.token_fraction) == 12
+    assert len(stats.block_active) == len(stats.token_fraction) == 15
     for active, fraction in zip(stats.block_active, stats.token_fraction):
         assert active == float(fraction > 0)
     assert np.isnan(stats.agreement)
@@ -249,16 +248,19 @@ def test_shrinking_averages(height, width):
     assert np.abs(one - wanted).mean() < limit
 
 
-@pytest.mark.parametrize('name', ['glasses', 'small'])
+@pytest.mark.parametrize('name', ['glasses', 'windowed', 'small'])
 def test_the_torch_backend_computes_what_the_network_does(tmp_path, name):
     """Its decoders have their batch norms in the weights of the convolutions."""
     path = tmp_path / 'random.safetensors'
     checkpoint.save(path, random_network(name))
     backend, network = TorchBackend(str(path)), checkpoint.load(str(path))
-    assert any(isinstance(each, torch.nn.Identity) for each in backend._network.modules())
+    norms = [each for each in backend._network.modules() if isinstance(
+        each, torch.nn.BatchNorm2d)]
+    assert len(norms) < len([each for each in network.modules() if isinstance(
+        each, torch.nn.BatchNorm2d)])
     pixels = image(*network.config.input_size)
     with torch.no_grad():
-        expected = network(normalise(torch.from_numpy(pixels)[None]))
+        expected = network(network.inputs(torch.from_numpy(pixels)[None]))
     logits, _ = backend.dense(pixels, network.config.tasks)
     for task, value in expected.items():
         np.testing.assert_allclose(

@@ -9,7 +9,6 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 
-from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.cost import BlockCost
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import block_geometries
@@ -17,8 +16,9 @@ from adamtl_ros.network.gating import BlockGeometry
 from adamtl_ros.network.gating import FrameGates
 from networks import random_image
 from networks import random_network
+from networks import WINDOWED
 
-CONFIG = PRESETS['glasses']
+CONFIG = WINDOWED
 COST = CostModel(CONFIG)
 GEOMETRY = block_geometries(CONFIG, COST)
 

@@ -110,7 +110,7 @@ def test_normals_look_at_the_real_camera(canonical):
 @pytest.fixture(scope='module')
 def engine(tmp_path_factory):
     path = tmp_path_factory.mktemp('model') / 'random.safetensors'
-    checkpoint.save(path, random_network('glasses'))
+    checkpoint.save(path, random_network('windowed'))
     return Engine(str(path), backend='torch')
 
 

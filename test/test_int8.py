@@ -16,9 +16,10 @@ import openvino.opset13 as ops  # noqa: E402
 
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.runtime import int8  # noqa: E402
+from adamtl_ros.runtime.backends import openvino_backend  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
-from adamtl_ros.runtime.graphs import Graphs  # noqa: E402
-from adamtl_ros.runtime.openvino_backend import OpenVinoBackend  # noqa: E402
+from adamtl_ros.runtime.graphs import Graphs
+from adamtl_ros.runtime.lite_graphs import LiteGraphs  # noqa: E402
 from adamtl_ros.runtime.settings import Settings  # noqa: E402
 from adamtl_ros.sources import DEMO  # noqa: E402
 from adamtl_ros.sources import open_source  # noqa: E402
@@ -90,18 +91,20 @@ def test_quantize_makes_ranges_that_run(tmp_path, capsys):
         low, high = found[f'encoder.stages.1.blocks.1.{layer}']
         assert low < 0 < high
     assert not any(name.startswith('encoder.stem') for name in found)
-    backend = OpenVinoBackend(str(path), precision='int8')
+    backend = openvino_backend(str(path), precision='int8')
     image = np.random.default_rng(0).integers(0, 255, (112, 112, 3), np.uint8)
-    exact = OpenVinoBackend(str(path)).dense(image, ('semseg',))[0]['semseg']
+    exact = openvino_backend(str(path)).dense(image, ('semseg',))[0]['semseg']
     rounded = backend.dense(image, ('semseg',))[0]['semseg']
     assert 1e-4 < np.abs(rounded - exact).mean() / np.abs(exact).mean() < 0.3
 
 
-def layers_of(graphs: Graphs) -> dict[str, list]:
+def layers_of(graphs: Graphs | LiteGraphs) -> dict[str, list]:
     """Return, by name, the layers with weights of their own, controllers not included."""
     config = graphs.config
-    models = [graphs.stem(policy=False), *map(graphs.decoder, config.tasks), *(
-        graphs.dense(stage) for stage in range(len(config.depths)))]
+    models = [graphs.encoder(), graphs.outputs(config.tasks)] if isinstance(
+        graphs, LiteGraphs) else [
+            graphs.stem(policy=False), *map(graphs.decoder, config.tasks), *(
+                graphs.dense(stage) for stage in range(len(config.depths)))]
     return {
         node.get_friendly_name(): [value.get_node().get_type_name() for value in (
             node.input_values())]
@@ -109,15 +112,16 @@ def layers_of(graphs: Graphs) -> dict[str, list]:
         if node.get_type_name() in ('MatMul', 'Convolution', 'GroupConvolution')}
 
 
-@pytest.mark.parametrize('name', ['glasses', 'small'])
+@pytest.mark.parametrize('name', ['glasses', 'windowed', 'small'])
 def test_every_layer_with_a_range_is_rounded(name):
     network = random_network(name)
     weights = {key: value.numpy() for key, value in network.state_dict().items()}
-    exact = layers_of(Graphs(network.config, weights))
-    assert any('head' in layer or 'segment.3' in layer for layer in exact)
+    kind = LiteGraphs if network.config.kind == 'lite' else Graphs
+    exact = layers_of(kind(network.config, weights))
+    assert any(layer.endswith(('head', 'segment.3', '.out')) for layer in exact)
     assert not any('FakeQuantize' in types for types in exact.values())
     ranges = dict.fromkeys(exact, (-4.0, 4.0))
-    for layer, types in layers_of(Graphs(network.config, weights, ranges)).items():
+    for layer, types in layers_of(kind(network.config, weights, ranges)).items():
         assert types == ['FakeQuantize', 'FakeQuantize'], layer
 
 

@@ -5,17 +5,17 @@
 import numpy as np
 import pytest
 
-from adamtl_ros.network.config import PRESETS
-from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import block_geometries
 from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import Trace
+from adamtl_ros.network.kinds import cost_of
+from adamtl_ros.network.trace import Trace
 from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.latency import LatencyControl
 from adamtl_ros.runtime.latency import LatencyModel
+from networks import WINDOWED
 
-CONFIG = PRESETS['glasses']
-COST = CostModel(CONFIG)
+CONFIG = WINDOWED
+COST = cost_of(CONFIG)
 GEOMETRY = block_geometries(CONFIG, COST)
 TRUE = LatencyModel(3.0, 0.7, 0.3, 12.0)
 

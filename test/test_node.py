@@ -49,7 +49,6 @@ import yaml  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.network.config import PRESETS  # noqa: E402
-from adamtl_ros.network.network import AdaMTL  # noqa: E402
 from adamtl_ros.nodes.inputs import DEPTH  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
@@ -70,7 +69,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return a file of random weights: what the node does is the same for good ones."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
-    checkpoint.save(path, AdaMTL(PRESETS['glasses']))
+    checkpoint.save(path, network_of(PRESETS['glasses']))
     return str(path)
 
 
@@ -637,7 +636,7 @@ def test_a_task_that_the_model_lacks_cannot_be_enabled(bench, tmp_path):
 
     torch.manual_seed(0)
     path = tmp_path / 'random.safetensors'
-    checkpoint.save(path, AdaMTL(PRESETS['glasses']))
+    checkpoint.save(path, network_of(PRESETS['glasses']))
     node = bench.running(str(path), FourTasks)
     result = bench.set(node, tasks__depth__enable=True)
     assert not result.successful

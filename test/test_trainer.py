@@ -33,7 +33,10 @@ from adamtl_ros.training.objectives import gain_loss
 from corpus import write_corpus
 
 CONFIG = """
+preset: swin_tiny
 network: {input_size: [48, 64], depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]],
+          stem: conv, position: true, taps: stage, decoder: pyramid, token_gates: stage,
+          budget_input: true, skip_attention: true, skipped_norm: false, window: [6, 8],
           embed_dim: 16, decoder_dim: 8, policy_hidden: 8}
 tasks: [semseg, normals, depth]
 batch: 4
@@ -170,6 +173,8 @@ def test_a_finished_training_says_so(settings, tmp_path, capsys):
 
 
 NETWORK = ('{input_size: [48, 64], depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]],'
+           ' stem: conv, position: true, taps: stage, decoder: pyramid, token_gates: stage,'
+           ' budget_input: true, skip_attention: true, skipped_norm: false, window: [6, 8],'
            ' embed_dim: 16, decoder_dim: 8, policy_hidden: 8, policy: none}')
 
 
@@ -366,7 +371,7 @@ def test_two_processes_follow_the_curve_of_one(settings, tmp_path):
             [sys.executable, '-m', 'torch.distributed.run', '--standalone',
              f'--nproc_per_node={processes}', '-m', 'adamtl_ros.training.train', settings,
              f'out={out}', 'steps=10', 'rate=0.003', 'loss=paper', 'tasks=[semseg]',
-             'network={stem: linear, input_size: [48, 64],'
+             'network={stem: linear, window: [6, 8], input_size: [48, 64],'
              ' depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]], embed_dim: 16,'
              ' decoder_dim: 8, policy_hidden: 8}'],
             capture_output=True, text=True, timeout=120,

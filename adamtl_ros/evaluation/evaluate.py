@@ -60,7 +60,7 @@ def evaluate(
             np.linspace(0, len(data) - 1, count).astype(int), 'evaluating', console=console):
         frame = data[int(index)]
         for run, score, costs in zip(runs, scores, spent):
-            result = engine.infer(frame['image'], run)
+            result = engine.infer(frame['image'], run, data.camera(int(index)))
             costs.append((
                 result.stats.budget_achieved, result.stats.gmacs, result.stats.gmacs_dense))
             for task in tasks:

@@ -13,12 +13,15 @@ from safetensors import safe_open
 from safetensors import SafetensorError
 
 from adamtl_ros.files import whole
-from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
+from adamtl_ros.network.config import read_config
+from adamtl_ros.network.kinds import Config
+from adamtl_ros.network.kinds import network_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adamtl_ros.network.lite_network import LiteNetwork
     from adamtl_ros.network.network import AdaMTL
 
 FORMAT = 'adamtl_ros-1'
@@ -31,7 +34,7 @@ class EncoderOnlyError(ValueError):
     """A file to train from, not to run."""
 
 
-def save(path: str | Path, network: AdaMTL, half: bool = True,
+def save(path: str | Path, network: LiteNetwork | AdaMTL, half: bool = True,
          notes: Mapping[str, str] | None = None) -> None:
     """
     Write the weights and the configuration.
@@ -50,7 +53,7 @@ def save(path: str | Path, network: AdaMTL, half: bool = True,
     write(path, tensors, network.config, notes=notes)
 
 
-def write(path: str | Path, tensors: Mapping[str, Tensor], config: NetworkConfig,
+def write(path: str | Path, tensors: Mapping[str, Tensor], config: Config,
           encoder_only: bool = False, notes: Mapping[str, str] | None = None) -> None:
     """
     Write tensors under the network's names in one move.
@@ -90,7 +93,7 @@ def find(model: str) -> Path:
 
 
 def read(
-        model: str, to_train: bool = False) -> tuple[NetworkConfig, dict[str, np.ndarray], bool]:
+        model: str, to_train: bool = False) -> tuple[Config, dict[str, np.ndarray], bool]:
     """
     Return configuration, weights (float32 arrays by name) and whether they are an encoder alone.
 
@@ -108,7 +111,7 @@ def read(
                     f'`adamtl train CONFIG start={path}`')
             if metadata.get('format') != FORMAT and not encoder_only:
                 raise ValueError(f'its format is {metadata.get("format")!r}, not {FORMAT!r}')
-            config = NetworkConfig.from_json(metadata['config'])
+            config = read_config(metadata['config'])
             arrays = {
                 name: file.get_tensor(name).astype(np.float32, copy=False)
                 for name in file.keys()}
@@ -126,7 +129,7 @@ def unusable(path: Path, error: Exception) -> ValueError:
         'by adamtl_ros: fetch or train it again')
 
 
-def load(model: str, to_train: bool = False) -> AdaMTL:
+def load(model: str, to_train: bool = False) -> LiteNetwork | AdaMTL:
     """
     Return the network of a preset or of a file, in evaluation mode; arguments as for `read`.
 
@@ -134,11 +137,9 @@ def load(model: str, to_train: bool = False) -> AdaMTL:
     """
     import torch
 
-    from adamtl_ros.network.network import AdaMTL
-
     config, arrays, encoder_only = read(model, to_train)
     try:
-        network = AdaMTL(config)
+        network = network_of(config)
         expected = {
             name for name, value in network.state_dict().items()
             if value.is_floating_point() and (not encoder_only or name.startswith('encoder.'))}

@@ -10,6 +10,7 @@ from dataclasses import replace
 import json
 from typing import Any
 
+from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.tasks import TASKS
 
 POLICIES = ('task_aware', 'task_agnostic', 'none')
@@ -86,6 +87,8 @@ class NetworkConfig:
         for name in ('semseg', 'human_parts', 'saliency', 'normals')})
     classes: dict[str, tuple[str, ...]] = field(default_factory=lambda: {
         name: TASKS[name].classes for name in ('semseg', 'human_parts')})
+
+    kind = 'swin'
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -203,14 +206,13 @@ class NetworkConfig:
 
     def to_json(self) -> str:
         """Return the configuration as JSON text."""
-        return json.dumps(asdict(self))
+        return json.dumps({'encoder': self.kind, **asdict(self)})
 
     @staticmethod
-    def from_json(text: str) -> 'NetworkConfig':
-        """Return the configuration of a JSON text; ValueError on unknown or missing keys."""
-        values = json.loads(text)
+    def from_values(values: dict[str, Any]) -> 'NetworkConfig':
+        """Return the configuration of JSON values; ValueError on unknown or missing keys."""
         known = {item.name for item in fields(NetworkConfig)}
-        if not isinstance(values, dict) or 'name' not in values or set(values) - known:
+        if 'name' not in values or set(values) - known:
             raise ValueError('the configuration is not one of an adamtl_ros network')
         for key, value in values.items():
             if key == 'classes' and isinstance(value, dict):
@@ -220,6 +222,18 @@ class NetworkConfig:
         config = NetworkConfig(**values)
         config.check()
         return config
+
+
+def read_config(text: str) -> NetworkConfig | LiteConfig:
+    """Return the configuration of a JSON text; ValueError where it is not one of ours."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError('the configuration is not one of an adamtl_ros network')
+    kinds = {'swin': NetworkConfig, 'lite': LiteConfig}
+    kind = values.pop('encoder', 'swin')
+    if kind not in kinds:
+        raise ValueError(f'encoder {kind!r}: this version knows {", ".join(kinds)}')
+    return kinds[kind].from_values(values)
 
 
 def tuples(value: Any) -> Any:
@@ -239,16 +253,11 @@ def _fits(value: Any, form: str, most: int) -> bool:
 
 _SWIN = NetworkConfig('swin_tiny')
 
-PRESETS: dict[str, NetworkConfig] = {config.name: config for config in (
+PRESETS: dict[str, NetworkConfig | LiteConfig] = {config.name: config for config in (
     _SWIN,
     replace(_SWIN, name='swin_small', depths=(2, 2, 18, 2), decoder_dim=128),
     replace(
         _SWIN, name='swin_base', embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32),
         decoder_dim=128),
-    NetworkConfig(
-        name='glasses', input_size=(192, 256), embed_dim=48, heads=(2, 4, 8, 16), window=(6, 8),
-        stem='conv', position=True, taps='stage', decoder='pyramid', decoder_dim=48,
-        policy_hidden=32, cells=((3, 4), (3, 4), (3, 4), (2, 2)), token_gates='stage',
-        budget_input=True, skip_attention=True, skipped_norm=False,
-        outputs={name: task.channels for name, task in TASKS.items()}),
+    LiteConfig('glasses'),
 )}

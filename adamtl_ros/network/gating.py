@@ -18,7 +18,6 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import field
 from dataclasses import replace
 from functools import partial
 import math
@@ -28,6 +27,7 @@ import numpy as np
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import BlockCost
 from adamtl_ros.network.cost import CostModel
+from adamtl_ros.network.trace import Trace
 from adamtl_ros.network.windows import cell_of_token
 from adamtl_ros.network.windows import window_tokens
 
@@ -39,29 +39,6 @@ SLACK = 0.13
 
 LEAST_PART = 0.25
 """No block is opened for less than this share of its cost: that would take twice as long a MAC."""
-
-Gates = list[np.ndarray]
-"""For each block, bool (cells): which cells run; all False is a closed block."""
-
-
-@dataclass
-class Trace:
-    """
-    What ran for one frame.
-
-    gates: per block, bool (cells); frames share them, so that they may be read-only.
-    macs: everything that was executed, policy included.
-    token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
-    over all blocks, that each enabled task asks for by itself: those whose logit exceeds the
-    threshold in force, and of a block that runs whole all or none, as its logit of the block does.
-    block_macs: per block, what was executed of it, its controller not counted.
-    """
-
-    gates: Gates
-    macs: float
-    token_fraction: list[float]
-    task_fraction: list[float] = field(default_factory=list)
-    block_macs: list[int] = field(default_factory=list)
 
 
 @dataclass

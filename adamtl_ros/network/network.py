@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import CostModel
@@ -26,10 +27,11 @@ from adamtl_ros.network.gating import Allowance
 from adamtl_ros.network.gating import block_geometries
 from adamtl_ros.network.gating import BlockGeometry
 from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import Gates
-from adamtl_ros.network.gating import Trace
+from adamtl_ros.network.normalise import normalise
 from adamtl_ros.network.policy import Policy
 from adamtl_ros.network.policy import StagePolicy
+from adamtl_ros.network.trace import Gates
+from adamtl_ros.network.trace import Trace
 from adamtl_ros.tasks import DEPTH_RANGE
 
 TEMPERATURE = 5.0
@@ -100,6 +102,16 @@ class AdaMTL(nn.Module):
         """Run the decoders of the tasks on the tapped maps (B, H, W, C)."""
         maps = [tap.permute(0, 3, 1, 2) for tap in taps]
         return {task: self.decoders[task](maps) for task in tasks}
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """Turn uint8 (B, h, w, 3) RGB into what `forward` takes."""
+        return normalise(pixels)
+
+    def prepare(self) -> None:
+        """Make a network that is not trained further as fast as torch runs it."""
+        _fold(self.decoders)
+        # torch's own annotations lack this argument.
+        self.decoders.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def standard(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
@@ -341,3 +353,16 @@ def _straight_through(logits: Tensor, hard: Tensor) -> Tensor:
     """Return `hard` with the gradient of the sigmoid of logits at TEMPERATURE."""
     soft = torch.sigmoid(logits / TEMPERATURE)
     return hard + soft - soft.detach()
+
+
+def _fold(module: nn.Module) -> None:
+    """Put every BatchNorm that follows a convolution into that convolution's weights."""
+    for child in module.modules():
+        pairs = [('conv1', 'bn1'), ('conv2', 'bn2')]
+        if isinstance(child, nn.Sequential):
+            pairs = [(str(i), str(i + 1)) for i in range(len(child) - 1)]
+        for first, second in pairs:
+            conv, norm = getattr(child, first, None), getattr(child, second, None)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(child, first, fuse_conv_bn_eval(conv, norm))
+                setattr(child, second, nn.Identity())

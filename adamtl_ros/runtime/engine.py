@@ -2,27 +2,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: one camera frame in, the results of every wanted task out, under a budget."""
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
-from importlib.util import find_spec
+from dataclasses import replace
 import math
 import os
 from threading import Lock
 import time
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from adamtl_ros.camera import Camera
 from adamtl_ros.network import checkpoint
-from adamtl_ros.network.cost import CostModel
-from adamtl_ros.network.gating import Trace
+from adamtl_ros.network.kinds import Cost
+from adamtl_ros.network.kinds import cost_of
+from adamtl_ros.network.lite import LiteConfig
+from adamtl_ros.network.lite import nearest_size
+from adamtl_ros.network.trace import Trace
 from adamtl_ros.network.windows import cell_of_token
 from adamtl_ros.paths import cache
 from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.agreement import agreement
+from adamtl_ros.runtime.backends import backend_of
+from adamtl_ros.runtime.backends import BACKENDS
+from adamtl_ros.runtime.backends import PRECISIONS
 from adamtl_ros.runtime.geometry import geometry
 from adamtl_ros.runtime.geometry import resized_depth
 from adamtl_ros.runtime.geometry import seen_by
@@ -31,15 +38,12 @@ from adamtl_ros.runtime.publish import confidence
 from adamtl_ros.runtime.publish import published
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
+from adamtl_ros.runtime.stream import unbudgeted
 from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
 
-if TYPE_CHECKING:
-    from adamtl_ros.runtime.openvino_backend import OpenVinoBackend
-    from adamtl_ros.runtime.torch_backend import TorchBackend
-
-BACKENDS = ('auto', 'torch', 'openvino')
-PRECISIONS = ('f32', 'bf16', 'int8')
+__all__ = ['BACKENDS', 'Engine', 'GatingResult', 'PRECISIONS', 'Result', 'processors']
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,9 @@ class GatingResult:
     milliseconds; `compare_ms`, what comparing took, is no part of the others.  `predicted_ms` is
     what the latency model expects the network to take, NaN unless it was measured.  `lens` is what
     depth and normals rest on: 'given' intrinsics, 'extreme' ones outside of what networks were
-    trained for, or, where there are none, 'nominal' ones.
+    trained for, or, where there are none, 'nominal' ones.  Of a stream: the cap, the mean cost of
+    its last frames, the price that gates paid, NaN where there is none, and whether the result is
+    that of an earlier frame.
     """
 
     mode: str
@@ -73,6 +79,10 @@ class GatingResult:
     compare_ms: float = 0.0
     predicted_ms: float = math.nan
     lens: str = 'nominal'
+    budget_cap: float = 1.0
+    budget_mean: float = math.nan
+    price: float = math.nan
+    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,9 +136,9 @@ class Engine:
                 f'0 (automatic) to {processors()}')
         # Its calls here are short, and its threads would wait, busily, on the network's cores.
         cv2.setNumThreads(1)
-        self._backend = _backend(model, backend, device, num_threads, precision)
+        self._backend = backend_of(model, backend, device, num_threads, precision)
         self.config = self._backend.config
-        self.cost = CostModel(self.config)
+        self.cost = cost_of(self.config)
         self.model = model
         self.device = device
         self.backend = self._backend.name
@@ -184,13 +194,21 @@ class Engine:
                     f'{", ".join(self.tasks)}')
         return names
 
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (width, height) at which pictures of (width, height) run."""
+        if not isinstance(self.config, LiteConfig):
+            return self.input_size
+        return nearest_size(self.config, size)
+
     def infer(
-            self, image: np.ndarray, settings: Settings, camera: Camera | None = None) -> Result:
+            self, image: np.ndarray, settings: Settings, camera: Camera | None = None,
+            stream: Stream | None = None) -> Result:
         """
-        Process one frame: uint8 (h, w, 3) RGB of any size, stretched to the network's input.
+        Process one frame: uint8 (h, w, 3) RGB of any size, brought to that of the network.
 
         camera: the intrinsics of this picture, rectified; depth and normals are as it sees them.
         Without, they are as a camera of NOMINAL_FOCAL would.
+        stream: that of the frames that this one follows; without, it stands alone.
         ValueError on an image of another kind, a task that the model lacks, or a camera of
         another size.
         """
@@ -199,68 +217,123 @@ class Engine:
                 f'image of shape {image.shape} and type {image.dtype}: expected uint8 '
                 '(height, width, 3) RGB')
         self.check(settings)
-        tasks = self._known(settings.tasks)
-        size = settings.size(self.input_size, image.shape[1::-1])
-        seen = seen_by(camera, image.shape[1::-1], self.input_size)
+        tasks, size = self._known(settings.tasks), self.network_size(image.shape[1::-1])
+        frame = _Frame(image, settings, tasks, size, seen_by(camera, image.shape[1::-1], size))
         lens = 'nominal' if camera is None else (
-            'extreme' if geometry(seen, self.config.canonical).extreme else 'given')
+            'extreme' if geometry(frame.seen, self.config.canonical).extreme else 'given')
         if not tasks:
             stats = GatingResult(
                 settings.mode, _number(settings.budget), 0.0, 0.0, 0.0, (), lens=lens)
-            blank = np.zeros(size[::-1], dtype=np.uint8) if settings.gating_map else None
+            blank = np.zeros(frame.output_size[::-1], np.uint8) if settings.gating_map else None
             return Result({}, stats, gating_map=blank)
         with self._turn:
-            return self._run(image, settings, tasks, size, seen, lens)
+            return self._run(frame, lens, stream)
 
-    def _run(
-            self, image: np.ndarray, settings: Settings, tasks: tuple[str, ...],
-            size: tuple[int, int], seen: Camera, lens: str) -> Result:
-        backend, clock = self._backend, time.perf_counter
-        times = [clock()]
-        pixels = np.ascontiguousarray(shrink(image, self.input_size))
-        times.append(clock())
+    def _run(self, frame: '_Frame', lens: str, stream: Stream | None) -> Result:
+        settings, tasks, laps = frame.settings, frame.tasks, _Laps()
+        with laps('preprocess'):
+            pixels = np.ascontiguousarray(shrink(frame.image, frame.size))
+        # What the policy would do, or does; and the dense network beside or without it.
+        policy = other = None
         if settings.mode == 'adaptive':
-            logits, trace = backend.adaptive(pixels, tasks, settings.budget, settings.weights)
+            policy = answer = self._policy(pixels, frame, stream, laps, 'network')
+            if settings.compares:
+                other = self._dense(pixels, frame, laps, 'compare')
         else:
-            logits, trace = backend.dense(pixels, tasks)
-        times.append(clock())
-        outputs = self._published(logits, seen)
-        confidences = {}
-        if settings.confidence and 'semseg' in logits:
-            confidences['semseg'] = confidence(logits['semseg'], self.config.input_size)
-        times.append(clock())
+            answer = self._dense(pixels, frame, laps, 'network')
+            if settings.compares:
+                policy = other = self._policy(pixels, frame, stream, laps, 'compare')
         agreed: dict[str, float] = {}
-        if settings.compares:
-            if settings.mode == 'adaptive':
-                other, _ = backend.dense(pixels, tasks)
+        if other is not None:
+            with laps('compare'):
+                agreed = {task: agreement(task, answer.outputs[task], value)
+                          for task, value in other.outputs.items()}
+        trace = policy.trace if policy else (
+            answer.trace if settings.mode == 'static' else Trace([], math.nan, []))
+        with laps('postprocess'):
+            outputs, confidences, heat = self._sized(answer, trace, frame)
+        dense = self._cost(frame.size).dense(tasks)
+        stats = GatingResult(
+            settings.mode, _number(settings.budget), trace.macs / dense, trace.macs / 1e9,
+            dense / 1e9, tasks,
+            (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
+            tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
+            float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed,
+            *(laps.ms[name] for name in ('preprocess', 'network', 'postprocess', 'compare')),
+            self._predicted(trace, tasks, settings.mode), lens, settings.cap,
+            stream.mean if stream else math.nan, policy.price if policy else math.nan,
+            bool(policy and policy.reused))
+        return Result(outputs, stats, confidences, heat, answer.logits if settings.raw else {})
+
+    def _dense(
+            self, pixels: np.ndarray, frame: '_Frame', laps: '_Laps', lap: str) -> '_Answer':
+        with laps(lap):
+            logits, trace = self._backend.dense(pixels, frame.tasks)
+        with laps('postprocess' if lap == 'network' else lap):
+            return self._answer(logits, trace, frame)
+
+    def _policy(
+            self, pixels: np.ndarray, frame: '_Frame', stream: Stream | None, laps: '_Laps',
+            lap: str) -> '_Answer':
+        """Run what the policy chooses, or take what the stream remembers."""
+        settings, price = frame.settings, math.nan
+        key = self, frame.image.shape, unbudgeted(settings), frame.seen
+        if stream is not None:
+            with laps(lap):
+                kept = stream.recall(pixels, key, settings)
+            if kept is not None:
+                stream.spend(0.0, settings)
+                return kept
+        with laps(lap):
+            if stream is not None and isinstance(self.config, LiteConfig):
+                price = self._backend.price(
+                    pixels, frame.tasks, stream.target(settings), settings.weights)
+                logits, trace = self._backend.priced(
+                    pixels, frame.tasks, settings.cap, settings.weights, price)
             else:
-                other, trace = backend.adaptive(pixels, tasks, settings.budget, settings.weights)
-            agreed = {
-                task: agreement(task, outputs[task], value)
-                for task, value in self._published(other, seen).items()}
-        elif settings.mode == 'shadow':
-            trace = Trace([], math.nan, [])
-        times.append(clock())
-        heat = self._gating_map(trace) if settings.gating_map and trace.gates else None
-        if size != self.input_size:
+                logits, trace = self._backend.adaptive(
+                    pixels, frame.tasks, settings.budget, settings.weights)
+        with laps('postprocess' if lap == 'network' else lap):
+            answer = self._answer(logits, trace, frame, price)
+        if stream is not None:
+            stream.spend(trace.macs / self._cost(frame.size).dense(frame.tasks), settings)
+            stream.keep(pixels, key, settings, replace(
+                answer, reused=True, price=math.nan, trace=_nothing(trace)))
+        return answer
+
+    def _answer(
+            self, logits: dict[str, np.ndarray], trace: Trace, frame: '_Frame',
+            price: float = math.nan) -> '_Answer':
+        config, size = self.config, frame.size[::-1]
+        outputs = {
+            task: published(
+                task, value, size, axes=config.normals_axes, linear_depth=config.linear_depth,
+                camera=frame.seen, canonical=config.canonical)
+            for task, value in logits.items()}
+        sure = {'semseg': confidence(logits['semseg'], size)} if (
+            frame.settings.confidence and 'semseg' in logits) else {}
+        return _Answer(outputs, sure, logits, trace, price)
+
+    def _sized(self, answer: '_Answer', trace: Trace, frame: '_Frame') -> tuple[
+            dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray | None]:
+        """Return outputs, confidences and the gating map at the size that is wanted."""
+        outputs, confidences, size = answer.outputs, answer.confidences, frame.output_size
+        heat = None
+        if frame.settings.gating_map and trace.gates:
+            heat = self._gating_map(trace, frame.size)
+        if size != frame.size:
             outputs = {task: resize(task, value, size) for task, value in outputs.items()}
             confidences = {
                 task: cv2.resize(value, size, interpolation=cv2.INTER_LINEAR)
                 for task, value in confidences.items()}
             if heat is not None:
                 heat = cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)
-        times.append(clock())
-        dense = self.cost.dense(tasks)
-        pre, net, post, compare, rest = (
-            1000 * (end - start) for start, end in zip(times, times[1:]))
-        stats = GatingResult(
-            settings.mode, _number(settings.budget), trace.macs / dense, trace.macs / 1e9,
-            dense / 1e9, tasks,
-            (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
-            tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
-            float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed, pre, net,
-            post + rest, compare, self._predicted(trace, tasks, settings.mode), lens)
-        return Result(outputs, stats, confidences, heat, logits if settings.raw else {})
+        return outputs, confidences, heat
+
+    def _cost(self, size: tuple[int, int]) -> Cost:
+        if size == self.input_size or not isinstance(self.config, LiteConfig):
+            return self.cost
+        return cost_of(self.config.at(size[::-1]))
 
     def _predicted(self, trace: Trace, tasks: Sequence[str], mode: str) -> float:
         if self.latency_model is None or mode != 'adaptive':
@@ -292,17 +365,11 @@ class Engine:
             _, trace = self._backend.adaptive(pixels, tasks, budget, {})
             return trace, 1000 * (time.perf_counter() - started)
 
-    def _published(
-            self, logits: dict[str, np.ndarray], camera: Camera) -> dict[str, np.ndarray]:
-        config = self.config
-        return {
-            task: published(
-                task, value, config.input_size, axes=config.normals_axes,
-                linear_depth=config.linear_depth, camera=camera, canonical=config.canonical)
-            for task, value in logits.items()}
-
-    def _gating_map(self, trace: Trace) -> np.ndarray:
+    def _gating_map(self, trace: Trace, size: tuple[int, int]) -> np.ndarray:
         """Return uint8 (h, w): the share, by cost, of the encoder's blocks that ran there."""
+        if isinstance(self.config, LiteConfig):
+            share = sum(trace.block_macs) / sum(block.dense for block in self._cost(size).blocks)
+            return np.full(size[::-1], round(255 * share), np.uint8)
         total = np.zeros(self.config.resolution(0))
         weight = 0.0
         for cells, block in zip(trace.gates, self.cost.blocks):
@@ -312,7 +379,57 @@ class Engine:
             total += block.dense * active.reshape(resolution).repeat(step, 0).repeat(step, 1)
             weight += block.dense
         heat = np.round(total * (255 / weight)).astype(np.uint8)
-        return cv2.resize(heat, self.input_size, interpolation=cv2.INTER_NEAREST)
+        return cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A picture and what is wanted of it; size: (width, height) of the network's input."""
+
+    image: np.ndarray
+    settings: Settings
+    tasks: tuple[str, ...]
+    size: tuple[int, int]
+    seen: Camera
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Return the (width, height) of the results."""
+        return self.settings.size(self.size, self.image.shape[1::-1])
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a run of the network gave, at the network's size."""
+
+    outputs: dict[str, np.ndarray]
+    confidences: dict[str, np.ndarray]
+    logits: dict[str, np.ndarray]
+    trace: Trace
+    price: float = math.nan
+    reused: bool = False
+
+
+class _Laps:
+    """Milliseconds by name: `with laps('network'):` adds what is inside."""
+
+    def __init__(self) -> None:
+        self.ms = dict.fromkeys(('preprocess', 'network', 'postprocess', 'compare'), 0.0)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ms[name] += 1000 * (time.perf_counter() - started)
+
+
+def _nothing(trace: Trace) -> Trace:
+    """Return the trace of a frame for which nothing ran."""
+    return Trace(
+        [np.zeros_like(cells) for cells in trace.gates], 0.0, [0.0] * len(trace.token_fraction),
+        [0.0] * len(trace.task_fraction), [0] * len(trace.block_macs))
 
 
 def _number(budget: float | None) -> float:
@@ -333,29 +450,3 @@ def resize(task: str, array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if TASKS[task].kind == 'normals':
         return array / np.linalg.norm(array, axis=-1, keepdims=True)
     return array
-
-
-def _backend(
-        model: str, name: str, device: str, num_threads: int, precision: str
-) -> 'TorchBackend | OpenVinoBackend':
-    # Each is imported only if it is used: torch alone takes seconds and 200 MB.
-    if name not in BACKENDS:
-        raise ValueError(f'backend {name!r}: choose one of {", ".join(BACKENDS)}')
-    if precision not in PRECISIONS:
-        raise ValueError(f'precision {precision!r}: choose one of {", ".join(PRECISIONS)}')
-    installed = find_spec('openvino') is not None
-    if name == 'openvino' or (name == 'auto' and device == 'cpu' and installed):
-        if not installed:
-            raise ValueError(
-                "backend 'openvino' is not installed: pip install 'adamtl_ros[openvino]', or "
-                'choose torch')
-        if device != 'cpu':
-            raise ValueError(
-                f"device {device!r}: the backend openvino runs on 'cpu' alone; choose torch")
-        from adamtl_ros.runtime.openvino_backend import OpenVinoBackend
-        return OpenVinoBackend(model, num_threads, precision, cache())
-    if precision != 'f32':
-        raise ValueError(
-            f'precision {precision!r}: the backend torch has f32 alone; choose openvino')
-    from adamtl_ros.runtime.torch_backend import TorchBackend
-    return TorchBackend(model, device, num_threads)

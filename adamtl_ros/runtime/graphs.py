@@ -11,19 +11,25 @@ its time follows what they let through; closed, nothing of it runs.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-from typing import Any
-from typing import TypeAlias
 
 import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
 from adamtl_ros.network.config import NetworkConfig
+from adamtl_ros.network.normalise import MEAN
+from adamtl_ros.network.normalise import STD
 from adamtl_ros.network.windows import relative_index
 from adamtl_ros.network.windows import shift_mask
 from adamtl_ros.network.windows import window_tokens
-from adamtl_ros.runtime.preprocess import MEAN
-from adamtl_ros.runtime.preprocess import STD
+from adamtl_ros.runtime.operations import either
+from adamtl_ros.runtime.operations import floats
+from adamtl_ros.runtime.operations import ints
+from adamtl_ros.runtime.operations import named_input
+from adamtl_ros.runtime.operations import named_model
+from adamtl_ros.runtime.operations import Node
+from adamtl_ros.runtime.operations import resized
+from adamtl_ros.runtime.operations import rounded
 
 EPSILON = 1e-5
 """Of torch's LayerNorm and BatchNorm."""
@@ -31,39 +37,12 @@ EPSILON = 1e-5
 KINDS = ('blocks', 'tokens')
 """Of controllers: those of a stage's blocks, and those of its tokens."""
 
-Node: TypeAlias = Any
-"""An ov.Node, or an output of one."""
-
-
-def _floats(values: np.ndarray | float) -> Node:
-    return ops.constant(np.ascontiguousarray(values, dtype=np.float32))
-
-
-def _ints(*values: int) -> Node:
-    return ops.constant(np.array(values, dtype=np.int32))
-
-
 def _rows(values: np.ndarray) -> Node:
     return ops.constant(np.ascontiguousarray(values.reshape(-1), dtype=np.int32))
 
 
 def _gather(x: Node, rows: Node) -> Node:
-    return ops.gather(x, rows, _ints(0))
-
-
-def _input(shape: Sequence[int], kind: type, name: str) -> Node:
-    node = ops.parameter(list(shape), kind, name=name)
-    node.output(0).get_tensor().set_names({name})
-    return node
-
-
-def _model(outputs: Mapping[str, Node], inputs: Sequence[Node], name: str) -> ov.Model:
-    results = []
-    for key, node in outputs.items():
-        result = ops.result(node)
-        result.output(0).get_tensor().set_names({key})
-        results.append(result)
-    return ov.Model(results, list(inputs), name)
+    return ops.gather(x, rows, ints(0))
 
 
 def gate_lists(config: NetworkConfig, stage: int, block: int) -> tuple[str, ...]:
@@ -106,10 +85,10 @@ class Graphs:
 
         policy: and to the logits of its policy, as of `policy`.
         """
-        pixels = _input((1, *self.config.input_size, 3), np.uint8, 'pixels')
+        pixels = named_input((1, *self.config.input_size, 3), np.uint8, 'pixels')
         x = self._stem(pixels)
         inputs, logits = self._policy(x, 0) if policy else ([], {})
-        return _model({'next': x, **logits}, [pixels, *inputs], 'stem')
+        return named_model({'next': x, **logits}, [pixels, *inputs], 'stem')
 
     def dense(
             self, stage: int, blocks: Sequence[int] | None = None, policy: bool = False
@@ -123,7 +102,7 @@ class Graphs:
         for block in range(self.config.depths[stage]) if blocks is None else blocks:
             y = self._block(y, stage, block)
         inputs, following = self._bridge(y, stage, policy)
-        return _model({'y': y, **following}, [x, *inputs], f'dense{stage}')
+        return named_model({'y': y, **following}, [x, *inputs], f'dense{stage}')
 
     def policy(
             self, stage: int, kinds: Sequence[str] = KINDS, tasks: Sequence[int] | None = None
@@ -136,7 +115,7 @@ class Graphs:
         """
         x = self._tokens(stage)
         inputs, logits = self._policy(x, stage, kinds, tasks)
-        return _model(logits, [x, *inputs], f'policy{stage}')
+        return named_model(logits, [x, *inputs], f'policy{stage}')
 
     def segment(self, stage: int, blocks: Sequence[int], whole: bool) -> ov.Model:
         """
@@ -149,12 +128,13 @@ class Graphs:
         `look`, bool (1), says so, else zeros.
         """
         x = y = self._tokens(stage)
-        gates, modes = _input((-1,), np.int32, 'gates'), _input((2 * len(blocks),), bool, 'modes')
+        gates = named_input((-1,), np.int32, 'gates')
+        modes = named_input((2 * len(blocks),), bool, 'modes')
         kinds = [gate_lists(self.config, stage, block) for block in blocks]
         count = sum(map(len, kinds))
         inputs, parts = [x, gates, modes], [gates.output(0)]
         if count > 1:
-            lengths = _input((count,), np.int32, 'lengths')
+            lengths = named_input((count,), np.int32, 'lengths')
             inputs.append(lengths)
             parts = ops.variadic_split(gates, ops.constant(np.int32(0)), lengths).outputs()
         rest = iter(parts)
@@ -171,14 +151,14 @@ class Graphs:
                 inputs += more
                 following |= logits
             outputs |= following
-        return _model(outputs, inputs, f'stage{stage}.{blocks[0]}')
+        return named_model(outputs, inputs, f'stage{stage}.{blocks[0]}')
 
     def _look(self, x: Node, stage: int) -> tuple[list[Node], dict[str, Node]]:
         """Return the inputs and the logits of a policy that runs if the input `look` says so."""
-        look, inside = _input((1,), bool, 'look'), self._tokens(stage)
+        look, inside = named_input((1,), bool, 'look'), self._tokens(stage)
         inputs, logits = self._policy(inside, stage)
-        outer = [_input((1,), np.float32, 'budget') for _ in inputs]
-        parts = _if(
+        outer = [named_input((1,), np.float32, 'budget') for _ in inputs]
+        parts = either(
             look, list(logits.values()), [
                 ops.constant(np.zeros(list(each.shape), np.float32)) for each in logits.values()],
             [(x, inside, None), *((one, two, None) for one, two in zip(outer, inputs))])
@@ -189,12 +169,12 @@ class Graphs:
             some: Node) -> Node:
         """Return x after a block that runs whole, in part or not at all."""
         dense, rest, part, same = (self._tokens(stage) for _ in range(4))
-        outer, inner = ([_input((-1,), np.int32, name) for name in gates] for _ in range(2))
-        asked = _input((1,), bool, 'some')
-        partial = _if(
+        outer, inner = ([named_input((-1,), np.int32, name) for name in gates] for _ in range(2))
+        asked = named_input((1,), bool, 'some')
+        partial = either(
             asked, [self._block(part, stage, block, dict(zip(gates, inner)))], [same],
             [(rest, part, same), *((one, two, None) for one, two in zip(outer, inner))])
-        return _if(whole, [self._block(dense, stage, block)], partial, [
+        return either(whole, [self._block(dense, stage, block)], partial, [
             (x, dense, rest), (some, None, asked),
             *((one, None, two) for one, two in zip(gates.values(), outer))])[0]
 
@@ -206,10 +186,10 @@ class Graphs:
         """
         x = self._tokens(stage)
         inputs, outputs = self._bridge(x, stage, self.config.token_gates == 'stage')
-        return _model(outputs, [x, *inputs], f'bridge{stage}')
+        return named_model(outputs, [x, *inputs], f'bridge{stage}')
 
     def _tokens(self, stage: int) -> Node:
-        return _input((self.size(stage), self.config.width(stage)), np.float32, 'x')
+        return named_input((self.size(stage), self.config.width(stage)), np.float32, 'x')
 
     def _bridge(
             self, x: Node, stage: int, policy: bool) -> tuple[list[Node], dict[str, Node]]:
@@ -221,20 +201,20 @@ class Graphs:
 
     def _stem(self, pixels: Node) -> Node:
         name, height, width = 'encoder.stem.', *self.config.resolution(0)
-        x = (ops.convert(pixels, np.float32) - _floats(np.array(MEAN))) * _floats(
+        x = (ops.convert(pixels, np.float32) - floats(np.array(MEAN))) * floats(
             1 / np.array(STD))
-        x = ops.transpose(x, _ints(0, 3, 1, 2))
+        x = ops.transpose(x, ints(0, 3, 1, 2))
         if self.config.stem == 'linear':
             x = self._conv(x, name + 'proj', stride=4)
         else:
             x = ops.relu(self._conv(x, name + 'proj.0', name + 'proj.1', stride=2))
             x = self._conv(x, name + 'proj.3', stride=2)
-        x = ops.reshape(ops.transpose(x, _ints(0, 2, 3, 1)), _ints(height * width, -1), False)
+        x = ops.reshape(ops.transpose(x, ints(0, 2, 3, 1)), ints(height * width, -1), False)
         shift = self.weights[name + 'norm.bias']
         if self.config.position:
             places = self.weights[name + 'rows'] + self.weights[name + 'columns']
             shift = places.reshape(height * width, -1) + shift
-        return _normalised(x) * _floats(self.weights[name + 'norm.weight']) + _floats(shift)
+        return _normalised(x) * floats(self.weights[name + 'norm.weight']) + floats(shift)
 
     def _block(
             self, x: Node, stage: int, block: int, gates: Mapping[str, Node] = {}
@@ -251,7 +231,7 @@ class Graphs:
         mask = shift_mask(size, window, shift)
         if mask is not None:
             bias = bias + mask[:, None]
-        biases = _floats(bias)
+        biases = floats(bias)
         if 'windows' in gates:
             biases = _gather(biases, gates['windows'])
 
@@ -261,30 +241,30 @@ class Graphs:
         scale = np.ones((3 * channels, 1), dtype=np.float32)
         scale[:channels] = (channels // heads) ** -0.5
         parts = self._linear(_normalised(rows), name + 'attn.qkv', name + 'norm1', scale)
-        shape = _ints(-1, order.shape[1], 3, heads, channels // heads)
-        parts = ops.transpose(ops.reshape(parts, shape, False), _ints(2, 0, 3, 1, 4))
+        shape = ints(-1, order.shape[1], 3, heads, channels // heads)
+        parts = ops.transpose(ops.reshape(parts, shape, False), ints(2, 0, 3, 1, 4))
         split = ops.split(parts, ops.constant(np.int32(0)), 3)
-        query, key, value = (ops.squeeze(part, _ints(0)) for part in split.outputs())
-        mixed = ops.scaled_dot_product_attention(query, key, value, biases, _floats(1.0))
-        mixed = ops.reshape(ops.transpose(mixed, _ints(0, 2, 1, 3)), _ints(-1, channels), False)
+        query, key, value = (ops.squeeze(part, ints(0)) for part in split.outputs())
+        mixed = ops.scaled_dot_product_attention(query, key, value, biases, floats(1.0))
+        mixed = ops.reshape(ops.transpose(mixed, ints(0, 2, 1, 3)), ints(-1, channels), False)
         rows = rows + self._linear(mixed, name + 'attn.proj')
 
         tokens = gates.get('tokens')
         if config.skipped_norm and tokens is not None:
             plain = _normalised(rows)
-            normed = plain * _floats(self.weights[name + 'norm2.weight']) + _floats(
+            normed = plain * floats(self.weights[name + 'norm2.weight']) + floats(
                 self.weights[name + 'norm2.bias'])
             chosen = self._linear(_gather(plain, tokens), name + 'mlp.0', name + 'norm2')
             chosen = self._linear(ops.gelu(chosen, 'erf'), name + 'mlp.2')
-            rows = rows + ops.scatter_update(normed, tokens, chosen, _ints(0))
+            rows = rows + ops.scatter_update(normed, tokens, chosen, ints(0))
         else:
             chosen = rows if tokens is None else _gather(rows, tokens)
             inner = self._linear(_normalised(chosen), name + 'mlp.0', name + 'norm2')
             chosen = chosen + self._linear(ops.gelu(inner, 'erf'), name + 'mlp.2')
             rows = chosen if tokens is None else ops.scatter_update(
-                rows, tokens, chosen, _ints(0))
+                rows, tokens, chosen, ints(0))
         if skips:
-            return ops.scatter_update(x, windows, rows, _ints(0))
+            return ops.scatter_update(x, windows, rows, ints(0))
         return rows if single else _gather(rows, _rows(np.argsort(order.reshape(-1))))
 
     def _downsample(self, x: Node, stage: int) -> Node:
@@ -292,8 +272,8 @@ class Graphs:
             return x
         height, width = self.config.resolution(stage)
         # The four tokens side by side, in the order (top, bottom) x left, (top, bottom) x right.
-        x = ops.reshape(x, _ints(height // 2, 2, width // 2, 2, -1), False)
-        x = ops.reshape(ops.transpose(x, _ints(0, 2, 3, 1, 4)), _ints(
+        x = ops.reshape(x, ints(height // 2, 2, width // 2, 2, -1), False)
+        x = ops.reshape(ops.transpose(x, ints(0, 2, 3, 1, 4)), ints(
             height * width // 4, -1), False)
         name = f'encoder.stages.{stage}.downsample.'
         return self._linear(_normalised(x), name + 'reduction', name + 'norm')
@@ -308,42 +288,42 @@ class Graphs:
         height, width = config.resolution(stage)
         h, w = config.cells[stage]
         # Means over cells, as sums of slices: ReduceMean takes up to three times as long.
-        x = _sum(ops.reshape(x, _ints(height // h, h, -1), False), h)
-        x = _sum(ops.reshape(x, _ints(height // h * (width // w), w, -1), False), w)
+        x = _sum(ops.reshape(x, ints(height // h, h, -1), False), h)
+        x = _sum(ops.reshape(x, ints(height // h * (width // w), w, -1), False), w)
         if h * w > 1:
-            x = x * _floats(1 / (h * w))
-        x = ops.reshape(x, _ints(1, height // h * (width // w), -1), False)
-        inputs = [_input((1,), np.float32, 'budget')] if config.budget_input else []
+            x = x * floats(1 / (h * w))
+        x = ops.reshape(x, ints(1, height // h * (width // w), -1), False)
+        inputs = [named_input((1,), np.float32, 'budget')] if config.budget_input else []
 
         def weights(kind: str, part: str) -> np.ndarray:
             every = self.weights[f'policy.stages.{stage}.{kind}.{part}']
             return every if tasks is None else every[list(tasks)]
 
         def stacked(part: str) -> Node:
-            return _floats(np.concatenate([weights(kind, part) for kind in kinds]))
+            return floats(np.concatenate([weights(kind, part) for kind in kinds]))
 
-        bias = ops.unsqueeze(stacked('bias1'), _ints(1))
+        bias = ops.unsqueeze(stacked('bias1'), ints(1))
         if config.budget_input:
-            bias = bias + ops.unsqueeze(stacked('budget'), _ints(1)) * inputs[0]
+            bias = bias + ops.unsqueeze(stacked('budget'), ints(1)) * inputs[0]
         hidden = ops.relu(ops.matmul(x, stacked('weight1'), False, False) + bias)
         parts = [hidden] if len(kinds) == 1 else ops.split(
             hidden, ops.constant(np.int32(0)), len(kinds)).outputs()
         logits = {}
         for kind, part in zip(kinds, parts):
             if kind == 'blocks':
-                part = ops.reshape(part, _ints(0, 1, -1), True)
-            output = ops.matmul(part, _floats(weights(kind, 'weight2')), False, False) + _floats(
+                part = ops.reshape(part, ints(0, 1, -1), True)
+            output = ops.matmul(part, floats(weights(kind, 'weight2')), False, False) + floats(
                 weights(kind, 'bias2')[:, None])
-            logits[kind] = ops.squeeze(output, _ints(1)) if kind == 'blocks' else output
+            logits[kind] = ops.squeeze(output, ints(1)) if kind == 'blocks' else output
         return inputs, logits
 
     def decoder(self, task: str) -> ov.Model:
         """Return `tap<i>` (T, C) to `logits` (1, channels, H, W)."""
         shapes = self.config.tap_shapes()
-        taps = [_input((height * width, channels), np.float32, f'tap{i}')
+        taps = [named_input((height * width, channels), np.float32, f'tap{i}')
                 for i, (channels, height, width) in enumerate(shapes)]
         decode = self._pyramid if self.config.decoder == 'pyramid' else self._residual
-        return _model({'logits': decode(taps, shapes, f'decoders.{task}.')}, taps, task)
+        return named_model({'logits': decode(taps, shapes, f'decoders.{task}.')}, taps, task)
 
     def _pyramid(
             self, taps: Sequence[Node], shapes: Sequence[tuple[int, int, int]], name: str) -> Node:
@@ -354,17 +334,17 @@ class Graphs:
             weight = self.weights[f'{name}lateral.{i}.weight'][:, :, 0, 0] * scale[:, None]
             bias = self.weights[f'{name}lateral.{i}.bias'] * scale
             bias = bias + shift if i < 2 else bias
-            x = ops.reshape(tap, _ints(1, height, width, -1), False)
+            x = ops.reshape(tap, ints(1, height, width, -1), False)
             x = self._convolve(
-                ops.transpose(x, _ints(0, 3, 1, 2)), weight[:, :, None, None], bias,
+                ops.transpose(x, ints(0, 3, 1, 2)), weight[:, :, None, None], bias,
                 f'{name}lateral.{i}')
-            maps.append(x if i < 2 else _resized(x, shapes[1][1:]))
+            maps.append(x if i < 2 else resized(x, shapes[1][1:]))
         x = maps[1]
         for part in maps[2:]:
             x = x + part
         x = ops.relu(self._conv(x, name + 'coarse.1', name + 'coarse.2', pad=1))
         scale, _ = self._norm(name + 'fine.0')
-        x = maps[0] + _resized(x * _floats(scale.reshape(1, -1, 1, 1)), shapes[0][1:])
+        x = maps[0] + resized(x * floats(scale.reshape(1, -1, 1, 1)), shapes[0][1:])
         x = self._conv(x, name + 'fine.1', name + 'fine.2', pad=1, groups=True)
         x = ops.relu(self._conv(x, name + 'fine.3', name + 'fine.4'))
         return self._head(x, name + 'head')
@@ -374,14 +354,14 @@ class Graphs:
         maps = []
         for i, (tap, (channels, height, width)) in enumerate(zip(taps, shapes)):
             # The reference reads the memory of (H, W, C) maps as (C, H, W).
-            x = ops.reshape(tap, _ints(1, channels, height, width), False)
+            x = ops.reshape(tap, ints(1, channels, height, width), False)
             for part in (f'{name}fuse.{i}.0.', f'{name}fuse.{i}.1.'):
                 shortcut = x
                 if part + 'downsample.0.weight' in self.weights:
                     shortcut = self._conv(x, part + 'downsample.0', part + 'downsample.1')
                 x = ops.relu(self._conv(x, part + 'conv1', part + 'bn1', pad=1))
                 x = ops.relu(self._conv(x, part + 'conv2', part + 'bn2', pad=1) + shortcut)
-            maps.append(_resized(x, shapes[0][1:], 'nearest'))
+            maps.append(resized(x, shapes[0][1:], 'nearest'))
         x = ops.relu(self._conv(ops.concat(maps, 1), name + 'segment.0', name + 'segment.1'))
         return self._head(x, name + 'segment.3')
 
@@ -394,10 +374,10 @@ class Graphs:
         """
         weight, bias = self.weights[name + '.weight'][:, :, 0, 0], self.weights[name + '.bias']
         _, channels, height, width = x.shape
-        rows = ops.reshape(ops.transpose(x, _ints(0, 2, 3, 1)), _ints(-1, channels), False)
+        rows = ops.reshape(ops.transpose(x, ints(0, 2, 3, 1)), ints(-1, channels), False)
         rows, weights = self._operands(rows, weight, name)
-        x = ops.matmul(weights, rows, False, True, name=name) + _floats(bias[:, None])
-        return ops.reshape(x, _ints(1, len(weight), height, width), False)
+        x = ops.matmul(weights, rows, False, True, name=name) + floats(bias[:, None])
+        return ops.reshape(x, ints(1, len(weight), height, width), False)
 
     def _linear(
             self, x: Node, name: str, norm: str = '', scale: np.ndarray | float = 1.0) -> Node:
@@ -409,7 +389,7 @@ class Graphs:
             bias = shift if bias is None else bias + shift
             weight = weight * self.weights[norm + '.weight']
         y = self._matmul(x, weight * scale, name)
-        return y if bias is None else y + _floats(bias * np.squeeze(scale))
+        return y if bias is None else y + floats(bias * np.squeeze(scale))
 
     def _matmul(self, x: Node, weight: np.ndarray, name: str) -> Node:
         x, weights = self._operands(x, weight, name)
@@ -417,14 +397,7 @@ class Graphs:
 
     def _operands(self, x: Node, weight: np.ndarray, name: str) -> tuple[Node, Node]:
         """Return a layer's input and weights, rounded to int8 steps where it has a range."""
-        if name not in self.ranges:
-            return x, _floats(weight)
-        low, high = map(_floats, self.ranges[name])
-        most = np.abs(weight).max(tuple(range(1, weight.ndim)), keepdims=True)
-        bound = np.maximum(most, np.finfo(np.float32).tiny)
-        ends = _floats(-bound), _floats(bound)
-        return (ops.fake_quantize(x, low, high, low, high, 256),
-                ops.fake_quantize(_floats(weight), *ends, *ends, 255))
+        return rounded(x, weight, self.ranges.get(name))
 
     def _norm(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the factor and the summand of a BatchNorm."""
@@ -452,32 +425,7 @@ class Graphs:
         convolve = ops.group_convolution if groups else ops.convolution
         x, weights = self._operands(x, weight[:, None] if groups else weight, name)
         x = convolve(x, weights, [stride] * 2, [pad] * 2, [pad] * 2, [1, 1], name=name)
-        return x + _floats(bias.reshape(1, -1, 1, 1))
-
-
-def _if(
-        condition: Node, then: Sequence[Node], other: Sequence[Node],
-        inputs: Sequence[tuple[Node, Node | None, Node | None]]) -> list[Node]:
-    """
-    Return one of two lists of nodes, each of a body of its own; only that body is computed.
-
-    condition: bool (1).  inputs: a value, and the parameter that stands for it in either body.
-    """
-    node = ops.if_op(_port(ops.squeeze(condition, _ints(0))))
-    results = [ops.result(each) for each in then], [ops.result(each) for each in other]
-    for number, result in enumerate(sum(results, [])):
-        # A name that is given in passing is new every time, and so would the cache's key be.
-        result.output(0).get_tensor().set_names({f'body{number}'})
-    for place, body in enumerate((node.set_then_body, node.set_else_body)):
-        given = [row[1 + place] for row in inputs if row[1 + place] is not None]
-        body(ov.Model(results[place], given, 'body'))
-    for value, first, second in inputs:
-        node.set_input(_port(value), first, second)
-    return [node.set_output(one, two) for one, two in zip(*results)]
-
-
-def _port(node: Node) -> ov.Output:
-    return node.output(0) if isinstance(node, ov.Node) else node
+        return x + floats(bias.reshape(1, -1, 1, 1))
 
 
 def _sum(x: Node, count: int) -> Node:
@@ -491,12 +439,4 @@ def _sum(x: Node, count: int) -> Node:
 
 
 def _normalised(x: Node) -> Node:
-    return ops.mvn(x, _ints(-1), True, EPSILON, 'inside_sqrt')
-
-
-def _resized(x: Node, size: Sequence[int], mode: str = 'linear_onnx') -> Node:
-    if list(x.shape)[2:] == list(size):
-        return x
-    return ops.interpolate(
-        x, _ints(*size), mode, 'sizes', axes=_ints(2, 3), nearest_mode='floor',
-        coordinate_transformation_mode='asymmetric' if mode == 'nearest' else 'half_pixel')
+    return ops.mvn(x, ints(-1), True, EPSILON, 'inside_sqrt')

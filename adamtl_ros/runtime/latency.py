@@ -23,7 +23,7 @@ import numpy as np
 from adamtl_ros.files import whole
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import CostModel
-from adamtl_ros.network.gating import Trace
+from adamtl_ros.network.trace import Trace
 from adamtl_ros.paths import version
 
 BUDGETS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3)

@@ -5,154 +5,60 @@
 from array import array
 from collections.abc import Mapping
 from collections.abc import Sequence
-from functools import cache
-import os
-from pathlib import Path
 
 import numpy as np
 import openvino as ov
-import openvino.opset13 as ops
 
-from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import block_geometries
 from adamtl_ros.network.gating import Choice
 from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import Trace
+from adamtl_ros.network.trace import Trace
 from adamtl_ros.network.windows import cell_places
 from adamtl_ros.network.windows import window_tokens
-from adamtl_ros.runtime import compiled
-from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.graphs import gate_lists
 from adamtl_ros.runtime.graphs import Graphs
+from adamtl_ros.runtime.openvino_parts import Compiler
+from adamtl_ros.runtime.openvino_parts import Part
+from adamtl_ros.runtime.openvino_parts import shared
 
 Logits = dict[str, np.ndarray]
-
-ONE_POOL = 'EXCLUSIVE_ASYNC_REQUESTS'
-"""Option of OpenVINO's CPU plugin: all models on the same threads, whatever number was given."""
 
 KEPT = 4
 """Sets of tasks whose controllers stay compiled, where only those of enabled tasks run."""
 
 
-@cache
-def core() -> ov.Core:
-    """
-    Return the one core of this process.
-
-    Its CPU plugin lends the thread that loads it a stack for signal handlers, and takes the memory
-    back with the last core, in whatever thread: the next signal would end the process.
-    """
-    return ov.Core()
-
-
-def _tensor(values: np.ndarray) -> ov.Tensor:
-    return ov.Tensor(values, shared_memory=True)
-
-
-def _one_pool(core: ov.Core, options: dict[str, object]) -> bool:
-    """
-    Return whether the graphs should run on the same threads.
-
-    Otherwise each has a pool of its own, and the threads take some 50 us to move to the next
-    graph's.  But that one pool has a thread for every processor: only where they would anyway.
-    """
-    x = ops.parameter([1], np.float32)
-    model = ov.Model([ops.result(ops.relu(x))], [x], 'probe')
-    threads = core.compile_model(model, 'CPU', options).get_property('INFERENCE_NUM_THREADS')
-    try:
-        core.compile_model(model, 'CPU', {**options, ONE_POOL: True})
-    except RuntimeError:
-        return False  # this release of OpenVINO does not have it
-    return threads == (
-        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
-
-
-class _Part:
-    """A compiled graph; its outputs are tensors that each run fills anew."""
-
-    def __init__(self, model: ov.CompiledModel) -> None:
-        self._request = model.create_infer_request()
-        self._outputs = {
-            name: self._request.get_tensor(name)
-            for port in model.outputs for name in port.names}
-        self._arrays = {name: tensor.data for name, tensor in self._outputs.items()}
-        self._given: dict[str, ov.Tensor] = {}
-
-    def infer(self, inputs: Mapping[str, ov.Tensor]) -> None:
-        """Run on the inputs, by name; those handed over before stay."""
-        for name, tensor in inputs.items():
-            # After a run it takes some 10 us to hand a tensor over, and most are the same again.
-            if self._given.get(name) is not tensor:
-                self._request.set_tensor(name, tensor)
-                self._given[name] = tensor
-        self._request.infer(share_outputs=True)
-
-    def output(self, name: str) -> ov.Tensor:
-        """Return an output, to hand it over."""
-        return self._outputs[name]
-
-    def array(self, name: str) -> np.ndarray:
-        """Return an output, to read it before the next run."""
-        return self._arrays[name]
-
-
 class OpenVinoBackend:
-    """
-    Runs pixels through the network; used like TorchBackend.
-
-    num_threads: of this model; 0 leaves it to OpenVINO.  precision: 'f32', 'bf16' on a processor
-    that has it, or 'int8' where `adamtl quantize` has measured the model.  cache:
-    folder of compiled models; None compiles anew.
-    """
+    """Runs pixels through a Swin network; see runtime.backends."""
 
     name = 'openvino'
 
     def __init__(
-            self, model: str, num_threads: int = 0, precision: str = 'f32',
-            cache: Path | None = None) -> None:
-        """Compile every part; ValueError where the model's file cannot be used."""
-        self.config, weights, _ = checkpoint.read(model)
-        config = self.config
+            self, config: NetworkConfig, weights: Mapping[str, np.ndarray],
+            ranges: Mapping[str, tuple[float, float]] | None, compiler: Compiler) -> None:
+        """Compile every part; KeyError: a weight is missing."""
+        self.config = config
         self._cost = CostModel(config)
         self._geometry = block_geometries(config, self._cost)
         # Of every second block they are the same.
         self._lists = [
             [_GateLists(config, stage, block) for block in range(2)] * ((depth + 1) // 2)
             for stage, depth in enumerate(config.depths)]
-        self._core = core()
-        if precision == 'bf16' and 'BF16' not in self._core.get_property(
-                'CPU', 'OPTIMIZATION_CAPABILITIES'):
-            raise ValueError("precision 'bf16': this processor does not have it; choose f32")
-        self._options: dict[str, object] = {
-            # A pinned thread waits for whatever else runs on its core, and all others for it.
-            'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': 1, 'ENABLE_CPU_PINNING': False,
-            'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32'}
-        if num_threads:
-            self._options['INFERENCE_NUM_THREADS'] = num_threads
-        if _one_pool(self._core, self._options):
-            self._options[ONE_POOL] = True
-        self._cache = cache
+        self._compile = compiler.part
         self._budget: tuple[float | None, dict[str, ov.Tensor]] = None, {}
-        self._switch = [_tensor(np.array([look])) for look in (False, True)]
+        self._switch = [shared(np.array([look])) for look in (False, True)]
         # Which blocks run whole, and which in part, and so many empty lists: as graphs read them.
         self._modes: dict[tuple[bool, ...], ov.Tensor] = {}
         self._empty: dict[int, dict[str, ov.Tensor]] = {}
-        graphs = Graphs(config, weights, int8.read(model) if precision == 'int8' else None)
-        try:
-            self._build(graphs)
-        except KeyError as error:
-            raise checkpoint.unusable(
-                checkpoint.find(model),
-                ValueError(f'its tensors do not match, {error} is missing')) from error
+        self._build(Graphs(config, weights, ranges))
 
     def _build(self, graphs: Graphs) -> None:
         config = self.config
         stages = range(len(config.depths))
         # Filled with every frame: handing over another tensor takes longer.
         self._pixels = np.empty((1, *config.input_size, 3), dtype=np.uint8)
-        self._image = _tensor(self._pixels)
+        self._image = shared(self._pixels)
         self._start = self._compile(graphs.stem(policy=False))
         shares = [self._shares(stage) for stage in stages]
         self._dense = {
@@ -160,11 +66,11 @@ class OpenVinoBackend:
         self._decoders = {task: self._compile(graphs.decoder(task)) for task in config.tasks}
         if config.policy == 'none':
             return
-        self._segments: dict[tuple[int, int], _Part] = {}
+        self._segments: dict[tuple[int, int], Part] = {}
         whole = config.token_gates == 'stage'
         self._stem = self._compile(graphs.stem(policy=True)) if whole else self._start
         # By stage and which of its blocks run, none in part: where blocks do not branch.
-        self._plain: dict[tuple[int, tuple[bool, ...]], _Part] = {}
+        self._plain: dict[tuple[int, tuple[bool, ...]], Part] = {}
         self._bridges = [self._compile(graphs.bridge(stage)) for stage in stages[:-1]]
         for stage, depth in enumerate(config.depths):
             runs = [range(depth)] if whole else [range(b, b + 1) for b in range(depth)]
@@ -175,7 +81,7 @@ class OpenVinoBackend:
             geometry.whole for geometry in self._geometry if geometry.cost.stage == stage])
             for stage in stages if shares[stage]}
         # Where the policy looks before every block: its controllers for the tasks of late.
-        self._controllers: dict[tuple[str, ...], dict[tuple[str, int], _Part]] = {}
+        self._controllers: dict[tuple[str, ...], dict[tuple[str, int], Part]] = {}
         # What is compiled when it is first needed: those, and the ways through early stages.
         needed = ('policy.', *(
             f'encoder.stages.{stage}.' for stage in stages if whole and not shares[stage]))
@@ -195,7 +101,7 @@ class OpenVinoBackend:
         return config.policy != 'none' and config.token_gates == 'stage' and (
             config.depths[stage] > 2 or height * width < 6 * config.width(stage))
 
-    def _whole(self, stage: int, x: ov.Tensor) -> _Part:
+    def _whole(self, stage: int, x: ov.Tensor) -> Part:
         """Run a whole stage."""
         part = self._dense.get(stage)
         if part is None:
@@ -204,9 +110,6 @@ class OpenVinoBackend:
         else:
             part.infer({'x': x})
         return part
-
-    def _compile(self, model: ov.Model) -> _Part:
-        return _Part(compiled.compile_model(self._core, model, self._options, self._cache))
 
     def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
         """Run every block on every token."""
@@ -242,9 +145,9 @@ class OpenVinoBackend:
         return self._decode(taps, enabled), frame.trace()
 
     def _stage(
-            self, frame: FrameGates, stage: int, x: ov.Tensor, before: _Part,
+            self, frame: FrameGates, stage: int, x: ov.Tensor, before: Part,
             known: Mapping[str, ov.Tensor], tasks: tuple[str, ...]
-    ) -> tuple[ov.Tensor, ov.Tensor | None, _Part]:
+    ) -> tuple[ov.Tensor, ov.Tensor | None, Part]:
         """
         Run a stage whose gates are all decided at its entry.
 
@@ -283,7 +186,7 @@ class OpenVinoBackend:
         """Return what tells the graph of a stage whether the policy of the next one is to run."""
         return {} if stage + 1 == len(self.config.depths) else {'look': self._switch[look]}
 
-    def _way(self, stage: int, chosen: tuple[bool, ...]) -> _Part:
+    def _way(self, stage: int, chosen: tuple[bool, ...]) -> Part:
         """Return the graph of some whole blocks of an early stage, compiled at its first use."""
         if (stage, chosen) not in self._plain:
             self._plain[stage, chosen] = self._compile(self._graphs.dense(
@@ -291,9 +194,9 @@ class OpenVinoBackend:
         return self._plain[stage, chosen]
 
     def _blocks(
-            self, frame: FrameGates, stage: int, x: ov.Tensor, before: _Part,
+            self, frame: FrameGates, stage: int, x: ov.Tensor, before: Part,
             known: Mapping[str, ov.Tensor], tasks: tuple[str, ...]
-    ) -> tuple[ov.Tensor, ov.Tensor | None, _Part]:
+    ) -> tuple[ov.Tensor, ov.Tensor | None, Part]:
         """Run a stage whose gates are decided before every block; see `_stage`."""
         def logits(kind: str) -> np.ndarray:
             part = controllers[kind, stage]
@@ -315,7 +218,7 @@ class OpenVinoBackend:
         self._bridges[stage].infer({'x': x})
         return x, self._bridges[stage].output('next'), before
 
-    def _looking(self, tasks: tuple[str, ...]) -> dict[tuple[str, int], _Part]:
+    def _looking(self, tasks: tuple[str, ...]) -> dict[tuple[str, int], Part]:
         """Return the controllers of these tasks, compiled when they are first asked for."""
         if tasks not in self._controllers:
             if len(self._controllers) == KEPT:
@@ -331,7 +234,7 @@ class OpenVinoBackend:
     def _known(self, budget: float | None) -> dict[str, ov.Tensor]:
         """Return what the policy reads beside the tokens: a new tensor only where it changed."""
         if self.config.budget_input and self._budget[0] != budget:
-            self._budget = budget, {'budget': _tensor(np.array([budget], dtype=np.float32))}
+            self._budget = budget, {'budget': shared(np.array([budget], dtype=np.float32))}
         return self._budget[1]
 
     def _gates(
@@ -341,7 +244,7 @@ class OpenVinoBackend:
         partial = tuple(choice.partial for choice in choices)
         modes = whole + partial
         if modes not in self._modes:
-            self._modes[modes] = _tensor(np.array(modes))
+            self._modes[modes] = shared(np.array(modes))
         lists = [part for choice, lists in zip(choices, self._lists[stage][block:])
                  for part in lists.of(choice)]
         if not any(partial) and len(lists) in self._empty:
@@ -408,4 +311,4 @@ def _bytes(rows: np.ndarray) -> list[bytes]:
 
 
 def _indices(values: bytes | array) -> ov.Tensor:
-    return _tensor(np.frombuffer(bytearray(values), dtype=np.int32))
+    return shared(np.frombuffer(bytearray(values), dtype=np.int32))

@@ -2,28 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images to network input."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
-"""Mean and standard deviation per channel of ImageNet, on which Swin encoders are trained."""
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Turn uint8 (B, h, w, 3) RGB into normalised float32 (B, 3, h, w), channels last."""
-    import torch
-
-    scale = torch.tensor(STD, device=images.device).reciprocal()
-    offset = -torch.tensor(MEAN, device=images.device) * scale
-    return torch.addcmul(offset, images.float(), scale).permute(0, 3, 1, 2)
 
 
 def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -12,6 +12,7 @@ from adamtl_ros.tasks import ordered
 MODES = ('static', 'shadow', 'adaptive')
 OUTPUT_SIZES = ('network', 'camera', 'divided')
 MAX_WEIGHT = 10.0
+MOST_FRAMES = 100_000
 
 
 def check_budget(budget: float) -> float:
@@ -39,6 +40,10 @@ class Settings:
     compare: in mode shadow, run the policy beside the dense network (else its figures are NaN);
     in mode adaptive, run the dense network beside the policy; None is what the mode is for: yes
     in shadow, no in adaptive.  What is published is the same either way.
+    Of a stream (see runtime.stream), where `budget` is the mean of its frames: cap, the largest
+    share that a single frame may cost, at least the budget; horizon, the number of frames over
+    which the mean is held; reuse, whether a picture that looks like the one that was computed
+    last has its result; refresh, after how many frames at most it is computed all the same.
     confidence, gating_map, raw: compute these extras.
     Raises ValueError, naming the field, its value and what is allowed.
     """
@@ -49,6 +54,10 @@ class Settings:
     weights: Mapping[str, float] = field(default_factory=dict)
     output_size: str = 'network'
     compare: bool | None = None
+    cap: float = 1.0
+    horizon: int = 50
+    reuse: bool = True
+    refresh: int = 30
     confidence: bool = False
     gating_map: bool = False
     raw: bool = False
@@ -62,6 +71,16 @@ class Settings:
                 f'output_size {self.output_size!r}: choose one of {", ".join(OUTPUT_SIZES)}')
         if self.budget is not None:
             object.__setattr__(self, 'budget', check_budget(self.budget))
+        object.__setattr__(self, 'cap', check_budget(self.cap))
+        if self.budget is not None and self.cap < self.budget:
+            raise ValueError(
+                f'cap {self.cap:g}: no frame may cost more than that, and their mean is to be '
+                f'{self.budget:g}; give a cap from the budget to 1')
+        for key in ('horizon', 'refresh'):
+            value = getattr(self, key)
+            if not isinstance(value, int) or not 1 <= value <= MOST_FRAMES:
+                raise ValueError(
+                    f'{key} {value!r}: a whole number of frames from 1 to {MOST_FRAMES}')
         object.__setattr__(self, 'tasks', ordered(self.tasks))
         for task, weight in self.weights.items():
             ordered([task])

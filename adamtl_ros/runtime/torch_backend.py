@@ -7,14 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
 from torch import Tensor
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adamtl_ros.network import checkpoint
-from adamtl_ros.network.gating import Trace
+from adamtl_ros.network.trace import Trace
 from adamtl_ros.runtime.device import device as device_of
-from adamtl_ros.runtime.preprocess import normalise
 
 Logits = dict[str, np.ndarray]
 
@@ -34,9 +31,7 @@ class TorchBackend:
         """Load the network; ValueError where that or the device is not possible."""
         self._device = device_of(device)
         network = checkpoint.load(model)
-        _fold(network.decoders)
-        # torch's own annotations lack this argument.
-        network.decoders.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.prepare()
         self._network = network.to(self._device)
         self.config = self._network.config
         if num_threads:
@@ -56,21 +51,24 @@ class TorchBackend:
         logits, trace = self._network.run_policy(self._inputs(pixels), tasks, budget, weights)
         return _arrays(logits), trace
 
+    @torch.inference_mode()
+    def priced(
+            self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
+            weights: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
+        """Run what is worth its price, and costs no more than the cap."""
+        logits, trace = self._network.run_policy(
+            self._inputs(pixels), tasks, cap, weights, price)
+        return _arrays(logits), trace
+
+    def price(
+            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
+            weights: Mapping[str, float]) -> float:
+        """Return the price at which frames had this mean cost in training."""
+        height, width = pixels.shape[:2]
+        return self._network.chooser((height, width), tasks, weights).price(budget)
+
     def _inputs(self, pixels: np.ndarray) -> Tensor:
-        return normalise(torch.from_numpy(pixels)[None].to(self._device))
-
-
-def _fold(module: nn.Module) -> None:
-    """Put every BatchNorm that follows a convolution into that convolution's weights."""
-    for child in module.modules():
-        pairs = [('conv1', 'bn1'), ('conv2', 'bn2')]
-        if isinstance(child, nn.Sequential):
-            pairs = [(str(i), str(i + 1)) for i in range(len(child) - 1)]
-        for first, second in pairs:
-            conv, norm = getattr(child, first, None), getattr(child, second, None)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(child, first, fuse_conv_bn_eval(conv, norm))
-                setattr(child, second, nn.Identity())
+        return self._network.inputs(torch.from_numpy(pixels)[None].to(self._device))
 
 
 def _arrays(logits: Mapping[str, Tensor]) -> Logits:

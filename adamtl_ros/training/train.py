@@ -41,8 +41,8 @@ from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.network import AdaMTL
+from adamtl_ros.network.normalise import normalise
 from adamtl_ros.runtime.device import device
-from adamtl_ros.runtime.preprocess import normalise
 from adamtl_ros.tasks import ordered
 from adamtl_ros.training.batches import class_weights
 from adamtl_ros.training.batches import StepBatches

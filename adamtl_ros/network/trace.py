@@ -1,0 +1,31 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What ran for a frame, whatever the network."""
+
+from dataclasses import dataclass
+from dataclasses import field
+
+import numpy as np
+
+Gates = list[np.ndarray]
+"""For each block, bool (cells): which cells run; all False is a closed block."""
+
+
+@dataclass
+class Trace:
+    """
+    What ran for one frame.
+
+    gates: per block, bool (cells); frames share them, so that they may be read-only.
+    macs: everything that was executed, policy included.
+    token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
+    over all blocks, that each enabled task asks for by itself: those whose logit exceeds the
+    threshold in force, and of a block that runs whole all or none, as its logit of the block does.
+    block_macs: per block, what was executed of it, its controller not counted.
+    """
+
+    gates: Gates
+    macs: float
+    token_fraction: list[float]
+    task_fraction: list[float] = field(default_factory=list)
+    block_macs: list[int] = field(default_factory=list)

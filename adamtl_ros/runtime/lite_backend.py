@@ -1,0 +1,188 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The convolutional network run by OpenVINO on the CPU; it needs no torch."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
+import openvino as ov
+
+from adamtl_ros.gating.subsets import BlockPolicy
+from adamtl_ros.network.lite import LiteConfig
+from adamtl_ros.network.lite import LiteCost
+from adamtl_ros.network.lite import trace_of
+from adamtl_ros.network.trace import Trace
+from adamtl_ros.runtime.lite_graphs import LiteGraphs
+from adamtl_ros.runtime.openvino_parts import Compiler
+from adamtl_ros.runtime.openvino_parts import Part
+from adamtl_ros.runtime.openvino_parts import shared
+
+Logits = dict[str, np.ndarray]
+
+KEPT_SIZES = 3
+"""Sizes of the input whose graphs stay compiled."""
+
+KEPT_TASKS = 8
+"""Sets of tasks whose graphs stay compiled, of a size."""
+
+
+class LiteBackend:
+    """
+    Runs pixels through the network; used like TorchBackend.
+
+    model, precision, ranges: see runtime.backends.  num_threads: of the graphs; 0 leaves it to
+    OpenVINO.  cache: folder of compiled models; None compiles anew.  What a frame needs is
+    compiled when the first such frame comes: its size, its tasks, and the mode that it runs in.
+    """
+
+    name = 'openvino'
+
+    def __init__(
+            self, config: LiteConfig, weights: Mapping[str, np.ndarray],
+            ranges: Mapping[str, tuple[float, float]] | None, compiler: Compiler) -> None:
+        self.config = config
+        self._weights, self._ranges, self._compiler = weights, ranges, compiler
+        self._sizes: dict[tuple[int, int], _Sized] = {}
+
+    def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
+        """Run every block."""
+        return self._at(pixels).dense(pixels, tuple(tasks))
+
+    def adaptive(
+            self, pixels: np.ndarray, tasks: Sequence[str], budget: float | None,
+            weights: Mapping[str, float]) -> tuple[Logits, Trace]:
+        """Run what the policy chooses; see BlockPolicy."""
+        self.config.check_policy()
+        if budget is None:
+            raise ValueError(f'the policy of {self.config.name} needs a budget: give one')
+        return self._at(pixels).adaptive(pixels, tuple(tasks), budget, weights, 0.0)
+
+    def price(
+            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
+            weights: Mapping[str, float]) -> float:
+        """Return the price at which frames had this mean cost in training."""
+        return self._at(pixels).policy(tuple(tasks), weights).price(budget)
+
+    def priced(
+            self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
+            weights: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
+        """Run what is worth its price, and costs no more than the cap."""
+        return self._at(pixels).adaptive(pixels, tuple(tasks), cap, weights, price)
+
+    def gates(
+            self, pixels: np.ndarray, tasks: Sequence[str], gates: np.ndarray
+    ) -> tuple[Logits, Trace]:
+        """Run given gates, bool, of config.gated."""
+        return self._at(pixels).gates(pixels, tuple(tasks), gates)
+
+    def _at(self, pixels: np.ndarray) -> '_Sized':
+        size = pixels.shape[0], pixels.shape[1]
+        known = self._sizes.pop(size, None)
+        if known is None:
+            if len(self._sizes) >= KEPT_SIZES:
+                self._sizes.pop(next(iter(self._sizes)))
+            known = _Sized(
+                LiteGraphs(self.config.at(size), self._weights, self._ranges), self._compiler)
+        self._sizes[size] = known
+        return known
+
+
+class _Sized:
+    """The graphs of one input size, compiled as they are needed."""
+
+    def __init__(self, graphs: LiteGraphs, compiler: Compiler) -> None:
+        self._graphs, self._compiler = graphs, compiler
+        config = self._config = graphs.config
+        self._cost = LiteCost(config)
+        self._pixels = np.empty((1, *config.input_size, 3), dtype=np.uint8)
+        self._image = shared(self._pixels)
+        self._whole: Part | None = None
+        self._parts: list[Part] = []
+        self._outputs: dict[tuple[str, ...], Part] = {}
+        self._policies: dict[object, BlockPolicy] = {}
+        self._bits = [shared(np.array([value])) for value in (False, True)]
+        last = config.stages[config.taps[-1]][-1]
+        self._nothing = shared(np.zeros((1, last, *config.map_size(32)), np.float32))
+
+    def dense(self, pixels: np.ndarray, tasks: tuple[str, ...]) -> tuple[Logits, Trace]:
+        if self._whole is None:
+            self._whole = self._compiler.part(self._graphs.encoder())
+        np.copyto(self._pixels[0], pixels)
+        self._whole.infer({'pixels': self._image})
+        taps = {f'tap{number}': self._whole.output(f'tap{number}') for number in range(4)}
+        return self._decoded(taps, tasks), trace_of(
+            self._cost, tasks, np.ones(len(self._config.gated), dtype=bool), None)
+
+    def adaptive(
+            self, pixels: np.ndarray, tasks: tuple[str, ...], limit: float,
+            heed: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
+        policy = self.policy(tasks, heed)
+        number = policy.begin(limit, price)
+        first = self._begin(pixels, policy.early(number))
+        choice = policy.finish(number, first.array('features')[0], limit, price)
+        return self._finish(first, choice.gates, tasks), trace_of(
+            self._cost, tasks, choice.gates, choice.wishes)
+
+    def gates(
+            self, pixels: np.ndarray, tasks: tuple[str, ...], gates: np.ndarray
+    ) -> tuple[Logits, Trace]:
+        first = self._begin(pixels, gates[:self._config.early])
+        return self._finish(first, gates, tasks), trace_of(self._cost, tasks, gates, None)
+
+    def policy(self, tasks: tuple[str, ...], heed: Mapping[str, float]) -> BlockPolicy:
+        key = tasks, tuple(sorted(heed.items()))
+        if key not in self._policies:
+            if len(self._policies) >= KEPT_TASKS:
+                self._policies.pop(next(iter(self._policies)))
+            self._policies[key] = BlockPolicy(
+                self._config, self._cost, self._graphs.weights, tasks, heed)
+        return self._policies[key]
+
+    def _begin(self, pixels: np.ndarray, gates: np.ndarray) -> Part:
+        config = self._config
+        if not self._parts:
+            ends = 0, config.decision, config.coarse, len(config.stages)
+            self._parts = [
+                self._compiler.part(self._graphs.part(*between))
+                for between in zip(ends, ends[1:])]
+        np.copyto(self._pixels[0], pixels)
+        first = self._parts[0]
+        first.infer({'pixels': self._image, **self._switches(0, gates)})
+        return first
+
+    def _switches(self, first: int, gates: np.ndarray) -> dict[str, ov.Tensor]:
+        return {f'gate{first + number}': self._bits[gate]
+                for number, gate in enumerate(gates.tolist())}
+
+    def _finish(self, first: Part, gates: np.ndarray, tasks: tuple[str, ...]) -> Logits:
+        config = self._config
+        middle, coarse = self._parts[1:]
+        before = sum(block.stage < config.coarse for block in config.gated)
+        middle.infer({
+            'x': _onward(first), **self._switches(config.early, gates[config.early:before])})
+        taps = {name: part.output(name) for part in (first, middle)
+                for name in (f'tap{number}' for number in range(4)) if part.has(name)}
+        if gates[-1]:
+            coarse.infer({
+                'x': _onward(middle), **self._switches(before, gates[before:-1])})
+            taps['tap3'] = coarse.output('tap3')
+        else:
+            taps['tap3'] = self._nothing
+        return self._decoded(taps, tasks)
+
+    def _decoded(self, taps: Mapping[str, ov.Tensor], tasks: tuple[str, ...]) -> Logits:
+        part = self._outputs.pop(tasks, None)
+        if part is None:
+            if len(self._outputs) >= KEPT_TASKS:
+                self._outputs.pop(next(iter(self._outputs)))
+            part = self._compiler.part(self._graphs.outputs(tasks))
+        self._outputs[tasks] = part
+        part.infer(taps)
+        return {task: part.array(task)[0].copy() for task in tasks}
+
+
+def _onward(part: Part) -> ov.Tensor:
+    """Return the map that the next part takes: of its own name, or the last tap."""
+    names = ('next', *(f'tap{number}' for number in (3, 2, 1, 0)))
+    return part.output(next(name for name in names if part.has(name)))
