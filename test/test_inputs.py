@@ -201,6 +201,7 @@ def test_an_override_holds(graph):
     graph.inputs.open()
     graph.heard(graph.camera())
     assert graph.reliability() == 'best_effort'
+    assert 'take the QoS override of reliability away' in graph.inputs.loss()
 
 
 @pytest.mark.parametrize('graph', [((), {'image_reliability': 'reliable'})], indirect=True)
@@ -216,7 +217,7 @@ def test_what_is_asked_for_and_not_offered_is_said(graph):
 @pytest.mark.parametrize('graph', [((), {'image_reliability': 'best_effort'})], indirect=True)
 def test_what_is_offered_and_not_asked_for_is_said_of_losses(graph):
     graph.heard(graph.camera())
-    assert 'set image_reliability to auto' in graph.inputs.loss()
+    graph.until(lambda: 'set image_reliability to auto' in graph.inputs.loss())
 
 
 def test_losses_have_their_remedy(graph):
@@ -225,7 +226,7 @@ def test_losses_have_their_remedy(graph):
     assert 'the camera publishes best effort' in graph.inputs.loss()
     graph.world.destroy_publisher(camera)
     graph.heard(graph.camera())
-    assert 'lower its rate or size' in graph.inputs.loss()
+    graph.until(lambda: 'lower its rate or size' in graph.inputs.loss())
 
 
 @pytest.mark.parametrize('graph', [(('image:=/cam/image_raw/compressed',), {})], indirect=True)

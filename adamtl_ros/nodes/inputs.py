@@ -39,8 +39,12 @@ from adamtl_ros.nodes.slot import SequenceGaps
 IMAGE_TRANSPORTS = ('auto', 'raw', 'compressed')
 IMAGE_RELIABILITIES = ('auto', 'reliable', 'best_effort')
 
-DEPTH = 5
-"""Messages that may wait for the executor: as REP 2003 has it for sensors, so that bursts pass."""
+DEPTH = 10
+"""
+Messages that may wait for the executor; only the newest is answered, but all are counted.
+
+Publishers keep as many by default, and what was lost and is sent again comes all at once.
+"""
 
 NAMES = {
     Image: 'sensor_msgs/msg/Image', CompressedImage: 'sensor_msgs/msg/CompressedImage',
@@ -195,6 +199,11 @@ class Following:
         return (f'qos_overrides.{topic}.subscription.{policy.name.lower()}'
                 in self._node._parameter_overrides)
 
+    def overridden(self) -> bool:
+        """Return whether an override decides on the reliability, whatever is chosen here."""
+        return self.choice is not None and self._override(
+            self.choice.topic, QoSPolicyKind.RELIABILITY)
+
     @property
     def profile(self) -> QoSProfile | None:
         """Return the QoS that the subscription has, overrides included."""
@@ -318,13 +327,16 @@ class Inputs:
         profile = self._images.profile
         if profile is None:
             return ''
-        if profile.reliability == ReliabilityPolicy.RELIABLE:
-            return ('the camera sends more than comes through: lower its rate or size, or '
-                    f'{MORE_MEMORY}')
         offered = {each.qos_profile.reliability for each in self._images.publishers()}
-        if offered == {ReliabilityPolicy.RELIABLE}:
-            return 'the camera offers reliable: set image_reliability to auto'
-        return f'the camera publishes best effort: let it publish reliable, or {MORE_MEMORY}'
+        if ReliabilityPolicy.BEST_EFFORT in offered:
+            return f'the camera publishes best effort: let it publish reliable, or {MORE_MEMORY}'
+        if profile.reliability == ReliabilityPolicy.BEST_EFFORT and offered:
+            if self._images.overridden():
+                return 'the camera offers reliable: take the QoS override of reliability away'
+            if self._node.get_parameter('image_reliability').value != 'auto':
+                return 'the camera offers reliable: set image_reliability to auto'
+        return ('the camera sends more than comes through: lower its rate or size, or '
+                f'{MORE_MEMORY}')
 
     def silence(self) -> str:
         """Return why no picture comes, as far as the graph tells."""
