@@ -49,6 +49,7 @@ import yaml  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.network.config import PRESETS  # noqa: E402
+from adamtl_ros.network.kinds import network_of  # noqa: E402
 from adamtl_ros.nodes.inputs import DEPTH  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
