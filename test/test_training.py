@@ -111,9 +111,11 @@ def test_evaluate_command(corpus, tmp_path, capsys):
         '--json', str(out), '--figure', str(tmp_path / 'f.png')]) == 0
     report = json.loads(out.read_text())
     assert cv2.imread(str(tmp_path / 'f.png')).std() > 1
-    dense, half, _ = report['rows']
+    dense, half, stream, fixed, _ = report['rows']
+    assert fixed['achieved'] <= 0.5 and stream['budget'] == 0.5
     assert half['gmacs'] / dense['gmacs'] == pytest.approx(half['achieved'], rel=1e-3)
-    assert [row['mode'] for row in report['rows']] == ['static', 'adaptive', 'constant']
+    assert [row['mode'] for row in report['rows']] == [
+        'static', 'adaptive', 'stream', 'fixed', 'constant']
     assert report['frames'] == 2 and report['rows'][0]['delta_m'] == 0
     assert report['rows'][1]['achieved'] == pytest.approx(0.5, abs=0.02)
     assert set(report['rows'][0]['tasks']) == set(TASKS)
@@ -138,7 +140,9 @@ class Shifted:
             frame['image'].tobytes(): np.roll(perfect(frame, 'edges'), pixels, 0)
             for frame in map(data.__getitem__, range(len(data)))}
 
-    def infer(self, image, settings):
+    config = None
+
+    def infer(self, image, settings, camera=None, stream=None):
         return SimpleNamespace(
             outputs={'edges': self.answers[image.tobytes()]},
             stats=SimpleNamespace(budget_achieved=1.0, gmacs=1.0, gmacs_dense=1.0))

@@ -20,8 +20,19 @@ from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import PUBLISHED
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.evaluation.metrics import undefined
+from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import FIXED
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
+
+STREAM = 'stream'
+"""Mode of the rows whose budget is the mean of a stream."""
+
+
+def compares_frames(engine: Engine) -> bool:
+    """Return whether the policy of a model tells what one frame gains from what others do."""
+    return isinstance(engine.config, LiteConfig) and 'adaptive' in engine.modes
 
 
 def evaluate(
@@ -30,7 +41,11 @@ def evaluate(
         reference: Mapping[str, Mapping[str, float]] | None = None,
         counterpart: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """
-    Return {'dataset', 'frames', 'headline', 'rows'}: a row for the dense network, one per budget.
+    Return {'dataset', 'frames', 'headline', 'rows'}: a row for the dense network, some per budget.
+
+    mode of a row: 'static'; 'adaptive', each frame within the budget by itself; 'stream', the
+    frames in their order as a stream whose mean is the budget; 'fixed', the best set of blocks for
+    frames in general within it.
 
     A row's `left_out` are the tasks that its Δm leaves out: what it compares with has no value.
     budgets: each in (0, 1], or None for the policy's own choice.  limit: use so many evenly
@@ -42,8 +57,14 @@ def evaluate(
     tasks = data.tasks
     headline = HEADLINE if data.layout == 'egorooms' else PUBLISHED
     runs = [Settings(mode='static', tasks=tasks, output_size='camera')]
-    runs += [Settings(mode='adaptive', budget=budget, tasks=tasks, output_size='camera')
-             for budget in budgets]
+    # Of networks whose policy compares frames, each budget is also that of a stream's mean, and
+    # of the best fixed set of blocks: what looking at the frame is worth lies between.
+    modes = ('adaptive', STREAM, FIXED) if compares_frames(engine) else ('adaptive',)
+    names = ['static', *(mode for _ in budgets for mode in modes)]
+    runs += [Settings(mode=mode if mode == FIXED else 'adaptive', budget=budget, tasks=tasks,
+                      output_size='camera', reuse=False)
+             for budget in budgets for mode in modes]
+    streams = [Stream() if name == STREAM else None for name in names]
     answers = constants(baseline) if baseline is not None else None
 
     def metrics() -> dict[str, TaskMetrics]:
@@ -59,8 +80,8 @@ def evaluate(
     for index in track(
             np.linspace(0, len(data) - 1, count).astype(int), 'evaluating', console=console):
         frame = data[int(index)]
-        for run, score, costs in zip(runs, scores, spent):
-            result = engine.infer(frame['image'], run, data.camera(int(index)))
+        for run, stream, score, costs in zip(runs, streams, scores, spent):
+            result = engine.infer(frame['image'], run, data.camera(int(index)), stream)
             costs.append((
                 result.stats.budget_achieved, result.stats.gmacs, result.stats.gmacs_dense))
             for task in tasks:
@@ -69,10 +90,10 @@ def evaluate(
             for task in tasks:
                 trivial[task].update(answers[task], frame[task])
     rows: list[dict[str, Any]] = []
-    for run, score, costs in zip(runs, scores, spent):
+    for name, run, score, costs in zip(names, runs, scores, spent):
         achieved, gmacs, dense = np.mean(costs, axis=0)
         rows.append({
-            'mode': run.mode, 'budget': run.budget, 'achieved': float(achieved),
+            'mode': name, 'budget': run.budget, 'achieved': float(achieved),
             'achieved_std': float(np.std([cost[0] for cost in costs])), 'gmacs': float(gmacs),
             'gmacs_dense': float(dense),
             'tasks': {task: metric.compute() for task, metric in score.items()}})
@@ -135,7 +156,7 @@ def table(report: Mapping[str, Any]) -> Table:
 
 
 def _budget(row: Mapping[str, Any]) -> str:
-    if row['mode'] != 'adaptive':
+    if row['mode'] not in ('adaptive', STREAM, FIXED):
         return ''
     return 'own' if row['budget'] is None else f'{row["budget"]:.2f}'
 
@@ -156,6 +177,12 @@ def draw(report: Mapping[str, Any], path: str) -> None:
             return row['tasks'][panel][headline[panel]]
         axes.plot([row['gmacs'] for row in runs], [value(row) for row in runs], 'o-',
                   label='adaptive')
+        for mode, mark in ((STREAM, '^-'), (FIXED, 'x:')):
+            rows = sorted((row for row in report['rows'] if row['mode'] == mode),
+                          key=lambda row: row['gmacs'])
+            if rows:
+                axes.plot([row['gmacs'] for row in rows], [value(row) for row in rows], mark,
+                          label=mode)
         axes.plot([dense['gmacs']], [value(dense)], 's', label='dense')
         axes.set_xlabel('GMACs a frame')
         axes.set_title(f'{panel} {headline.get(panel, "")}')

@@ -138,6 +138,12 @@ class BlockPolicy:
             self._kept[key] = best // worth.shape[1] if np.isfinite(worth.flat[best]) else 0
         return self._kept[key]
 
+    def fixed(self, limit: float) -> np.ndarray:
+        """Return the gates, bool, that are best within a limit for frames in general."""
+        worth = np.where(self._joint_cost <= self._rest(limit), self._joint, np.inf)
+        early, late = divmod(int(worth.argmin()), worth.shape[1])
+        return np.concatenate((self._sets.early[early], self._sets.late[late]))
+
     def early(self, number: int) -> np.ndarray:
         """Return the early gates of a set, bool."""
         return self._sets.early[number]

@@ -36,6 +36,7 @@ from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.publish import confidence
 from adamtl_ros.runtime.publish import published
+from adamtl_ros.runtime.settings import FIXED
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
@@ -165,6 +166,10 @@ class Engine:
             raise ValueError(
                 f'mode {settings.mode!r}: the model {self.model!r} has no policy; choose mode '
                 'static, or give it a policy by an adaptive stage of `adamtl train`')
+        if settings.mode == FIXED and config.kind != 'lite':
+            raise ValueError(
+                f'mode {FIXED!r}: the blocks of the model {self.model!r} run in parts; only those '
+                'of networks whose blocks run whole have a best set')
         if settings.budget is None and config.budget_input:
             raise ValueError(
                 f'no budget: the policy of the model {self.model!r} was trained with budgets, '
@@ -239,6 +244,8 @@ class Engine:
             policy = answer = self._policy(pixels, frame, stream, laps, 'network')
             if settings.compares:
                 other = self._dense(pixels, frame, laps, 'compare')
+        elif settings.mode == FIXED:
+            answer = self._fixed(pixels, frame, laps)
         else:
             answer = self._dense(pixels, frame, laps, 'network')
             if settings.compares:
@@ -249,14 +256,15 @@ class Engine:
                 agreed = {task: agreement(task, answer.outputs[task], value)
                           for task, value in other.outputs.items()}
         trace = policy.trace if policy else (
-            answer.trace if settings.mode == 'static' else Trace([], math.nan, []))
+            Trace([], math.nan, []) if settings.mode == 'shadow' else answer.trace)
         with laps('postprocess'):
             outputs, confidences, heat = self._sized(answer, trace, frame)
         dense = self._cost(frame.size).dense(tasks)
         stats = GatingResult(
             settings.mode, _number(settings.budget), trace.macs / dense, trace.macs / 1e9,
             dense / 1e9, tasks,
-            (1.0,) * len(tasks) if settings.mode == 'static' else tuple(trace.task_fraction),
+            tuple(trace.task_fraction) if policy else (
+                () if settings.mode == 'shadow' else (1.0,) * len(tasks)),
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
             float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed,
             *(laps.ms[name] for name in ('preprocess', 'network', 'postprocess', 'compare')),
@@ -270,6 +278,14 @@ class Engine:
         with laps(lap):
             logits, trace = self._backend.dense(pixels, frame.tasks)
         with laps('postprocess' if lap == 'network' else lap):
+            return self._answer(logits, trace, frame)
+
+    def _fixed(self, pixels: np.ndarray, frame: '_Frame', laps: '_Laps') -> '_Answer':
+        settings = frame.settings
+        with laps('network'):
+            logits, trace = self._backend.fixed(
+                pixels, frame.tasks, settings.budget or 1.0, settings.weights)
+        with laps('postprocess'):
             return self._answer(logits, trace, frame)
 
     def _policy(

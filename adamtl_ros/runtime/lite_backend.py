@@ -70,11 +70,13 @@ class LiteBackend:
         """Run what is worth its price, and costs no more than the cap."""
         return self._at(pixels).adaptive(pixels, tuple(tasks), cap, weights, price)
 
-    def gates(
-            self, pixels: np.ndarray, tasks: Sequence[str], gates: np.ndarray
-    ) -> tuple[Logits, Trace]:
-        """Run given gates, bool, of config.gated."""
-        return self._at(pixels).gates(pixels, tuple(tasks), gates)
+    def fixed(
+            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
+            weights: Mapping[str, float]) -> tuple[Logits, Trace]:
+        """Run the set of blocks that is best within the budget for frames in general."""
+        sized = self._at(pixels)
+        return sized.gates(
+            pixels, tuple(tasks), sized.policy(tuple(tasks), weights).fixed(budget))
 
     def _at(self, pixels: np.ndarray) -> '_Sized':
         size = pixels.shape[0], pixels.shape[1]

@@ -10,6 +10,9 @@ import math
 from adamtl_ros.tasks import ordered
 
 MODES = ('static', 'shadow', 'adaptive')
+FIXED = 'fixed'
+"""A mode to compare with alone, which no node runs in."""
+
 OUTPUT_SIZES = ('network', 'camera', 'divided')
 MAX_WEIGHT = 10.0
 MOST_FRAMES = 100_000
@@ -32,7 +35,8 @@ class Settings:
     """
     How frames are processed.
 
-    mode: 'static' (dense), 'shadow' (dense, the policy beside it) or 'adaptive'.
+    mode: 'static' (dense), 'shadow' (dense, the policy beside it) or 'adaptive'; to compare with,
+    'fixed': the set of blocks that the policy gives frames that it does not look at.
     budget: share of the dense cost of `tasks` that a frame may cost, in (0, 1]; None lets the
     policy choose by its own threshold, which one that was trained with budgets does not do.
     tasks: what is computed, by name.  weights: how much the policy heeds each task, in [0, 10].
@@ -64,7 +68,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every field, and bring the tasks into their fixed order."""
-        if self.mode not in MODES:
+        if self.mode not in (*MODES, FIXED):
             raise ValueError(f'mode {self.mode!r}: choose one of {", ".join(MODES)}')
         if self.output_size not in OUTPUT_SIZES:
             raise ValueError(
@@ -105,6 +109,6 @@ class Settings:
     @property
     def compares(self) -> bool:
         """Return whether both paths, dense and the policy's, are run and compared."""
-        if self.mode == 'static':
+        if self.mode in ('static', FIXED):
             return False
         return self.mode == 'shadow' if self.compare is None else self.compare

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.lite import LiteCost
+from adamtl_ros.network.lite import trace_of
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.runtime.device import device as device_of
 
@@ -59,6 +61,17 @@ class TorchBackend:
         logits, trace = self._network.run_policy(
             self._inputs(pixels), tasks, cap, weights, price)
         return _arrays(logits), trace
+
+    @torch.inference_mode()
+    def fixed(
+            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
+            weights: Mapping[str, float]) -> tuple[Logits, Trace]:
+        """Run the set of blocks that is best within the budget for frames in general."""
+        height, width = pixels.shape[:2]
+        gates = self._network.chooser((height, width), tasks, weights).fixed(budget)
+        outputs = self._network.run_gates(self._inputs(pixels), tasks, gates[:, None])
+        config = self._network.config.at((height, width))
+        return _arrays(outputs), trace_of(LiteCost(config), tasks, gates, None)
 
     def price(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
