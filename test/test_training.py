@@ -195,7 +195,8 @@ def test_shipped_weights_keep_their_budget_and_know_the_demo_scene():
     for budget in (0.4, 0.6, 0.9):
         stats = [engine.infer(image, Settings(
             mode='shadow', budget=budget, tasks=engine.tasks)).stats for image in images]
-        assert np.mean([s.budget_achieved for s in stats]) == pytest.approx(budget, abs=0.02)
+        # A frame by itself does not exceed its budget, and comes as near as whole blocks allow.
+        assert budget - 0.04 < np.mean([s.budget_achieved for s in stats]) <= budget + 1e-4
         agreements.append(np.mean([s.agreement for s in stats]))
     assert agreements[0] < agreements[1] < agreements[2]
     classes = [np.unique(engine.infer(image, Settings(tasks=('semseg',))).outputs['semseg'])

@@ -229,7 +229,8 @@ def read_config(text: str) -> NetworkConfig | LiteConfig:
     values = json.loads(text)
     if not isinstance(values, dict):
         raise ValueError('the configuration is not one of an adamtl_ros network')
-    kinds = {'swin': NetworkConfig, 'lite': LiteConfig}
+    kinds: dict[str, type[NetworkConfig] | type[LiteConfig]] = {
+        'swin': NetworkConfig, 'lite': LiteConfig}
     kind = values.pop('encoder', 'swin')
     if kind not in kinds:
         raise ValueError(f'encoder {kind!r}: this version knows {", ".join(kinds)}')

@@ -231,7 +231,7 @@ class LiteConfig:
             _whole(self.name, f'outputs of {task}', channels, 1, 65535)
         if not 1 <= len(self.stages) <= 16:
             raise ValueError(f'{self.name}: {len(self.stages)} stages: 1 to 16')
-        strides = []
+        strides: list[int] = []
         for number, stage in enumerate(self.stages):
             if len(stage) != 5:
                 raise ValueError(

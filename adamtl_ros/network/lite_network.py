@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -51,8 +52,9 @@ class Unit(nn.Module):
         conv, norm = self.conv, self.norm
         if norm is None or norm.training:
             return conv.weight, conv.bias
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        scale = norm.weight * torch.rsqrt(variance + norm.eps)
+        return conv.weight * scale.view(-1, 1, 1, 1), norm.bias - mean * scale
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -118,14 +120,14 @@ def _units(convs: Mapping[str, tuple[Conv, int]]) -> nn.ModuleDict:
         if leaf:
             if branch not in tree:
                 tree[branch] = nn.ModuleDict()
-            tree[branch][leaf[0]] = Unit(conv)  # type: ignore[index]
+            cast(nn.ModuleDict, tree[branch])[leaf[0]] = Unit(conv)
         else:
             tree[branch] = Unit(conv)
     return tree
 
 
-def _mix(units: nn.Module, x: Tensor) -> Tensor:
-    return units['point'](units['depthwise'](x))  # type: ignore[index]
+def _mix(units: nn.ModuleDict, x: Tensor) -> Tensor:
+    return units['point'](units['depthwise'](x))
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:
@@ -136,6 +138,16 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
 
 class Pyramid(nn.Module):
     """Joins the taps, coarse to fine, for all decoders."""
+
+    last: Unit
+    context: Unit
+    sixteenth: Unit
+    eighth: Unit
+    fine: Unit
+    down: Unit
+    mix_sixteenth: nn.ModuleDict
+    mix_eighth: nn.ModuleDict
+    mix_fine: nn.ModuleDict
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
@@ -156,13 +168,19 @@ class Pyramid(nn.Module):
 class Decoder(nn.Module):
     """From the pyramid to the channels of one task."""
 
+    coarse: nn.ModuleDict
+    down: Unit
+    mix: nn.ModuleDict
+    out: Unit
+
     def __init__(self, config: LiteConfig, task: str) -> None:
         super().__init__()
         for name, part in _units(config.decoder_convs(task)).items():
             self.add_module(name, part)
         self.subpixels = SUBPIXELS.get(task, 1)
         nn.init.normal_(self.out.conv.weight, std=0.01)
-        nn.init.zeros_(self.out.conv.bias)
+        if self.out.conv.bias is not None:
+            nn.init.zeros_(self.out.conv.bias)
 
     def forward(self, eighth: Tensor, fine: Tensor) -> Tensor:
         """Turn maps at strides 8 and 4 into (B, channels, H, W) at stride 4, or finer."""
@@ -180,6 +198,12 @@ class Policy(nn.Module):
     typical (tasks, gates): the mean rise.  pairs (tasks, gates, gates): what two closed gates add.
     prices: for each of BUDGETS.
     """
+
+    mean: Tensor
+    scale: Tensor
+    typical: Tensor
+    pairs: Tensor
+    prices: Tensor
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
@@ -270,7 +294,7 @@ class LiteNetwork(nn.Module):
     def run_dense(self, image: Tensor, tasks: Sequence[str]) -> tuple[dict[str, Tensor], Trace]:
         """Run one frame, every gate open."""
         outputs = self.decode(self.taps(image), tasks)
-        cost = LiteCost(self.config.at(tuple(image.shape[2:])))
+        cost = LiteCost(self.config.at((image.shape[2], image.shape[3])))
         return outputs, trace_of(cost, tasks, np.ones(len(cost.blocks), dtype=bool), None)
 
     @torch.no_grad()
@@ -329,7 +353,8 @@ class LiteNetwork(nn.Module):
             self, x: Tensor, stages: range, gates: np.ndarray, taps: list[Tensor]) -> Tensor:
         runs = {block.name: bool(gate) for block, gate in zip(self.config.gated, gates)}
         for index in stages:
-            for number, block in enumerate(self.encoder.stages[index]):  # type: ignore[arg-type]
+            blocks = cast(nn.ModuleList, self.encoder.stages[index])
+            for number, block in enumerate(blocks):
                 if runs.get(f'encoder.stages.{index}.{number}', True):
                     x = block(x)
             taps += [x] * (index in self.config.taps)

@@ -31,7 +31,10 @@ class Backend(Protocol):
     """
 
     name: str
-    config: Config
+
+    @property
+    def config(self) -> Config:
+        """Return that of the network."""
 
     def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
         """Run all blocks."""
@@ -41,19 +44,24 @@ class Backend(Protocol):
             weights: Mapping[str, float]) -> tuple[Logits, Trace]:
         """Run what the policy chooses."""
 
+
+class PricedBackend(Backend, Protocol):
+    """A backend of a network whose policy compares frames: LiteConfig."""
+
     def price(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
             weights: Mapping[str, float]) -> float:
-        """
-        Return the price at which frames had this mean cost in training.
-
-        Of networks whose policy compares frames (LiteConfig), as `priced`.
-        """
+        """Return the price at which frames had this mean cost in training."""
 
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
             weights: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
         """Run what is worth its price, and costs no more than the cap."""
+
+    def fixed(
+            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
+            weights: Mapping[str, float]) -> tuple[Logits, Trace]:
+        """Run the set of blocks that is best within the budget for frames in general."""
 
 
 def backend_of(

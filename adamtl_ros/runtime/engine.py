@@ -12,12 +12,14 @@ import math
 import os
 from threading import Lock
 import time
+from typing import cast
 
 import cv2
 import numpy as np
 
 from adamtl_ros.camera import Camera
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.kinds import Cost
 from adamtl_ros.network.kinds import cost_of
 from adamtl_ros.network.lite import LiteConfig
@@ -30,6 +32,7 @@ from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.backends import backend_of
 from adamtl_ros.runtime.backends import BACKENDS
 from adamtl_ros.runtime.backends import PRECISIONS
+from adamtl_ros.runtime.backends import PricedBackend
 from adamtl_ros.runtime.geometry import geometry
 from adamtl_ros.runtime.geometry import resized_depth
 from adamtl_ros.runtime.geometry import seen_by
@@ -267,7 +270,7 @@ class Engine:
                 () if settings.mode == 'shadow' else (1.0,) * len(tasks)),
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
             float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed,
-            *(laps.ms[name] for name in ('preprocess', 'network', 'postprocess', 'compare')),
+            laps.ms['preprocess'], laps.ms['network'], laps.ms['postprocess'], laps.ms['compare'],
             self._predicted(trace, tasks, settings.mode), lens, settings.cap,
             stream.mean if stream else math.nan, policy.price if policy else math.nan,
             bool(policy and policy.reused))
@@ -283,7 +286,7 @@ class Engine:
     def _fixed(self, pixels: np.ndarray, frame: '_Frame', laps: '_Laps') -> '_Answer':
         settings = frame.settings
         with laps('network'):
-            logits, trace = self._backend.fixed(
+            logits, trace = cast(PricedBackend, self._backend).fixed(
                 pixels, frame.tasks, settings.budget or 1.0, settings.weights)
         with laps('postprocess'):
             return self._answer(logits, trace, frame)
@@ -302,9 +305,10 @@ class Engine:
                 return kept
         with laps(lap):
             if stream is not None and isinstance(self.config, LiteConfig):
-                price = self._backend.price(
+                backend = cast(PricedBackend, self._backend)
+                price = backend.price(
                     pixels, frame.tasks, stream.target(settings), settings.weights)
-                logits, trace = self._backend.priced(
+                logits, trace = backend.priced(
                     pixels, frame.tasks, settings.cap, settings.weights, price)
             else:
                 logits, trace = self._backend.adaptive(
@@ -388,7 +392,7 @@ class Engine:
             return np.full(size[::-1], round(255 * share), np.uint8)
         total = np.zeros(self.config.resolution(0))
         weight = 0.0
-        for cells, block in zip(trace.gates, self.cost.blocks):
+        for cells, block in zip(trace.gates, cast(CostModel, self.cost).blocks):
             resolution = self.config.resolution(block.stage)
             active = cells[cell_of_token(resolution, self.config.cells[block.stage])]
             step = 1 << block.stage

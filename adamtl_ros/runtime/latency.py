@@ -21,8 +21,8 @@ import platform
 import numpy as np
 
 from adamtl_ros.files import whole
-from adamtl_ros.network.config import NetworkConfig
-from adamtl_ros.network.cost import CostModel
+from adamtl_ros.network.kinds import Config
+from adamtl_ros.network.kinds import Cost
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.paths import version
 
@@ -50,19 +50,19 @@ class LatencyModel:
         return (self._least(tasks) + self.block_ms * opened
                 + self.gmac_ms * sum(trace.block_macs) / 1e9)
 
-    def expect(self, cost: CostModel, tasks: tuple[str, ...], budget: float) -> float:
+    def expect(self, cost: Cost, tasks: tuple[str, ...], budget: float) -> float:
         """Return the milliseconds of a frame at a budget, its blocks opened in proportion."""
         blocks = sum(block.dense for block in cost.blocks)
         share = (budget * cost.dense(tasks) - cost.minimum(tasks)) / blocks
         return self._least(tasks) + share * self._blocks(cost)
 
-    def budget(self, cost: CostModel, tasks: tuple[str, ...], wanted_ms: float) -> float:
+    def budget(self, cost: Cost, tasks: tuple[str, ...], wanted_ms: float) -> float:
         """Return the budget at which `expect` gives that time; it may lie outside (0, 1]."""
         blocks = sum(block.dense for block in cost.blocks)
         share = (wanted_ms - self._least(tasks)) / max(self._blocks(cost), 1e-9)
         return (cost.minimum(tasks) + share * blocks) / cost.dense(tasks)
 
-    def _blocks(self, cost: CostModel) -> float:
+    def _blocks(self, cost: Cost) -> float:
         blocks = sum(block.dense for block in cost.blocks)
         return self.block_ms * len(cost.blocks) + self.gmac_ms * blocks / 1e9
 
@@ -70,7 +70,7 @@ class LatencyModel:
         return self.fixed_ms + self.task_ms * len(tasks)
 
 
-def measured(config: NetworkConfig, run: Run) -> LatencyModel:
+def measured(config: Config, run: Run) -> LatencyModel:
     """
     Time frames of varied gates and tasks and fit the model to them.
 
@@ -179,7 +179,7 @@ class LatencyControl:
     computed from them, not stepped, there is nothing that could swing.
     """
 
-    def __init__(self, model: LatencyModel, cost: CostModel) -> None:
+    def __init__(self, model: LatencyModel, cost: Cost) -> None:
         self._model = model
         self._cost = cost
         self._ratio = 1.0

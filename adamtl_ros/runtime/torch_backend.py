@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.lite import LiteCost
 from adamtl_ros.network.lite import trace_of
+from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.runtime.device import device as device_of
 
@@ -49,8 +51,9 @@ class TorchBackend:
     def adaptive(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float | None,
             weights: Mapping[str, float]) -> tuple[Logits, Trace]:
-        """Run what the policy chooses; see FrameGates."""
-        logits, trace = self._network.run_policy(self._inputs(pixels), tasks, budget, weights)
+        """Run what the policy chooses; see FrameGates and BlockPolicy."""
+        logits, trace = self._network.run_policy(
+            self._inputs(pixels), tasks, budget, weights)  # type: ignore[arg-type]
         return _arrays(logits), trace
 
     @torch.inference_mode()
@@ -58,7 +61,7 @@ class TorchBackend:
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
             weights: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
         """Run what is worth its price, and costs no more than the cap."""
-        logits, trace = self._network.run_policy(
+        logits, trace = cast(LiteNetwork, self._network).run_policy(
             self._inputs(pixels), tasks, cap, weights, price)
         return _arrays(logits), trace
 
@@ -68,9 +71,10 @@ class TorchBackend:
             weights: Mapping[str, float]) -> tuple[Logits, Trace]:
         """Run the set of blocks that is best within the budget for frames in general."""
         height, width = pixels.shape[:2]
-        gates = self._network.chooser((height, width), tasks, weights).fixed(budget)
-        outputs = self._network.run_gates(self._inputs(pixels), tasks, gates[:, None])
-        config = self._network.config.at((height, width))
+        network = cast(LiteNetwork, self._network)
+        gates = network.chooser((height, width), tasks, weights).fixed(budget)
+        outputs = network.run_gates(self._inputs(pixels), tasks, list(gates[:, None]))
+        config = network.config.at((height, width))
         return _arrays(outputs), trace_of(LiteCost(config), tasks, gates, None)
 
     def price(
@@ -78,7 +82,8 @@ class TorchBackend:
             weights: Mapping[str, float]) -> float:
         """Return the price at which frames had this mean cost in training."""
         height, width = pixels.shape[:2]
-        return self._network.chooser((height, width), tasks, weights).price(budget)
+        network = cast(LiteNetwork, self._network)
+        return network.chooser((height, width), tasks, weights).price(budget)
 
     def _inputs(self, pixels: np.ndarray) -> Tensor:
         return self._network.inputs(torch.from_numpy(pixels)[None].to(self._device))
