@@ -100,6 +100,7 @@ class _Sized:
         self._pixels = np.empty((1, *config.input_size, 3), dtype=np.uint8)
         self._image = shared(self._pixels)
         self._whole: Part | None = None
+        self._starts: dict[tuple[bool, ...], Part] = {}
         self._parts: list[Part] = []
         self._outputs: dict[tuple[str, ...], Part] = {}
         self._policies: dict[object, BlockPolicy] = {}
@@ -142,15 +143,15 @@ class _Sized:
         return self._policies[key]
 
     def _begin(self, pixels: np.ndarray, gates: np.ndarray) -> Part:
-        config = self._config
-        if not self._parts:
-            ends = 0, config.decision, config.coarse, len(config.stages)
-            self._parts = [
-                self._compiler.part(self._graphs.part(*between))
-                for between in zip(ends, ends[1:])]
+        # Early maps are large and their weights few: a graph for every choice of their blocks is
+        # faster than branches, through which a map is copied.
+        key = tuple(gates.tolist())
+        if key not in self._starts:
+            self._starts[key] = self._compiler.part(
+                self._graphs.part(0, self._config.decision, key))
         np.copyto(self._pixels[0], pixels)
-        first = self._parts[0]
-        first.infer({'pixels': self._image, **self._switches(0, gates)})
+        first = self._starts[key]
+        first.infer({'pixels': self._image})
         return first
 
     def _switches(self, first: int, gates: np.ndarray) -> dict[str, ov.Tensor]:
@@ -159,7 +160,12 @@ class _Sized:
 
     def _finish(self, first: Part, gates: np.ndarray, tasks: tuple[str, ...]) -> Logits:
         config = self._config
-        middle, coarse = self._parts[1:]
+        if not self._parts:
+            ends = config.decision, config.coarse, len(config.stages)
+            self._parts = [
+                self._compiler.part(self._graphs.part(*between))
+                for between in zip(ends, ends[1:])]
+        middle, coarse = self._parts
         before = sum(block.stage < config.coarse for block in config.gated)
         middle.infer({
             'x': _onward(first), **self._switches(config.early, gates[config.early:before])})

@@ -7,6 +7,7 @@ Maps are (1, C, H, W).  The encoder is cut where the policy decides and where th
 32 begins; a gated block of a graph is a branch, and only the branch that is taken is computed.
 """
 
+from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -55,9 +56,10 @@ class LiteGraphs:
         return named_model(
             {f'tap{number}': tap for number, tap in enumerate(taps)}, [pixels], 'encoder')
 
-    def part(self, first: int, last: int) -> ov.Model:
+    def part(
+            self, first: int, last: int, known: Sequence[bool] | None = None) -> ov.Model:
         """
-        Return the stages from `first` to before `last` with their gates as inputs.
+        Return the stages from `first` to before `last` with their gates as inputs, unless `known`.
 
         Inputs: `pixels`, or from a later stage on `x`; `gate0`, ... bool (1) of the gated blocks.
         Outputs: `tap0`, ... that lie in it; `next`, unless that is the last tap; and, before the
@@ -68,16 +70,20 @@ class LiteGraphs:
             block.name: named_input((1,), bool, f'gate{number}')
             for number, block in enumerate(config.gated)
             if first <= block.stage < last and block.convs}
+        closed: set[str] = set()
+        if known is not None:
+            closed = {name for name, gate in zip(gates, known) if not gate}
+            gates = {}
         if first == 0:
             source, x = self._stem()
         else:
-            before = [block for block in config.blocks if block.stage < first][-1]
+            entry = [block for block in config.blocks if block.stage < first][-1]
             x = source = named_input(
-                (1, config.stages[first - 1][-1], *before.size), np.float32, 'x')
+                (1, config.stages[first - 1][-1], *entry.size), np.float32, 'x')
         taps: list[Node] = []
-        x = self._stages(x, range(first, last), taps, gates)
-        known = sum(tap < first for tap in config.taps)
-        outputs = {f'tap{known + number}': tap for number, tap in enumerate(taps)}
+        x = self._stages(x, range(first, last), taps, gates, closed)
+        before = sum(tap < first for tap in config.taps)
+        outputs = {f'tap{before + number}': tap for number, tap in enumerate(taps)}
         if not taps or last - 1 not in config.taps:
             outputs['next'] = x
         if last == config.decision:
@@ -102,9 +108,12 @@ class LiteGraphs:
         return pixels, self._conv(ops.transpose(x, ints(0, 3, 1, 2)), self.config.first)
 
     def _stages(
-            self, x: Node, stages: range, taps: list[Node], gates: Mapping[str, Node]) -> Node:
+            self, x: Node, stages: range, taps: list[Node], gates: Mapping[str, Node],
+            closed: Collection[str] = ()) -> Node:
         for stage in stages:
             for block in (each for each in self.config.blocks if each.stage == stage):
+                if block.name in closed:
+                    continue
                 x = self._branch(x, block, gates) if block.name in gates else self._block(x, block)
             if stage in self.config.taps:
                 taps.append(x)
