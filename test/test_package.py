@@ -105,6 +105,21 @@ def test_typed() -> None:
     assert Path(adamtl_ros.__file__).with_name('py.typed').is_file()
 
 
+def test_a_viewer_may_read_every_result_and_nothing_else() -> None:
+    root = ElementTree.parse(share('config', 'sros2_policy.xml')).getroot()
+
+    def topics(node: str, verb: str) -> set[str]:
+        return {topic.text or '' for group in root.iter('topics') if group.get(verb)
+                for topic in group
+                if any(group in profile for profile in root.iter('profile')
+                       if profile.get('node') == node)}
+
+    results = {name for name in topics('adamtl', 'publish') if name.startswith('adamtl/')}
+    read = {name for name in topics('adamtl_viewer', 'subscribe') if name.startswith('adamtl/')}
+    assert 'adamtl/points' in results
+    assert read == results - {'adamtl/transition_event'}
+
+
 def test_fastdds_profile_has_a_segment_for_large_images() -> None:
     space = {'d': 'http://www.eprosima.com'}
     root = ElementTree.parse(share('config', 'fastdds.xml')).getroot()
