@@ -94,14 +94,14 @@ def test_live_with_a_node_in_a_namespace(tmp_path: Path) -> None:
     with node(tmp_path, 'mode:=adaptive', 'budget:=0.6', namespace='/left'):
         done = bag(tmp_path, *arguments, '--node', 'left/adamtl')
         other = bag(tmp_path, *arguments)
-        precise = bag(tmp_path, *arguments, '--node', 'left/adamtl', '--precision', 'int8')
+        others = bag(tmp_path, *arguments, '--node', 'left/adamtl', '--backend', 'torch')
     assert done.returncode == 0, done.stderr + (tmp_path / 'node.log').read_text()
     live = json.loads((tmp_path / 'out' / 'results.json').read_text())['live']
     assert live['played'] == 6
     assert live['identical'] >= 2, live
     assert live['different'] == 0, live
-    assert precise.returncode == 2
-    assert 'runs precision f32: give --precision f32' in precise.stderr
+    assert others.returncode == 2
+    assert 'runs backend auto: give --backend auto' in others.stderr
     assert json.loads((tmp_path / 'out' / 'results.json').read_text())['lens'] == 'given'
     assert other.returncode == 2
     assert 'no active node /adamtl listens to images' in other.stderr

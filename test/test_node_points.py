@@ -110,6 +110,28 @@ def test_mask_confidence_and_cloud_of_a_costmap_layer_fit(bench, weights):  # no
         assert (got.width, got.height) == (64, 48)
 
 
+def test_results_of_a_wide_picture_have_one_size_and_its_lens(bench, weights):  # noqa: F811
+    bench.running(weights)
+    info = bench.client.create_publisher(CameraInfo, 'camera_info', QoSProfile(depth=1))
+    bench.until(lambda: info.get_subscription_count() > 0)
+    info.publish(bench.header(CameraInfo(
+        width=320, height=180, k=[200.0, 0.0, 160.0, 0.0, 200.0, 90.0, 0.0, 0.0, 1.0])))
+    bench.spin(0.3)
+    names = ('semseg', 'points', 'depth', 'camera_info')
+    bench.listen(*names)
+    bench.send(picture(width=320, height=180))
+    bench.until(lambda: all(bench.got[name] for name in names))
+    sizes = {(bench.got[name][0].width, bench.got[name][0].height) for name in names}
+    assert sizes == {Engine(weights).network_size((320, 180))}
+    scaled = bench.got['camera_info'][0]
+    assert scaled.k[0] / scaled.width == pytest.approx(200 / 320)
+    assert scaled.k[4] / scaled.height == pytest.approx(200 / 180)
+    cloud = read(bench.got['points'][0])
+    columns = cloud['x'] / cloud['z'] * 200 * scaled.width / 320
+    found = np.nanmedian(columns, axis=0)
+    np.testing.assert_allclose(np.diff(found[np.isfinite(found)]).min(), 1, atol=0.01)
+
+
 def test_pictures_in_colour(bench, weights):  # noqa: F811
     bench.running(weights, overlay__tasks=['semseg'])
     bench.listen('semseg/color', 'overlay/compressed', 'gating_stats')

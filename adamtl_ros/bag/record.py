@@ -116,7 +116,7 @@ class OutputBag:
                 'data': values.reshape(-1).view(np.uint8)})
         if self.camera is not None:
             size = (frame.image.shape[1], frame.image.shape[0])
-            output = self.settings.size(engine.input_size, size)
+            output = self.settings.size(engine.network_size(size), size)
             info = scaled_camera_info(self.camera, size, output, frame.header)
             self._put('camera_info', CAMERA_INFO, frame.time, info)
         self._write('gating_stats', GATING_STATS, frame.time, {

@@ -213,7 +213,7 @@ class AdamtlNode(LifecycleNode):
                     description=f'Names of the classes of {task}, by class id.',
                     additional_constraints='read-only: the model decides'), ignore_override=True)
         self._outputs = Outputs(
-            self, engine.class_names, engine.tasks, engine.input_size)
+            self, engine.class_names, engine.tasks, engine.network_size)
         model = engine.calibrate()
         # Compiling a model leaves memory that the allocator would keep.
         _give_memory_back()

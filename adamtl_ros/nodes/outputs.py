@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node publishes of a frame, and who listens to it."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from time import monotonic
@@ -79,13 +80,15 @@ class Outputs:
     """The publishers of results, by name below the node's."""
 
     def __init__(self, node: LifecycleNode, classes: Mapping[str, Sequence[str]],
-                 tasks: Sequence[str], input_size: tuple[int, int]) -> None:
+                 tasks: Sequence[str],
+                 network_size: Callable[[tuple[int, int]], tuple[int, int]]) -> None:
         """
         Offer the topics of a model with these tasks.
 
-        classes: the names of the classes, by task.  input_size: (width, height) of the network's.
+        classes: the names of the classes, by task.  network_size: gives the size at
+        which the network runs pictures of a size.
         """
-        self._input_size = input_size
+        self._network_size = network_size
         self._node = node
         self._classes = classes
         self._publishers: dict[str, LifecyclePublisher[Any]] = {}
@@ -152,12 +155,13 @@ class Outputs:
             colour=colour is not None, classes=classes is not None,
             wide=classes is not None and classes.dtype.itemsize > 1)
         taken = shape(depth.shape, chosen.stride)
+        picture = rgb.shape[1], rgb.shape[0]
         data, view = memory_of_points(taken, kind)
         points(
-            depth, seen_by(camera, (rgb.shape[1], rgb.shape[0]), size), colour=colour,
+            depth, seen_by(camera, picture, size), colour=colour,
             classes=classes, stride=chosen.stride, nearest=chosen.min_range,
             farthest=chosen.max_range, edge=chosen.edge,
-            reach=max(round(size[0] / self._input_size[0]), 1), out=view)
+            reach=max(round(size[0] / self._network_size(picture)[0]), 1), out=view)
         return points_message(data, taken, kind, header)
 
     def publish_camera_info(

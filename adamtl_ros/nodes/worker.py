@@ -148,7 +148,7 @@ class Worker:
             size = (rgb.shape[1], rgb.shape[0])
             self._outputs.publish_camera_info(
                 self.lens.info, size,
-                settings.size(self._engine.input_size, size), header)
+                settings.size(self._engine.network_size(size), size), header)
         # Last, so that who has a frame's statistics knows that all of it was sent.
         counts = self._counter.process()
         if 'gating_stats' in wanted:
