@@ -75,8 +75,9 @@ def image_from_array(values: NDArray[np.generic], encoding: str, header: Header)
 def compressed_from_rgb(picture: NDArray[np.uint8], header: Header) -> CompressedImage:
     """Return a JPEG of the uint8 (h, w, 3) RGB picture, named as image_transport does."""
     encoded = cv2.imencode('.jpg', cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    return CompressedImage(
-        header=header, format='rgb8; jpeg compressed bgr8', data=array('B', encoded.tobytes()))
+    message = CompressedImage(header=header, format='rgb8; jpeg compressed bgr8')
+    message.data = array('B', encoded.tobytes())
+    return message
 
 
 _FIELD_TYPES = {
@@ -98,8 +99,11 @@ def points_message(
         data: array, size: tuple[int, int], kind: np.dtype, header: Header) -> PointCloud2:
     """Return the cloud of (height, width) points in `data`, see `memory_of_points`."""
     assert kind.fields is not None
-    return PointCloud2(
+    message = PointCloud2(
         header=header, height=size[0], width=size[1], is_bigendian=False, is_dense=False,
-        point_step=kind.itemsize, row_step=size[1] * kind.itemsize, data=data, fields=[
+        point_step=kind.itemsize, row_step=size[1] * kind.itemsize, fields=[
             PointField(name=name, offset=offset, datatype=_FIELD_TYPES[each.str[1:]], count=1)
             for name, (each, offset, *_) in kind.fields.items()])
+    # What is given to the constructor is copied.
+    message.data = data
+    return message
