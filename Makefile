@@ -5,11 +5,12 @@
 #   make test    runs the tests against the installed package
 #   make lint    ruff and mypy
 #
-# Each sets up what it needs: in .venv with ROS 2 Kilted, or with ROS=jazzy in .venv-jazzy.
+# Each sets up what it needs: in .venv with ROS 2 Jazzy, or with ROS=kilted in .venv-kilted.
 
-ROS ?= kilted
+ROS ?= jazzy
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv$(if $(filter-out kilted,$(ROS)),-$(ROS))
+VENV := .venv$(if $(filter-out jazzy,$(ROS)),-$(ROS))
+OTHER := $(filter-out $(ROS),jazzy kilted)
 OUT ?= demo_out
 TESTS ?= test
 STAMP := $(VENV)/.installed
@@ -43,11 +44,14 @@ lint: $(LINT_STAMP)
 	$(VENV)/bin/mypy
 
 clean:
-	rm -rf .venv .venv-jazzy
+	rm -rf .venv .venv-kilted
 
 check:
-	@case '$(ROS)' in kilted|jazzy) ;; *) \
-	  echo "ROS=$(ROS) is not known: use ROS=kilted (default) or ROS=jazzy" >&2; exit 1;; esac
+	@case '$(ROS)' in jazzy|kilted) ;; *) \
+	  echo "ROS=$(ROS) is not known: use ROS=jazzy (default) or ROS=kilted" >&2; exit 1;; esac
+	@! ls -d $(VENV)/lib/python*/site-packages/ros_$(OTHER)_rclpy-* >/dev/null 2>&1 || { \
+	  echo '$(VENV) holds ROS 2 $(OTHER), and only one fits into an environment: move it away,' \
+	    'or make clean' >&2; exit 1; }
 	@test -n '$(PYTHON)' || { \
 	  echo 'Python is missing: sudo apt-get install python3 python3-venv' >&2; exit 1; }
 	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

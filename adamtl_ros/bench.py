@@ -28,6 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from adamtl_ros.bag.energy import Meter
 from adamtl_ros.cli import Parser
 from adamtl_ros.files import FIGURES
 from adamtl_ros.files import try_figure
@@ -83,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
         '--reference', action='append', default=[], choices=REFERENCES,
         help='also run the static network in eager torch, torch.compile or plain OpenVINO '
              '(default: none)')
+    parse.add_argument(
+        '--energy', action='store_true',
+        help='joules a frame, of the whole processor, GPU or module (RAPL, NVIDIA, Jetson)')
     parse.add_argument('--start-up', action='store_true', help='time a cold and a warm start')
     parse.add_argument(
         '--json', type=Path, metavar='F', help='write the figures to F (default: nowhere)')
@@ -201,6 +205,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     network: list[list[float]] = [[] for _ in settings]
     spent: list[list[float]] = [[] for _ in settings]
     beside: dict[str, list[float]] = {kind: [] for kind in references}
+    meter = Meter(engine.device) if options.energy else None
+    joules: dict[int | str, float] = dict.fromkeys([*range(len(settings)), *references], 0.0)
     # In another order every round: what runs before leaves the caches in a state of its own.
     rng, runs = np.random.default_rng(0), [*range(len(settings)), *references]
     # Where there is more than one, the first frame of a turn finds them cold, and does not count.
@@ -213,6 +219,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         done += len(turn) - skipped
         for run in (runs[place] for place in rng.permutation(len(runs))):
             for number, picture in enumerate(turn):
+                # Over all frames of a turn that count: the counters move about every millisecond.
+                if meter and number == skipped:
+                    before = meter.read()
                 started = time.perf_counter()
                 if isinstance(run, str):
                     references[run]()
@@ -227,6 +236,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                     times[run].append(taken)
                     network[run].append(stats.network_ms)
                     spent[run].append(stats.budget_achieved)
+            if meter and counts:
+                joules[run] += meter.read() - before
+    energy = {
+        run: total / options.rounds if meter and meter.available else None
+        for run, total in joules.items()}
     dense = engine.cost.dense(tasks) / 1e9
     memory = memory_mb()
     rows = [{
@@ -234,14 +248,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         'achieved': statistics.fmean(spent[row]), 'gmacs': dense * statistics.fmean(spent[row]),
         **_percentiles(times[row]), 'network_p50_ms': statistics.median(network[row]),
         'ratio': _ratio(times[row], times[0]), 'network_ratio': _ratio(network[row], network[0]),
-        'rss_mb': memory} for row, each in enumerate(settings)]
+        'rss_mb': memory, 'energy_j': energy[row]} for row, each in enumerate(settings)]
     figures: dict[str, Any] = {
         'backend': engine.backend, 'device': engine.device, 'precision': engine.precision,
         'threads': options.threads or processors(), 'model': options.model,
         'tasks': list(tasks), 'rounds': options.rounds, 'rows': rows,
         'references': [{
-            'name': kind, **_percentiles(taken), 'ratio': _ratio(taken, network[0])}
-            for kind, taken in beside.items()]}
+            'name': kind, **_percentiles(taken), 'ratio': _ratio(taken, network[0]),
+            'energy_j': energy[kind]} for kind, taken in beside.items()]}
+    if meter:
+        figures['energy'] = meter.source
     if options.start_up:
         figures['start_up'] = start_up(
             options.model, engine.backend, options.device, options.threads, options.precision)
@@ -263,24 +279,34 @@ def show(figures: dict[str, Any]) -> None:
         f"{figures['model']}, {', '.join(figures['tasks'])}: {figures['backend']} "
         f"{figures['precision']} on {figures['device']}, {figures['threads']} threads, "
         f"{figures['rounds']} frames"))
+    # Only where it was asked for, as few machines can tell.
+    energy = 'energy' in figures
     for name in ('mode', 'budget', 'achieved', 'GMACs', 'p50 ms', 'p95 ms', 'p99 ms',
-                 'of static', 'network ms', 'of static', 'MB'):
+                 'of static', 'network ms', 'of static', 'MB', *(['mJ'] if energy else [])):
         table.add_column(name, justify='right')
     for row in figures['rows']:
         table.add_row(
             row['mode'], '' if row['budget'] is None else f"{row['budget']:.2f}",
             f"{row['achieved']:.3f}", f"{row['gmacs']:.3f}", f"{row['p50_ms']:.1f}",
             f"{row['p95_ms']:.1f}", f"{row['p99_ms']:.1f}", f"{row['ratio']:.3f}",
-            f"{row['network_p50_ms']:.1f}", f"{row['network_ratio']:.3f}", f"{row['rss_mb']:.0f}")
+            f"{row['network_p50_ms']:.1f}", f"{row['network_ratio']:.3f}", f"{row['rss_mb']:.0f}",
+            *([_millijoules(row)] if energy else []))
     for row in figures['references']:
         table.add_row(
             f"static network, {row['name']}", '', '', '', '', f"{row['p95_ms']:.1f}",
-            f"{row['p99_ms']:.1f}", '', f"{row['p50_ms']:.1f}", f"{row['ratio']:.3f}", '')
+            f"{row['p99_ms']:.1f}", '', f"{row['p50_ms']:.1f}", f"{row['ratio']:.3f}", '',
+            *([_millijoules(row)] if energy else []))
     console = Console(width=max(Console().width, 110))
     console.print(table)
+    if energy:
+        console.print(f"energy: {figures['energy']}", highlight=False)
     if 'start_up' in figures:
         console.print('start to first result: {cold_s:.1f} s, with a warm cache '
                       '{warm_s:.1f} s'.format(**figures['start_up']))
+
+
+def _millijoules(row: dict[str, Any]) -> str:
+    return '' if row['energy_j'] is None else f"{1e3 * row['energy_j']:.1f}"
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:

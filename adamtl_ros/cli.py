@@ -43,6 +43,11 @@ DELEGATED = {
         'measure the ranges that precision int8 needs, for a model of your own'),
     'bench': (
         'adamtl_ros.bench', 'measure latency, MACs and memory, static against adaptive'),
+    'check': (
+        'adamtl_ros.check',
+        'look at this machine: what is there, how fast, whether right, what is missing'),
+    'warm': ('adamtl_ros.warm', 'compile a model for this machine into the cache, and end'),
+    'export': ('adamtl_ros.export', 'write the static network as ONNX and OpenVINO IR'),
     'bag': (
         'adamtl_ros.bag.command',
         'compare budgets with the dense network on recordings, and write a report'),

@@ -48,6 +48,7 @@ REFRESH = 0.5
 """Seconds between two pictures."""
 
 LEVELS = (('OK', 'green'), ('WARN', 'yellow'), ('ERROR', 'red'), ('STALE', 'magenta'))
+ERROR = 2
 SUFFIX = ': inference'
 TYPE = 'adamtl_ros/msg/GatingStats'
 
@@ -216,16 +217,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         '--once', type=float, metavar='S', help='listen for S seconds, print one picture, end')
     parser.add_argument('--svg', type=Path, metavar='FILE', help='with --once, write it as SVG')
+    parser.add_argument(
+        '--healthy', action='store_true',
+        help='with --once: exit code 1 as well where a node reports ERROR')
     options = parser.parse_args(argv)
     if options.once is not None and not 0.0 < options.once < 3600.0:
         parser.error(f'--once: {options.once} is not a time; give seconds above 0, to 3600')
     if options.svg and options.once is None:
         parser.error('--svg: it needs --once S')
+    if options.healthy and options.once is None:
+        parser.error('--healthy: it needs --once S')
     return options
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `adamtl top`; return 0, 1 where --once heard no node, 2 where the call is wrong."""
+    """Run `adamtl top`; return 0, 1 where --once heard nothing (good), 2 for a wrong call."""
     options = parse(argv)
     try_file(options.svg)
     dds.start_ros()
@@ -243,7 +249,8 @@ def main(argv: Sequence[str]) -> int:
                 with whole(options.svg) as aside:
                     aside.write_text(console.export_svg(title='adamtl top'))
             if top.watched:
-                return 0
+                levels = {watched.level for watched in top.watched.values()}
+                return int(options.healthy and ERROR in levels)
             where = os.environ.get('ROS_DOMAIN_ID') or '0'
             print(
                 f'adamtl top: {top.awaited} said nothing within {options.once:g} s in the ROS '

@@ -9,6 +9,8 @@ import socket
 
 import pytest
 
+from adamtl_ros.missing import lacking
+
 
 def free_domain() -> int:
     """Return a ROS domain in which nothing runs on this machine."""
@@ -29,8 +31,28 @@ def free_domain() -> int:
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_DOMAIN_ID'] = str(free_domain())
 
+# What a ROS machine may lack, as no rosdep key installs it, and which files are about it.
+OPTIONAL = {
+    'test_bag.py': ('rosbags', 'mcap', 'zstandard'),
+    'test_bag_live.py': ('rosbags', 'mcap', 'zstandard'),
+    'test_bag_reading.py': ('rosbags', 'mcap', 'zstandard'),
+    'test_checkpoint.py': ('safetensors',),
+    'test_metrics.py': ('torchmetrics',),
+    'test_privacy.py': ('rosbags', 'mcap', 'zstandard', 'safetensors'),
+    'test_sources.py': ('rosbags', 'mcap', 'zstandard'),
+    'test_trainer.py': ('safetensors', 'torchmetrics'),
+    'test_training.py': ('safetensors', 'torchmetrics'),
+}
+collect_ignore = [name for name, packages in OPTIONAL.items() if lacking(packages)]
+
 HANG = 300.0
 """Seconds after which a test is taken to hang; it then ends the run with all stacks printed."""
+
+
+def pytest_report_header() -> list[str]:
+    """Tell what is left out."""
+    return [f'{name} is left out, without {", ".join(lacking(OPTIONAL[name]))}'
+            for name in collect_ignore]
 
 
 @pytest.fixture(autouse=True)

@@ -175,7 +175,7 @@ def test_demo_without_ros_says_how_to_get_it(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.count('\n') == 1
     assert 'rclpy' in done.stderr
-    assert "pip install '.[kilted]'" in done.stderr
+    assert "pip install '.[jazzy]'" in done.stderr
 
 
 @pytest.mark.parametrize(('module', 'package', 'arguments'), [

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an installation must hold, whichever way it was made."""
 
+import ast
 from importlib import metadata
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 import adamtl_ros
+from adamtl_ros.missing import OPTIONAL
 from adamtl_ros.paths import share
 
 FIELDS = {
@@ -167,3 +169,64 @@ def test_a_module_that_skips_itself_skips_no_other(tmp_path: Path) -> None:
     assert 'test_two' not in collected('-p', 'no:cacheprovider')
     settings = Path(__file__).parents[1] / 'pyproject.toml'
     assert 'test_two.py::test_two' in collected('-c', str(settings))
+
+
+ROSDEP = {
+    'PIL': 'python3-pil', 'cv2': 'python3-opencv', 'jinja2': 'python3-jinja2',
+    'matplotlib': 'python3-matplotlib', 'numpy': 'python3-numpy', 'rich': 'python3-rich',
+    'scipy': 'python3-scipy', 'torch': 'python3-torch', 'yaml': 'python3-yaml',
+    'hypothesis': 'python3-hypothesis', 'pytest': 'python3-pytest'}
+"""Imported names whose rosdep key is another."""
+
+
+def imported(folder: Path) -> set[str]:
+    """Return the packages that the Python files of a folder import, at their top or within."""
+    names = set()
+    for file in folder.rglob('*.py'):
+        if file.parent.name == 'msg':  # generated
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module or '')
+    return {name.partition('.')[0] for name in names}
+
+
+def test_every_import_is_declared_or_optional() -> None:
+    """In package.xml by a rosdep key, or in the list of what the node does without."""
+    depends = {
+        entry.text for entry in ElementTree.parse(share('package.xml')).getroot()
+        if entry.tag in ('depend', 'exec_depend')}
+    known = {'adamtl_ros', *sys.stdlib_module_names, *OPTIONAL}
+    for folder in (Path(adamtl_ros.__file__).parent, share('launch')):
+        missing = {name for name in imported(folder) - known
+                   if ROSDEP.get(name, name) not in depends}
+        assert not missing
+
+
+def test_runs_on_what_rosdep_installs(tmp_path: Path) -> None:
+    """The node's modules and the network on torch, with no package that has no key."""
+    pytest.importorskip('rclpy')
+    script = (
+        'import sys\n'
+        f'sys.modules.update(dict.fromkeys({[*OPTIONAL]!r}))\n'
+        'import adamtl_ros.nodes.lifecycle, adamtl_ros.nodes.player, adamtl_ros.demo\n'
+        'from adamtl_ros.cli import main\n'
+        'sys.exit(main(sys.argv[1:]))\n')
+    frame = Path(adamtl_ros.__file__).parent / 'data' / 'demo' / 'seq_a_0000.jpg'
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, '-c', script, *arguments], cwd=tmp_path, capture_output=True,
+            text=True, timeout=300)
+
+    done = run('infer', str(frame), '--out', 'results')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'results' / 'seq_a_0000.npz').is_file()
+    for command, package in (
+            ('bag', 'rosbags'), ('convert', 'safetensors'), ('evaluate', 'torchmetrics')):
+        done = run(command, 'x')
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == (
+            f'adamtl {command}: {package} is not installed: pip install {package}')

@@ -8,6 +8,8 @@ import pytest
 
 rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rich.console import Console  # noqa: E402
 
@@ -111,7 +113,8 @@ def test_nodes_are_found_and_one_can_be_chosen():
 
 
 @pytest.mark.parametrize(('arguments', 'word'), [
-    (['--once', '0'], '--once'), (['--svg', 'x.svg'], '--once'), (['--once', 'soon'], 'soon')])
+    (['--once', '0'], '--once'), (['--healthy'], '--once'),
+    (['--svg', 'x.svg'], '--once'), (['--once', 'soon'], 'soon')])
 def test_bad_arguments(arguments, word, capsys):
     with pytest.raises(SystemExit) as end:
         main(['top', *arguments])
@@ -137,3 +140,21 @@ def test_a_look_at_nothing_says_why(capsys):
     said = capsys.readouterr().err
     assert 'the node /left/adamtl said nothing within 0.5 s' in said
     assert 'ROS_DOMAIN_ID' in said
+
+
+@pytest.mark.parametrize(('level', 'code', 'healthy'), [
+    (DiagnosticStatus.OK, 0, 0), (DiagnosticStatus.STALE, 0, 0), (DiagnosticStatus.ERROR, 0, 1)])
+def test_exit_code_tells_health(level, code, healthy, monkeypatch):
+    """As the container asks for it, from diagnostics that come while it listens."""
+    message = DiagnosticArray(status=[DiagnosticStatus(name='adamtl: inference', level=level)])
+    spin = SingleThreadedExecutor.spin_once
+
+    def hear(executor, timeout):
+        for node in executor.get_nodes():
+            node._diagnose(message)
+        spin(executor, timeout)
+
+    monkeypatch.setattr(SingleThreadedExecutor, 'spin_once', hear)
+    assert main(['top', '--once', '0.2']) == code
+    assert main(['top', '--once', '0.2', '--healthy']) == healthy
+    assert main(['top', 'other', '--once', '0.2', '--healthy']) == 1

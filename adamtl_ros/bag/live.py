@@ -143,7 +143,7 @@ def play(
     except ImportError as error:
         raise ValueError(
             f"--live runs over ROS 2, of which something is missing ({error}): pip install "
-            "'.[kilted]' in the package's folder, or source a ROS 2 installation") from None
+            "'.[jazzy]' in the package's folder, or source a ROS 2 installation") from None
     dds.use_shared_memory()
     dds.start_ros()
     try:

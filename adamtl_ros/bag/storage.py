@@ -107,6 +107,8 @@ def unpack(file: Path, kind: str, target: Path, problem: Problem) -> None:
             raise OSError(
                 error.errno, f'{error.strerror}: unpacking needs room in {target.parent}; set '
                 'TMPDIR to another folder', str(file)) from None
+        except ImportError:
+            raise
         except Exception as error:  # each package has errors of its own for damage
             problem(f'{file.name} is damaged or cut off ({line(error)})')
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import safe_open
-from safetensors import SafetensorError
 
 from adamtl_ros.files import whole
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.config import read_config
 from adamtl_ros.network.kinds import Config
 from adamtl_ros.network.kinds import network_of
+from adamtl_ros.network.tensors import read as read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +59,7 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], config: Config,
 
     OSError names the file where it cannot be written, as on a full disk; what was there stays.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     metadata = {**(notes or {}), 'format': ENCODER_FORMAT if encoder_only else FORMAT,
@@ -102,23 +102,21 @@ def read(
     """
     path = find(model)
     try:
-        with safe_open(str(path), 'np') as file:
-            metadata = file.metadata() or {}
-            encoder_only = metadata.get('format') == ENCODER_FORMAT
-            if encoder_only and not to_train:
-                raise EncoderOnlyError(
-                    f'{path} holds an encoder alone, without trained decoders: train it first, '
-                    f'`adamtl train CONFIG start={path}`')
-            if metadata.get('format') != FORMAT and not encoder_only:
-                raise ValueError(f'its format is {metadata.get("format")!r}, not {FORMAT!r}')
-            config = read_config(metadata['config'])
-            arrays = {
-                name: file.get_tensor(name).astype(np.float32, copy=False)
-                for name in file.keys()}
+        metadata, stored = read_tensors(path)
+        encoder_only = metadata.get('format') == ENCODER_FORMAT
+        if encoder_only and not to_train:
+            raise EncoderOnlyError(
+                f'{path} holds an encoder alone, without trained decoders: train it first, '
+                f'`adamtl train CONFIG start={path}`')
+        if metadata.get('format') != FORMAT and not encoder_only:
+            raise ValueError(f'its format is {metadata.get("format")!r}, not {FORMAT!r}')
+        config = read_config(metadata['config'])
+        # Copied where they are float32 already: torch wants arrays that may be written.
+        arrays = {name: array.astype(np.float32) for name, array in stored.items()}
         return config, arrays, encoder_only
     except EncoderOnlyError:
         raise
-    except (SafetensorError, ValueError, KeyError, OSError, TypeError) as error:
+    except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         raise unusable(path, error) from error
 
 

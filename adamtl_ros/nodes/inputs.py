@@ -177,7 +177,7 @@ class Following:
         self.choice = choice
         return True
 
-    def _subscribe(self, choice: Choice) -> Subscription[Any]:
+    def _subscribe(self, choice: Choice) -> 'Subscription[Any]':  # no generic in Jazzy
         # One that is declared is kept, and would hold for every later choice: so only if given.
         given = [policy for policy in FOLLOWING if self._override(choice.topic, policy)]
         changed = self._changed
