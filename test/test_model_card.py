@@ -1,0 +1,67 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of docs/model.md: how they are measured, and that the page has them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from adamtl_ros.evaluation.metrics import HEADLINE
+from adamtl_ros.evaluation.metrics import TaskMetrics
+from adamtl_ros.tasks import IGNORE
+from adamtl_ros.tasks import TASKS
+from model_card import added
+from model_card import DOCS
+from model_card import filled
+from model_card import TABLES
+from model_card import value
+
+
+def test_the_page_has_the_tables_of_the_figures():
+    page = (DOCS / 'model.md').read_text(encoding='utf-8')
+    told = json.loads((DOCS / 'model.json').read_text())
+    assert filled(page, told) == page
+    for name in TABLES:
+        with pytest.raises(ValueError, match=f'figures: {name}'):
+            filled(page.replace(f'figures: {name} ', 'figures: other '), told)
+
+
+def _frame(rng, task, classes):
+    """Return what might be said of a frame, and its label."""
+    kind, shape = TASKS[task].kind, (40, 50)
+    if kind == 'classes':
+        label = rng.integers(0, classes - 1, shape).astype(np.uint8)
+        said = np.where(rng.random(shape) < 0.5, label, 1).astype(np.uint8)
+        label[:3] = IGNORE
+        return said, label
+    if kind == 'normals':
+        label = rng.integers(1, 255, (*shape, 3)).astype(np.uint8)
+        label[:3] = 0
+        said = rng.normal(size=(*shape, 3)).astype(np.float32)
+        return said / np.linalg.norm(said, axis=-1, keepdims=True), label
+    if kind == 'depth':
+        label = rng.integers(0, 5000, shape).astype(np.uint16)
+        label[:3] = 0
+        return rng.uniform(0.3, 5, shape).astype(np.float32), label
+    if task == 'edges':
+        label = (rng.random(shape) < 0.1).astype(np.uint8)
+        return (0.6 * label + 0.4 * rng.random(shape)).astype(np.float32), label
+    return rng.random(shape).astype(np.float32), rng.integers(0, 256, shape).astype(np.uint8)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_sums_over_frames_give_the_metric(task):
+    rng = np.random.default_rng(1)
+    classes = len(TASKS[task].classes or ())
+    meter, sums = TaskMetrics(task, classes), 0
+    for _ in range(3):
+        said, label = _frame(rng, task, classes)
+        meter.update(said, label)
+        sums = sums + added(task, classes, said, label)
+    assert value(task, sums) == pytest.approx(meter.compute()[HEADLINE[task]], rel=1e-3)
+
+
+def test_parts_of_a_frame_without_people_do_not_count():
+    nobody = np.zeros((4, 4), np.uint8)
+    assert not added('human_parts', 7, nobody + 1, nobody).any()
