@@ -75,15 +75,15 @@ def test_references_keep_to_threads_and_device(monkeypatch, torch_threads):
 
 @pytest.mark.parametrize('threads', [0, 1])
 def test_the_reference_in_openvino_keeps_to_threads(monkeypatch, threads):
-    backend = pytest.importorskip('adamtl_ros.runtime.openvino_backend')
-    core, compiled = backend.core(), []
+    parts = pytest.importorskip('adamtl_ros.runtime.openvino_parts')
+    core, compiled = parts.core(), []
 
     class Watched:
         def compile_model(self, *given):
             compiled.append(core.compile_model(*given))
             return compiled[-1]
 
-    monkeypatch.setattr(backend, 'core', Watched)
+    monkeypatch.setattr(parts, 'core', Watched)
     given = {'threads': threads} if threads else {}
     bench.reference('openvino', 'glasses', ('depth',), **given)()
     found = compiled[0].get_property('INFERENCE_NUM_THREADS')
