@@ -43,7 +43,6 @@ from adamtl_ros.runtime.settings import FIXED
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
-from adamtl_ros.runtime.stream import unbudgeted
 from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
 
@@ -59,11 +58,11 @@ class GatingResult:
     are those that the policy would have executed, NaN and empty where it was not run.  Where both
     paths ran, `task_agreement` compares their results, each in [0, 1].  Times are in
     milliseconds; `compare_ms`, what comparing took, is no part of the others.  `predicted_ms` is
-    what the latency model expects the network to take, NaN unless it was measured.  `lens` is what
-    depth and normals rest on: 'given' intrinsics, 'extreme' ones outside of what networks were
-    trained for, or, where there are none, 'nominal' ones.  Of a stream: the cap, the mean cost of
-    its last frames, the price that gates paid, NaN where there is none, and whether the result is
-    that of an earlier frame.
+    what the latency model expects the network to take, NaN unless it was measured and ran.  `lens`
+    is what depth and normals rest on: 'given' intrinsics, 'extreme' ones outside of what networks
+    were trained for, or, where there are none, 'nominal' ones.  Of a stream: the most that the
+    frame could cost, the cap or what the mean left, the mean cost of its last frames, the price
+    that gates paid, NaN where there is none, and whether the result is that of an earlier frame.
     """
 
     mode: str
@@ -216,7 +215,8 @@ class Engine:
 
         camera: the intrinsics of this picture, rectified; depth and normals are as it sees them.
         Without, they are as a camera of NOMINAL_FOCAL would.
-        stream: that of the frames that this one follows; without, it stands alone.
+        stream: that of the frames that this one follows; without, it stands alone.  Its arrays may
+        be those of later frames as well: copy them to write into them.
         ValueError on an image of another kind, a task that the model lacks, or a camera of
         another size.
         """
@@ -271,9 +271,10 @@ class Engine:
             tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
             float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed,
             laps.ms['preprocess'], laps.ms['network'], laps.ms['postprocess'], laps.ms['compare'],
-            self._predicted(trace, tasks, settings.mode), lens, settings.cap,
-            stream.mean if stream else math.nan, policy.price if policy else math.nan,
-            bool(policy and policy.reused))
+            self._predicted(trace, tasks, settings.mode), lens,
+            policy.cap if policy else settings.cap,
+            stream.mean if stream and policy else math.nan,
+            policy.price if policy else math.nan, bool(policy and policy.reused))
         return Result(outputs, stats, confidences, heat, answer.logits if settings.raw else {})
 
     def _dense(
@@ -295,35 +296,38 @@ class Engine:
             self, pixels: np.ndarray, frame: '_Frame', stream: Stream | None, laps: '_Laps',
             lap: str) -> '_Answer':
         """Run what the policy chooses, or take what the stream remembers."""
-        settings, price = frame.settings, math.nan
-        key = self, frame.image.shape, unbudgeted(settings), frame.seen
+        settings, price, cap = frame.settings, math.nan, frame.settings.cap
+        # Budgets leave a picture that stands still as it is; maps are made of what is kept.
+        key = (self, frame.image.shape, frame.seen, frame.tasks, sorted(settings.weights.items()),
+               settings.confidence)
         if stream is not None:
             with laps(lap):
                 kept = stream.recall(pixels, key, settings)
             if kept is not None:
-                stream.spend(0.0, settings)
+                stream.spend(0.0, settings, reused=True)
                 return kept
         with laps(lap):
             if stream is not None and isinstance(self.config, LiteConfig):
                 backend = cast(PricedBackend, self._backend)
-                price = backend.price(
+                cap = stream.limit(settings)
+                price = stream.price if stream.price is not None else backend.price(
                     pixels, frame.tasks, stream.target(settings), settings.weights)
                 logits, trace = backend.priced(
-                    pixels, frame.tasks, settings.cap, settings.weights, price)
+                    pixels, frame.tasks, cap, settings.weights, price)
             else:
+                cap = settings.budget or settings.cap
                 logits, trace = self._backend.adaptive(
                     pixels, frame.tasks, settings.budget, settings.weights)
         with laps('postprocess' if lap == 'network' else lap):
-            answer = self._answer(logits, trace, frame, price)
+            answer = replace(self._answer(logits, trace, frame), price=price, cap=cap)
         if stream is not None:
             stream.spend(trace.macs / self._cost(frame.size).dense(frame.tasks), settings)
             stream.keep(pixels, key, settings, replace(
-                answer, reused=True, price=math.nan, trace=_nothing(trace)))
+                answer, reused=True, price=math.nan, cap=settings.cap, trace=_nothing(trace)))
         return answer
 
     def _answer(
-            self, logits: dict[str, np.ndarray], trace: Trace, frame: '_Frame',
-            price: float = math.nan) -> '_Answer':
+            self, logits: dict[str, np.ndarray], trace: Trace, frame: '_Frame') -> '_Answer':
         config, size = self.config, frame.size[::-1]
         outputs = {
             task: published(
@@ -332,7 +336,7 @@ class Engine:
             for task, value in logits.items()}
         sure = {'semseg': confidence(logits['semseg'], size)} if (
             frame.settings.confidence and 'semseg' in logits) else {}
-        return _Answer(outputs, sure, logits, trace, price)
+        return _Answer(outputs, sure, logits, trace)
 
     def _sized(self, answer: '_Answer', trace: Trace, frame: '_Frame') -> tuple[
             dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray | None]:
@@ -356,7 +360,7 @@ class Engine:
         return cost_of(self.config.at(size[::-1]))
 
     def _predicted(self, trace: Trace, tasks: Sequence[str], mode: str) -> float:
-        if self.latency_model is None or mode != 'adaptive':
+        if self.latency_model is None or mode != 'adaptive' or not trace.macs:
             return math.nan
         return self.latency_model.predict(trace, tasks)
 
@@ -427,6 +431,7 @@ class _Answer:
     logits: dict[str, np.ndarray]
     trace: Trace
     price: float = math.nan
+    cap: float = 1.0
     reused: bool = False
 
 

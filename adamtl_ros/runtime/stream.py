@@ -4,12 +4,13 @@
 The frames of one camera in order: all that one of them leaves for the next, and nothing else does.
 
 The ledger holds the mean: what a frame cost less than the budget is credit, and credit moves the
-target of the next frames, and so the price that all of their gates pay.  The memory holds the
+target of the next frames, and so the price that all of their gates pay.  It is bounded, and a
+frame may spend no more than there is: over any two horizons the mean is at most TOLERANCE above
+the budget, whatever comes.  What still frames save beyond that is saved.  The memory holds the
 last computed result and what the picture looked like then: a picture that still looks like that
 has the same result, and costs nothing.
 """
 
-from dataclasses import replace
 import math
 from typing import Any
 
@@ -27,16 +28,30 @@ CELL = 8
 GAP_S = 1.0
 """Stamps that lie farther apart are of another scene."""
 
-GAIN = 2.0
-"""How much of the credit of a horizon moves the target."""
+TOLERANCE = 0.02
+"""How far the mean of two horizons may be above the budget, as a share of the dense cost."""
+
+GAIN = 15.0
+"""
+How much a frame of credit moves the target, of a horizon.
+
+Its own mean moves it as well, so that none is left in the end: at GAIN / 2 squared the two of them
+settle as fast as they can without swinging.
+"""
 
 
 class Stream:
-    """State of one camera's frames; give it to Engine.infer with every frame, in their order."""
+    """
+    State of one camera's frames; give it to Engine.infer with every frame, in their order.
 
-    def __init__(self) -> None:
+    price: what the gates of the next frame pay, where that is known, and its cap is that of the
+    settings; None leaves both to the ledger.
+    """
+
+    def __init__(self, price: float | None = None) -> None:
         self.credit = 0.0
-        self.reset_by = ''
+        self._bias = 0.0
+        self.price = price
         self._recent: list[float] = []
         self._key: Any = None
         self._picture: np.ndarray | None = None
@@ -54,7 +69,7 @@ class Stream:
         last, self._stamp = self._stamp, stamp
         before, self._source = self._source, source
         reason = ''
-        if last is not None:
+        if last is not None and self._kept is not None:
             if before != source:
                 reason = f'frames of {source!r} follow those of {before!r}: a camera, a stream'
             elif stamp <= last:
@@ -63,7 +78,6 @@ class Stream:
                 reason = f'{stamp - last:.1f} s lie between two stamps'
         if reason:
             self.forget()
-            self.reset_by = reason
         return reason
 
     def forget(self) -> None:
@@ -79,17 +93,25 @@ class Stream:
 
     def target(self, settings: Settings) -> float:
         """Return the mean that the next frames should have, a share of the dense cost."""
-        budget = 1.0 if settings.budget is None else settings.budget
-        return budget + GAIN * self.credit / settings.horizon
+        return _budget(settings) + self._bias + GAIN * self.credit / settings.horizon
 
-    def spend(self, achieved: float, settings: Settings) -> None:
-        """Enter what a frame cost, a share of the dense cost."""
-        budget = 1.0 if settings.budget is None else settings.budget
-        # No more than what half a horizon of the dearest, or of free frames would use up.
-        half = settings.horizon / 2
-        self.credit = min(max(
-            self.credit + budget - achieved, -budget * half), (settings.cap - budget) * half)
-        self._recent = [*self._recent[-settings.horizon + 1:], achieved]
+    def limit(self, settings: Settings) -> float:
+        """Return the most that the next frame may cost, from the budget to the cap."""
+        if self.price is not None:
+            return settings.cap
+        budget = _budget(settings)
+        left = self.credit + TOLERANCE * settings.horizon
+        return min(budget + max(left, 0.0), settings.cap)
+
+    def spend(self, achieved: float, settings: Settings, *, reused: bool = False) -> None:
+        """Enter what a frame cost, a share of the dense cost, and whether it was computed."""
+        budget, bound = _budget(settings), TOLERANCE * settings.horizon
+        self.credit = min(max(self.credit + budget - achieved, -bound), bound)
+        # A frame that was reused says nothing of what prices do.
+        if not reused:
+            step = (GAIN / 2 / settings.horizon) ** 2 * self.credit
+            self._bias = min(max(self._bias + step, -budget), 1.0 - budget)
+        self._recent = [*self._recent, achieved][-settings.horizon:]
 
     # The memory
 
@@ -116,9 +138,8 @@ class Stream:
             self.forget()
 
 
-def unbudgeted(settings: Settings) -> Settings:
-    """Return settings without those that leave a picture that stands still as it is."""
-    return replace(settings, budget=1.0, cap=1.0, horizon=1, compare=None)
+def _budget(settings: Settings) -> float:
+    return 1.0 if settings.budget is None else settings.budget
 
 
 def _cells(pixels: np.ndarray) -> np.ndarray:
