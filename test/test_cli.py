@@ -209,7 +209,7 @@ def test_a_package_that_is_missing_is_named(
 
 @pytest.mark.parametrize(('program', 'module', 'package'), [
     ('node', 'cv2', 'opencv-python-headless'), ('player', 'cv2', 'opencv-python-headless'),
-    ('node', 'rclpy', "'.[kilted]'"), ('player', 'sensor_msgs', "'.[kilted]'")])
+    ('node', 'rclpy', "'.[jazzy]'"), ('player', 'sensor_msgs', "'.[jazzy]'")])
 def test_nodes_name_what_is_missing(
         tmp_path: Path, program: str, module: str, package: str) -> None:
     """Likewise."""
