@@ -1,7 +1,10 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 """
-Checkpoints of the AdaMTL reference, and of Swin classifiers, to this package's weights files.
+Checkpoints of the AdaMTL reference, and of classifiers, to this package's weights files.
+
+Classifiers are Swin transformers and EfficientNets of the Lite kind (those without
+squeeze-and-excitation); of them the encoder is taken, to start a training.
 
 The shapes of the tensors tell the configuration.  Every tensor is used, or named as one that has
 no place here; where a name or a shape does not fit, nothing is written.
@@ -11,6 +14,7 @@ import argparse
 from collections import OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 import math
 from pathlib import Path
 import pickle
@@ -29,6 +33,9 @@ from adamtl_ros.datasets.published import VOC_CLASSES
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
+from adamtl_ros.network.kinds import Config
+from adamtl_ros.network.lite import LiteConfig
+from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.tasks import HUMAN_PARTS_CLASSES
 from adamtl_ros.tasks import SEMSEG_CLASSES
@@ -58,6 +65,18 @@ _UNUSED = re.compile(r'(backbone\.)?(norm|head|head\.fc)\.(weight|bias)')
 _RENAMED = (
     (r'^backbone\.', ''), (r'^patch_embed\.', 'encoder.stem.'), (r'^layers\.', 'encoder.stages.'),
     (r'\.mlp\.fc1\.', '.mlp.0.'), (r'\.mlp\.fc2\.', '.mlp.2.'))
+
+
+_STRIDES = (1, 2, 2, 2, 1, 2, 1)
+"""Of the stages of an EfficientNet; no shape tells them."""
+
+_LITE_UNITS = {
+    '_expand_conv': 'expand.conv', '_bn0': 'expand.norm', '_depthwise_conv': 'depthwise.conv',
+    '_bn1': 'depthwise.norm', '_project_conv': 'project.conv', '_bn2': 'project.norm'}
+"""What a block of an EfficientNet has, by its names in the usual PyTorch port and here."""
+
+_LITE_UNUSED = re.compile(r'(_conv_head|_bn1|_fc)\..+')
+"""The classifier, and the layer before it."""
 
 
 class CfgNode:
@@ -190,7 +209,8 @@ def configuration(state: Mapping[str, Tensor], input_size: int = 0) -> NetworkCo
 
 def _name(width: int, depths: tuple[int, ...]) -> str:
     for name, preset in PRESETS.items():
-        if name.startswith('swin_') and (preset.embed_dim, preset.depths) == (width, depths):
+        if isinstance(preset, NetworkConfig) and (
+                preset.embed_dim, preset.depths) == (width, depths):
             return name
     return f'swin_{width}_{"_".join(map(str, depths))}'
 
@@ -338,8 +358,68 @@ def _compare(
             f'window {config.window[0]}): ' + '; '.join(faults))
 
 
+def lite_configuration(state: Mapping[str, Tensor], input_size: int = 0) -> LiteConfig:
+    """Return the configuration that an EfficientNet's shapes tell; ValueError if they do not."""
+    stages: list[list[int]] = []
+    inputs = len(state['_conv_stem.weight'])
+    stem, number = inputs, 0
+    while f'_blocks.{number}._project_conv.weight' in state:
+        name = f'_blocks.{number}.'
+        if f'{name}_depthwise_conv.weight' not in state:
+            raise ValueError(f'{name}_depthwise_conv.weight is missing')
+        outputs, hidden = state[f'{name}_project_conv.weight'].shape[:2]
+        if outputs != inputs:
+            kernel = state[f'{name}_depthwise_conv.weight'].shape[-1]
+            stages.append([0, kernel, 1, hidden // inputs, outputs])
+        if not stages:
+            raise ValueError(f'{name} does not change the width of the stem, {inputs}')
+        stages[-1][0] += 1
+        inputs, number = outputs, number + 1
+    if len(stages) != len(_STRIDES):
+        raise ValueError(
+            f'its blocks have {len(stages)} different widths in a row: an EfficientNet has '
+            f'{len(_STRIDES)} stages')
+    for stage, stride in zip(stages, _STRIDES):
+        stage[2] = stride
+    config = LiteConfig('glasses', stem=stem, stages=tuple(
+        (a, b, c, d, e) for a, b, c, d, e in stages))
+    if config != PRESETS['glasses']:
+        config = replace(config, name=f'efficientnet_lite_{inputs}_{number}')
+    if input_size:
+        config = config.at((input_size, input_size))
+    config.check()
+    return config
+
+
+def convert_lite(state: Mapping[str, Tensor], config: LiteConfig) -> tuple[State, list[str]]:
+    """Return the encoder's tensors under our names, and the names that have no place here."""
+    ours, unused, faults = {}, [], []
+    names = {'_conv_stem': 'encoder.stem.conv', '_bn0': 'encoder.stem.norm'}
+    for number, block in enumerate(config.blocks):
+        names |= {f'_blocks.{number}.{theirs}': f'{block.name}.{mine}'
+                  for theirs, mine in _LITE_UNITS.items()}
+    with torch.device('meta'):
+        shapes = {name: value.shape for name, value in LiteNetwork(config).state_dict().items()
+                  if value.is_floating_point() and name.startswith('encoder.')}
+    for name, value in state.items():
+        part, _, kind = name.rpartition('.')
+        target = f'{names.get(part)}.{kind}'
+        if target in shapes:
+            ours[target] = value.float()
+            if value.shape != shapes[target]:
+                faults.append(f'{name} is {tuple(value.shape)}, not {tuple(shapes[target])}')
+        elif _LITE_UNUSED.fullmatch(name):
+            unused.append(name)
+        elif not _COMPUTED.fullmatch(name):
+            faults.append(f'{name} is of no known kind')
+    faults += [f'{name} is missing' for name in shapes if name not in ours]
+    if faults:
+        raise ValueError(f'{len(faults)} tensors do not fit {config.name}: ' + '; '.join(faults))
+    return ours, unused
+
+
 def run(source: str | Path, target: str | Path, input_size: int = 0) -> tuple[
-        NetworkConfig, list[str], bool]:
+        Config, list[str], bool]:
     """
     Convert a file; returns its configuration, what has no place, whether it is an encoder alone.
 
@@ -351,15 +431,20 @@ def run(source: str | Path, target: str | Path, input_size: int = 0) -> tuple[
     if target.exists() and source.exists() and target.samefile(source):
         raise ValueError(f'{target} is the checkpoint itself: give another file to write')
     state = read(source)
+    config: Config
     try:
-        config = configuration(state, input_size)
-        tensors, unused = convert(state, config)
+        if '_conv_stem.weight' in state:
+            config = lite_configuration(state, input_size)
+            tensors, unused = convert_lite(state, config)
+        else:
+            config = configuration(state, input_size)
+            tensors, unused = convert(state, config)
     except ValueError as error:
         raise ValueError(f'{source} cannot be converted: {error}') from error
     except (ArithmeticError, LookupError, RuntimeError, TypeError) as error:
         raise ValueError(
             f'{source} cannot be converted: its tensors have shapes that fit no Swin transformer '
-            f'({error})') from error
+            f'and no EfficientNet-Lite ({error})') from error
     encoder_only = not any(name.startswith('decoders.') for name in tensors)
     checkpoint.write(target, tensors, config, encoder_only, {'converted': source.name})
     return config, unused, encoder_only
@@ -370,7 +455,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='adamtl convert',
         description='Convert a checkpoint of the AdaMTL reference (static or adaptive), or of a '
-                    'Swin classifier, whose encoder then starts a training.')
+                    'Swin or EfficientNet-Lite classifier, whose encoder then starts a training.')
     parser.add_argument(
         'checkpoint', help='.pth file, its tensors under `model` or not, or .safetensors file')
     parser.add_argument('out', help='.safetensors file to write')
@@ -383,12 +468,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f'adamtl convert: {" ".join(str(error).split())}', file=sys.stderr)
         return 2
-    policy = {'none': 'no policy'}.get(config.policy, f'{config.policy} policy')
-    size, window = config.input_size[0], config.window[0]
-    what = 'encoder alone, to start a training' if encoder_only else (
-        f'{policy}, decoders of width {config.decoder_dim}: ' + ', '.join(
-            f'{task} {count}' for task, count in config.outputs.items()))
-    print(f'{options.out}: {config.name}, {size}x{size} pixels, window {window}, {what}')
+    what = 'encoder alone, to start a training'
+    if isinstance(config, NetworkConfig):
+        policy = {'none': 'no policy'}.get(config.policy, f'{config.policy} policy')
+        if not encoder_only:
+            what = f'{policy}, decoders of width {config.decoder_dim}: ' + ', '.join(
+                f'{task} {count}' for task, count in config.outputs.items())
+        what = f'window {config.window[0]}, {what}'
+    height, width = config.input_size
+    print(f'{options.out}: {config.name}, {width}x{height} pixels, {what}')
     if unused:
         print(f'has no place in the network: {", ".join(unused)}')
     return 0

@@ -457,8 +457,9 @@ def test_bad_settings(settings, capsys, change, words):
 
 def test_a_batch_depends_on_its_step_alone(corpus):
     data = open_dataset(corpus, ('semseg',))
-    whole = batches.StepBatches(data, (48, 64), 4, 0)
-    halves = [batches.StepBatches(data, (48, 64), 4, 0, rank, 2) for rank in (0, 1)]
+    pool = batches.Pool([data])
+    whole = batches.StepBatches(pool, [(48, 64)], 4, 0)
+    halves = [batches.StepBatches(pool, [(48, 64)], 4, 0, rank, 2) for rank in (0, 1)]
     for step in (0, 3):
         batch, parts = whole[step], [half[step] for half in halves]
         assert batch['ids'] == [name for pair in zip(*(p['ids'] for p in parts)) for name in pair]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The convolutional network of `lite`, in torch."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import cast
@@ -255,12 +256,13 @@ class LiteNetwork(nn.Module):
         return self.decode(taps, tasks or self.config.tasks)
 
     def taps(
-            self, x: Tensor, gates: Tensor | None = None, look: list[Tensor] | None = None
-    ) -> list[Tensor]:
+            self, x: Tensor, gates: Tensor | None = None, look: list[Tensor] | None = None,
+            after: Callable[[int, Tensor], Tensor] | None = None) -> list[Tensor]:
         """
         Return the encoder's maps at strides 4, 8, 16 and 32.
 
-        gates: (B, gates), 0 or 1.  look: gets the map that the policy looks at.
+        gates: (B, gates), 0 or 1.  look: gets the map that the policy looks at.  after: gets the
+        number and the map of each stage, and returns what takes its place.
         """
         x, taps, number = self.encoder.stem(x), [], 0
         for index, stage in enumerate(self.encoder.stages):
@@ -269,6 +271,7 @@ class LiteNetwork(nn.Module):
             for block in stage:  # type: ignore[attr-defined]
                 x = block(x, None if gates is None or not block.gated else gates[:, number])
                 number += block.gated
+            x = x if after is None else after(index, x)
             taps += [x] * (index in self.config.taps)
         if gates is not None:
             taps[-1] = taps[-1] * gates[:, -1].view(-1, 1, 1, 1).to(x.dtype)

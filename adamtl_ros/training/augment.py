@@ -192,7 +192,7 @@ def light(image: np.ndarray, rng: Rng, often: float) -> np.ndarray:
     if rng.random() < 0.4:
         quality = int(rng.integers(30, 96))
         coded = cv2.imencode('.jpg', image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1]
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return image
 
 

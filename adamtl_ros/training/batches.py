@@ -6,6 +6,8 @@ Batches for training: which frames a step sees, and how they are changed, depend
 So a resumed run, and one that is spread over processes, sees what an uninterrupted one would.
 """
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import signal
 from typing import Any
@@ -17,53 +19,114 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset
 
+from adamtl_ros.camera import Camera
+from adamtl_ros.camera import CANONICAL_FOCAL
 from adamtl_ros.datasets import augment as published
+from adamtl_ros.datasets import open_dataset
 from adamtl_ros.datasets.frames import Frames
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
+from adamtl_ros.training.augment import augmented as far_augmented
+from adamtl_ros.training.augment import canonical
 
 COUNTED = 400
 """Frames, evenly spaced, from which the frequencies of the classes are taken."""
+
+
+class Pool:
+    """
+    The frames of several data sets as one, in items: an epoch sees one frame of each.
+
+    per_clip: frames of a clip that an epoch sees, each drawn from its own part; 0: all.
+    lens: the network is taught what the canonical camera sees, so that frames come with a camera.
+    ValueError: the data sets have different classes.
+    """
+
+    def __init__(self, sets: Sequence[Frames], per_clip: int = 0, lens: bool = False) -> None:
+        self.sets, self.lens = sets, lens
+        self.tasks, self.classes = sets[0].tasks, sets[0].classes
+        self.items: list[tuple[Frames, Sequence[int]]] = []
+        for data in sets:
+            for task in self.tasks:
+                if data.classes.get(task) != self.classes.get(task):
+                    raise ValueError(
+                        f'data: {data.root} and {sets[0].root} have other classes of {task}: '
+                        'only data sets with the same classes can be trained on together')
+            parts: Iterable[Sequence[int]] = ([index] for index in range(len(data)))
+            if per_clip:
+                parts = (part.tolist() for clip in data.clips()
+                         for part in np.array_split(clip, min(per_clip, len(clip))))
+            self.items += [(data, part) for part in parts]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def root(self) -> str:
+        """Return the names of the folders."""
+        return ', '.join(str(data.root) for data in self.sets)
+
+    def pick(self, item: int, epoch: int) -> tuple[Frames, int]:
+        """Return the data set and the frame of an item in an epoch."""
+        data, part = self.items[item]
+        chosen = 0
+        if len(part) > 1:
+            chosen = int(np.random.default_rng((epoch, item)).integers(len(part)))
+        return data, part[chosen]
+
+
+def open_pool(
+        folders: Sequence[str], tasks: Sequence[str], split: str, lens: bool = False,
+        per_clip: int = 0) -> Pool:
+    """Return the pool of data sets; raises as `open_dataset` does, also where no lens is known."""
+    cameras = lens and bool({'depth', 'normals'} & set(tasks))
+    return Pool(
+        [open_dataset(folder, tasks, split, cameras=cameras) for folder in folders], per_clip,
+        lens)
 
 
 class StepBatches(Dataset):
     """
     Maps a step to its batch: {'ids': names, 'image': (B, h, w, 3), task: labels}.
 
-    size: (height, width) of the network's input.  batch: over all `world` processes, of which
-    this is number `rank`.  Files that cannot be read give {'error': words} instead.
+    sizes: (height, width) of the network's input, of which each step draws one.  batch: over all
+    `world` processes, of which this is number `rank`.  Files that cannot be read give
+    {'error': words} instead.
     """
 
     def __init__(
-            self, data: Frames, size: tuple[int, int], batch: int, seed: int,
+            self, pool: Pool, sizes: Sequence[tuple[int, int]], batch: int, seed: int,
             rank: int = 0, world: int = 1) -> None:
-        self.data = data
-        self.size = size
+        self.pool = pool
+        self.sizes = sizes
         self.batch = batch
         self.seed = seed
         self.mine = slice(rank, None, world)
-        if batch > len(data):
-            raise ValueError(f'batch={batch}: {data.root} has fewer frames ({len(data)})')
+        if batch > len(pool):
+            raise ValueError(f'batch={batch}: {pool.root} has fewer frames ({len(pool)})')
         if batch % world:
             raise ValueError(f'batch={batch} does not divide among {world} processes')
 
     @property
     def per_epoch(self) -> int:
-        """Return the number of steps that see every frame once."""
-        return len(self.data) // self.batch
+        """Return the number of steps that see every item once."""
+        return len(self.pool) // self.batch
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         epoch, position = divmod(step, self.per_epoch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.data))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pool))
         chosen = list(enumerate(order[position * self.batch:][:self.batch]))[self.mine]
-        frames = []
-        for place, index in chosen:
+        size = self.sizes[int(np.random.default_rng((self.seed, step)).integers(len(self.sizes)))]
+        frames, ids = [], []
+        for place, item in chosen:
             rng = np.random.default_rng((self.seed, step, place))
+            data, index = self.pool.pick(int(item), epoch)
+            ids.append(data.ids[index])
             try:
-                frames.append(augmented(self.data, int(index), rng, self.size))
+                frames.append(augmented(self.pool, int(item), epoch, rng, size))
             except (OSError, ValueError) as error:
                 return {'error': str(error)}
-        return stack(frames, [self.data.ids[index] for _, index in chosen])
+        return stack(frames, ids)
 
     def loader(self, first: int, last: int, workers: int) -> DataLoader:
         """Return what yields the batches of the steps from `first` up to `last`."""
@@ -79,15 +142,30 @@ def _worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def validation_batches(
-        data: Frames, size: tuple[int, int], batch: int, count: int) -> list[dict[str, Any]]:
-    """Return unchanged frames, evenly spaced, in batches; count 0 is all."""
-    chosen = np.linspace(0, len(data) - 1, min(count, len(data)) or len(data)).astype(int)
-    parts = [chosen[start:start + batch] for start in range(0, len(chosen), batch)]
-    fit = resize if data.augmentation is None else (
-        lambda frame, size: published.resize(frame, size[::-1]))
-    return [stack([fit(data[int(i)], size) for i in part], [data.ids[i] for i in part])
-            for part in parts]
+def unchanged(
+        pool: Pool, size: tuple[int, int], batch: int, count: int) -> Iterator[dict[str, Any]]:
+    """Yield unchanged frames, evenly spaced, in batches; count 0 is all."""
+    chosen = np.linspace(0, len(pool) - 1, min(count, len(pool)) or len(pool)).astype(int)
+    for start in range(0, len(chosen), batch):
+        picked = [pool.pick(int(item), 0) for item in chosen[start:start + batch]]
+        yield stack([_fitted(pool, data, index, size) for data, index in picked],
+                    [data.ids[index] for data, index in picked])
+
+
+def _fitted(pool: Pool, data: Frames, index: int, size: tuple[int, int]) -> Any:
+    if pool.lens:
+        frame, camera = _seen(data, index)
+        return canonical(resize(frame, size), camera.resized(*size[::-1]))
+    if data.augmentation is not None:
+        return published.resize(data[index], size[::-1])
+    return resize(data[index], size)
+
+
+def _seen(data: Frames, index: int) -> tuple[dict[str, np.ndarray], Camera]:
+    """Return a frame and its camera; where none is known no label depends on it."""
+    frame = data[index]
+    height, width = frame['image'].shape[:2]
+    return frame, data.camera(index) or Camera.nominal(width, height, CANONICAL_FOCAL)
 
 
 def stack(frames: Sequence[dict[str, np.ndarray]], ids: list[str]) -> dict[str, Any]:
@@ -100,9 +178,18 @@ def stack(frames: Sequence[dict[str, np.ndarray]], ids: list[str]) -> dict[str, 
 
 
 def augmented(
-        data: Frames, index: int, rng: np.random.Generator, size: tuple[int, int]
+        pool: Pool, item: int, epoch: int, rng: np.random.Generator, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """Return a frame at (height, width), changed as published for the data set or as here."""
+    """
+    Return the frame of an item at (height, width), changed.
+
+    For the canonical camera as `training.augment` does, else as published for the data set, or
+    where nothing was as here.
+    """
+    if pool.lens:
+        return far_augmented(
+            lambda number: _seen(*pool.pick(number, epoch)), item, len(pool), rng, size)
+    data, index = pool.pick(item, epoch)
     if data.augmentation is not None:
         return data.augmentation(data[index], rng, size[::-1])
     return resize(augment(data[index], rng), size)
@@ -149,16 +236,17 @@ def augment(frame: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str,
     return {key: np.ascontiguousarray(value) for key, value in frame.items()}
 
 
-def class_weights(data: Frames, outputs: dict[str, int]) -> dict[str, Tensor]:
+def class_weights(pool: Pool, outputs: dict[str, int]) -> dict[str, Tensor]:
     """
     Return, per task with classes, (classes,) loss weights.
 
     Inverse square root of a class's frequency in the data, mean 1, at most 5.
     """
-    counts = {task: np.zeros(256) for task in data.tasks if TASKS[task].kind == 'classes'}
+    counts = {task: np.zeros(256) for task in pool.tasks if TASKS[task].kind == 'classes'}
     if counts:
-        for index in np.linspace(0, len(data) - 1, min(COUNTED, len(data))).astype(int):
-            frame = data[int(index)]
+        for item in np.linspace(0, len(pool) - 1, min(COUNTED, len(pool))).astype(int):
+            data, index = pool.pick(int(item), 0)
+            frame = data[index]
             for task, count in counts.items():
                 count += np.bincount(frame[task].reshape(-1), minlength=256)
     weights = {}

@@ -10,19 +10,23 @@ from dataclasses import field
 from dataclasses import fields
 from dataclasses import MISSING
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.config import tuples
+from adamtl_ros.network.kinds import Config
+from adamtl_ros.network.lite import check_size
+from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
 
 CHOICES = {
-    'stage': ('static', 'open', 'adaptive'),
-    'loss': ('plain', 'paper'),
+    'stage': ('static', 'open', 'adaptive', 'policy'),
+    'loss': ('plain', 'robust', 'paper'),
     'objective': ('gain', 'efficiency'),
     'efficiency': ('total', 'layer', 'mixed'),
 }
@@ -34,13 +38,17 @@ class TrainConfig:
     One training run.
 
     Data and network
-        data: folder of the training split, or of a data set.  val: likewise for validation, ''
-        for none.  out: the weights file; state, best weights and log lie beside it.  preset, and
-        network: settings of NetworkConfig over it.  tasks: those trained, () for all (one is a
+        data: folder of the training split, or of a data set, or several.  per_clip: frames of
+        each clip that an epoch sees, 0: all.  val: a folder for validation, '' for none.  out: the
+        weights file; state, best weights and log lie beside it.  preset, and network: settings of
+        NetworkConfig or LiteConfig over it.  tasks: those trained, () for all (one is a
         single-task baseline).  start: weights to begin with, '' for none.
     Stages
-        stage: 'static', the dense network; 'open', its controllers alone, until they open every
-        gate; 'adaptive', network and policy together.  objective: what the adaptive stage wants
+        stage: 'static', the dense network; of networks with controllers 'open', those alone,
+        until they open every gate, and 'adaptive', network and policy together; of those whose
+        blocks run whole or not at all 'policy': what blocks are worth is measured on `frames`
+        frames (0: all), under `sets` sets of gates each, and taught to the policy alone.
+        objective: what the adaptive stage wants
         of the policy.  'efficiency' is the paper's: the shares of open blocks and active tokens
         approach blocks_target and tokens_target (efficiency: of the 'total', of each 'layer', or
         'mixed'; weighted_tokens: counted by their channels; efficiency_weight), and for the first
@@ -48,22 +56,30 @@ class TrainConfig:
         budgets drawn from the range `budgets`, which gates were measured to be worth their MACs;
         prices: what a MAC counts in each stage (empty: 1), where some take longer than others.
     Losses
-        loss: 'plain', or 'paper' with the paper's losses and weights.  teacher: weights of a
-        dense network; distill: weight of the distance to its outputs (under 'gain', without
+        loss: 'plain', 'robust', or 'paper' with the paper's losses and weights.  teacher: weights
+        of a dense network; distill: weight of the distance to its outputs (under 'gain', without
         teacher, to the network's own dense outputs).
     Optimisation
-        steps, batch (over all processes), rate and policy_rate (peaks), warmup (steps), decay
-        (AdamW), clip (gradient norm, of network and policy each), ema (decay of the averaged
-        weights that are kept, 0: none), seed.
+        steps, batch (over all processes), rate and policy_rate (peaks), last_rate (share of the
+        peaks that is left at the end), warmup (steps), decay (AdamW), clip (gradient norm, of
+        network and policy each), ema (decay of the averaged weights that are kept, 0: none), seed.
+    Convolutional networks
+        sizes: (height, width) of the input, of which each step draws one; () for that of the
+        network.  frozen: the stem and so many stages keep the weights that they begin with, and
+        all later ones their depthwise layers and the statistics of their norms; 0: all is
+        trained.  encoder_rate: peak of the last stage's rate, each earlier one's is layer_decay
+        times that of the next; 0: as rate.  gated: share of each batch of which gates are closed
+        at random.  style: probability that the features of two frames exchange their style.
     Running
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.  bfloat16: autocast, worth it only where the
-        processor computes in it natively.
+        processor computes in it natively; the text 'auto' in a file of settings asks for that.
         threads: of torch, 0 leaves it to torch.  workers: processes that read data, 0: none.
         save_every, validate_every (steps).  val_frames: how many validate, 0: all.
         log: write TensorBoard events.
     """
 
-    data: str = ''
+    data: tuple[str, ...] = ()
+    per_clip: int = 0
     val: str = ''
     out: str = 'glasses.safetensors'
     preset: str = 'glasses'
@@ -80,6 +96,8 @@ class TrainConfig:
     weighted_tokens: bool = True
     efficiency_weight: float = 1.0
     alternate: int = 0
+    frames: int = 900
+    sets: int = 64
     loss: str = 'plain'
     teacher: str = ''
     distill: float = 0.0
@@ -87,11 +105,18 @@ class TrainConfig:
     batch: int = 16
     rate: float = 1e-3
     policy_rate: float = 1e-3
+    last_rate: float = 0.01
     warmup: int = 100
     decay: float = 0.05
     clip: float = 5.0
     ema: float = 0.0
     seed: int = 0
+    sizes: tuple[tuple[int, int], ...] = ()
+    frozen: int = 0
+    encoder_rate: float = 0.0
+    layer_decay: float = 1.0
+    gated: float = 0.0
+    style: float = 0.0
     device: str = 'auto'
     bfloat16: bool = False
     threads: int = 0
@@ -116,20 +141,26 @@ class TrainConfig:
         for key, least in (
                 ('steps', 1), ('batch', 1), ('save_every', 1), ('validate_every', 1),
                 ('warmup', 0), ('workers', 0), ('threads', 0), ('val_frames', 0),
-                ('alternate', 0)):
+                ('alternate', 0), ('per_clip', 0), ('frozen', 0), ('sets', 2), ('seed', 0)):
             if getattr(self, key) < least:
                 raise ValueError(f'{key}={getattr(self, key)}: at least {least}')
         for key in ('rate', 'policy_rate', 'clip'):
             if not getattr(self, key) > 0:
                 raise ValueError(f'{key}={getattr(self, key)}: above 0')
-        for key in ('decay', 'distill', 'efficiency_weight'):
+        for key in ('decay', 'distill', 'efficiency_weight', 'encoder_rate'):
             if not getattr(self, key) >= 0:
                 raise ValueError(f'{key}={getattr(self, key)}: at least 0')
-        for key in ('blocks_target', 'tokens_target'):
+        for key in ('blocks_target', 'tokens_target', 'last_rate', 'gated', 'style'):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f'{key}={getattr(self, key)}: from 0 to 1')
         if not 0 <= self.ema < 1:
             raise ValueError(f'ema={self.ema}: from 0 to below 1')
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f'layer_decay={self.layer_decay}: above 0, at most 1')
+        if self.frames and self.frames < 10:
+            raise ValueError(f'frames={self.frames}: at least 10, or 0 for all')
+        for size in self.sizes:
+            check_size(size, 'sizes')
         if len(self.budgets) != 2 or not 0 < self.budgets[0] <= self.budgets[1] <= 1:
             raise ValueError(f'budgets={self.budgets}: give two ascending numbers in (0, 1]')
         if any(not price > 0 for price in self.prices):
@@ -142,17 +173,42 @@ class TrainConfig:
             raise ValueError(
                 f'distill={self.distill}: give teacher=WEIGHTS (only the objective gain of the '
                 'adaptive stage can learn from its own dense outputs)')
-        if self.stage == 'open' and not self.start:
-            raise ValueError('the stage open needs the weights of the static one: start=WEIGHTS')
+        if self.stage in ('open', 'policy') and not self.start:
+            raise ValueError(
+                f'the stage {self.stage} needs the weights of the static one: start=WEIGHTS')
+
+    def check_kind(self, network: Config) -> None:
+        """Raise ValueError on settings that networks of this kind do not have."""
+        stages: tuple[str, ...] = ('static', 'policy')
+        others: tuple[str, ...] = ('prices',)
+        if network.kind != 'lite':
+            stages, others = ('static', 'open', 'adaptive'), (
+                'sizes', 'frozen', 'encoder_rate', 'gated', 'style')
+        if self.stage not in stages:
+            raise ValueError(
+                f'stage={self.stage}: of the network {network.name} there are '
+                f'{" and ".join(stages)}')
+        for key in others:
+            if getattr(self, key):
+                raise ValueError(
+                    f'{key}={getattr(self, key)}: not of networks like {network.name}')
+        if isinstance(network, LiteConfig):
+            if self.frozen > len(network.stages):
+                raise ValueError(
+                    f'frozen={self.frozen}: {network.name} has {len(network.stages)} stages')
+            if self.gated and network.policy == 'none':
+                raise ValueError(
+                    f'gated={self.gated}: the network has no policy and always runs dense; '
+                    'give gated=0')
 
     def network_config(
-            self, base: NetworkConfig, classes: Mapping[str, tuple[str, ...]]) -> NetworkConfig:
+            self, base: Config, classes: Mapping[str, tuple[str, ...]]) -> Config:
         """
         Return the network to train.
 
         base: that of the preset or of the weights to begin with.  classes: those of the data.
         """
-        known = {item.name for item in fields(NetworkConfig)} - {'name', 'outputs', 'classes'}
+        known = {item.name for item in fields(base)} - {'name', 'outputs', 'classes'}
         for key in self.network:
             if key not in known:
                 raise ValueError(
@@ -165,10 +221,13 @@ class TrainConfig:
         config = replace(
             base, outputs=outputs, classes=named,
             **{key: tuples(value) for key, value in self.network.items()})
-        config.check()
+        try:
+            config.check()
+        except TypeError as error:
+            raise ValueError(f'network={self.network}: {error}') from None
         return config
 
-    def chosen(self, base: NetworkConfig) -> tuple[str, ...]:
+    def chosen(self, base: Config) -> tuple[str, ...]:
         """Return the tasks to train."""
         return ordered(self.tasks) or base.tasks
 
@@ -193,10 +252,23 @@ def read_config(arguments: Sequence[str]) -> TrainConfig:
         if key not in kinds:
             raise ValueError(f'unknown setting {key!r}: the settings are {", ".join(kinds)}')
         try:
+            if key == 'bfloat16' and value == 'auto':
+                value = native_bfloat16(str(values.get('device', 'auto')))
             values[key] = _convert(key, value, kinds[key])
         except (TypeError, ValueError, OverflowError):
             raise ValueError(f'{key}={value!r}: expected {kinds[key].__name__}') from None
     return TrainConfig(**values)
+
+
+def native_bfloat16(device: str) -> bool:
+    """Return whether a device ('auto', 'cpu', 'cuda:N') computes in bfloat16 natively."""
+    if device != 'cpu' and torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        flags = Path('/proc/cpuinfo').read_text(encoding='utf-8').split()
+    except OSError:
+        return False
+    return 'avx512_bf16' in flags or 'amx_bf16' in flags
 
 
 def _kind(item: Any) -> Callable:
@@ -205,8 +277,12 @@ def _kind(item: Any) -> Callable:
 
 def _convert(key: str, value: Any, kind: Callable) -> Any:
     if kind is tuple:
+        if value is None or value == '':
+            return ()
         items = [value] if isinstance(value, str) else list(value)
-        return tuple(str(v) if key == 'tasks' else float(v) for v in items)
+        if key == 'sizes':
+            return tuple(tuple(size) for size in items)
+        return tuple(str(v) if key in ('tasks', 'data') else float(v) for v in items)
     if kind is str:
         return '' if value is None else str(value)
     if isinstance(value, bool) != (kind is bool) or (kind is int and value != int(value)):

@@ -18,10 +18,13 @@ WEIGHTS = {
     'plain': {
         'semseg': 1.0, 'human_parts': 1.0, 'saliency': 2.0, 'normals': 3.0, 'edges': 2.0,
         'depth': 1.5},
+    'robust': {
+        'semseg': 1.0, 'human_parts': 1.0, 'saliency': 1.5, 'normals': 1.5, 'edges': 2.0,
+        'depth': 2.0},
     'paper': {
         'semseg': 1.0, 'human_parts': 2.0, 'saliency': 5.0, 'normals': 10.0, 'edges': 50.0,
         'depth': 1.0}}
-"""How much each task counts in the sum; the plain ones make the terms start at similar size."""
+"""How much each task counts in the sum; but for the paper's, the terms start at similar size."""
 
 STRIDE = {'edges': 1}
 """Spacing of the label pixels that the plain losses compare (2 unless given): edges are thin."""
@@ -49,9 +52,10 @@ def plain_loss(
     if kind == 'classes':
         return _cross_entropy(outputs, label, class_weights)
     if task == 'edges':
-        target = label.float()
-        return functional.binary_cross_entropy_with_logits(
-            outputs[:, 0], target, weight=1 + (EDGE_WEIGHT - 1) * target)
+        target = (label == 1).float()
+        return _mean(functional.binary_cross_entropy_with_logits(
+            outputs[:, 0], target, weight=1 + (EDGE_WEIGHT - 1) * target, reduction='none'),
+            label != IGNORE)
     if kind == 'map':
         return functional.binary_cross_entropy_with_logits(outputs[:, 0], label.float() / 255)
     if kind == 'normals':
@@ -59,6 +63,31 @@ def plain_loss(
         return _mean(1 - functional.cosine_similarity(outputs, target, 1), valid)
     metres = label.float() / 1000
     return _mean((outputs[:, 0] - metres.clamp(min=1e-3).log()).abs(), metres > 0)
+
+
+def robust_loss(
+        task: str, outputs: Tensor, label: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """
+    Return the scalar loss of one task, with terms that do not vanish where it is nearly right.
+
+    As `plain_loss`, but for maps with soft targets the absolute difference is added, and normals
+    are compared by the distance of unit vectors; centimetres do not count in depth.
+    """
+    kind = TASKS[task].kind
+    if kind not in ('map', 'normals', 'depth') or task == 'edges':
+        return plain_loss(task, outputs, label, class_weights)
+    label = label[:, ::2, ::2]
+    outputs = upsample(outputs.float(), label.shape[1:3])
+    if kind == 'map':
+        target, logits = label.float() / 255, outputs[:, 0]
+        return functional.binary_cross_entropy_with_logits(logits, target) + (
+            logits.sigmoid() - target).abs().mean()
+    if kind == 'normals':
+        vectors, valid = normals_of(label)
+        squares = (functional.normalize(outputs, dim=1) - vectors).square().sum(1)
+        return _mean((squares + 1e-4).sqrt(), valid)
+    metres = label.float() / 1000
+    return _mean((outputs[:, 0] - metres.clamp(min=1e-2).log()).abs(), metres > 0)
 
 
 def paper_loss(
@@ -75,10 +104,12 @@ def paper_loss(
     if kind == 'classes':
         return _cross_entropy(outputs, label, None)
     if kind == 'map':
-        target = label.float() if task == 'edges' else (label >= 128).float()
+        target = (label == 1 if task == 'edges' else label >= 128).float()
+        valid = (label != IGNORE) if task == 'edges' else torch.ones_like(target)
         positive = EDGE_SHARE if task == 'edges' else 1 - target.mean()
         weight = torch.where(target > 0, positive, 1 - positive)
-        return functional.binary_cross_entropy_with_logits(outputs[:, 0], target, weight)
+        return _mean(functional.binary_cross_entropy_with_logits(
+            outputs[:, 0], target, weight, reduction='none'), valid)
     if kind == 'normals':
         target, valid = normals_of(label)
         return _mean((functional.normalize(outputs, dim=1) - target).abs().mean(1), valid)
@@ -87,7 +118,7 @@ def paper_loss(
     return _mean((predicted - metres).abs(), metres > 0)
 
 
-LOSSES = {'plain': plain_loss, 'paper': paper_loss}
+LOSSES = {'plain': plain_loss, 'robust': robust_loss, 'paper': paper_loss}
 
 
 def _cross_entropy(outputs: Tensor, label: Tensor, weights: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ Under torchrun each process takes its share of every batch.
 """
 
 import argparse
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -34,19 +35,24 @@ import torch
 from torch import Tensor
 import torch.distributed as distributed
 
-from adamtl_ros.datasets import open_dataset
 from adamtl_ros.files import try_folder
 from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
-from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
+from adamtl_ros.network.kinds import Config
+from adamtl_ros.network.kinds import network_of
+from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.network.normalise import normalise
 from adamtl_ros.runtime.device import device
 from adamtl_ros.tasks import ordered
+from adamtl_ros.training import lite
+from adamtl_ros.training import worth
 from adamtl_ros.training.batches import class_weights
+from adamtl_ros.training.batches import open_pool
+from adamtl_ros.training.batches import Pool
 from adamtl_ros.training.batches import StepBatches
-from adamtl_ros.training.batches import validation_batches
+from adamtl_ros.training.batches import unchanged
 from adamtl_ros.training.config import read_config
 from adamtl_ros.training.config import TrainConfig
 from adamtl_ros.training.losses import distances
@@ -55,7 +61,7 @@ from adamtl_ros.training.objectives import efficiency_loss
 from adamtl_ros.training.objectives import gain_loss
 from adamtl_ros.training.objectives import open_loss
 
-STATE = 3
+STATE = 4
 """Version of the state file."""
 
 GATED_WEIGHT = 0.5
@@ -88,31 +94,35 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
-        given = checkpoint.load(config.start, to_train=True) if config.start else None
-        base = given.config if given else PRESETS[config.preset]
-        data = open_dataset(config.data, config.chosen(base), 'train')
-        self.network = self._begin(given, config.network_config(base, data.classes))
+        # Of either kind: what only one of them has is only asked of that one.
+        self.network: Any
+        self.network, data = begin(config, self._say)
         self.network.to(self.device)
-        stages = len(self.network.config.depths)
-        if len(config.prices) not in (0, stages):
-            raise ValueError(f'prices={list(config.prices)}: give one for each of {stages} stages')
+        self.lite = isinstance(self.network, LiteNetwork)
+        if config.prices and len(config.prices) != len(self.network.config.depths):
+            raise ValueError(
+                f'prices={list(config.prices)}: give one for each of '
+                f'{len(self.network.config.depths)} stages')
         self.teacher = None
         if config.teacher:
             self.teacher = checkpoint.load(config.teacher).to(self.device)
             self._check_teacher(self.teacher)
         self.tasks = self.network.config.tasks
         size = self.network.config.input_size
-        self.batches = StepBatches(data, size, config.batch, config.seed, self.rank, self.world)
+        self.batches = StepBatches(
+            data, config.sizes or (size,), config.batch, config.seed, self.rank, self.world)
         self.validation = []
         if config.val:
-            self.validation = validation_batches(
-                open_dataset(config.val, self.tasks, 'val'), size, config.batch, config.val_frames)
+            self.validation = list(unchanged(
+                open_pool([config.val], self.tasks, 'val', self.network.config.canonical), size,
+                config.batch, config.val_frames))
         self.class_weights = {}
-        if config.loss == 'plain':
+        if config.loss != 'paper':
             self.class_weights = {
                 task: value.to(self.device) for task, value in
                 class_weights(data, self.network.config.outputs).items()}
-        policy = self.policy = list(self.network.policy.parameters())
+        policy = [] if self.network.config.policy == 'none' else list(
+            self.network.policy.parameters())
         if config.stage != 'static' and not policy:
             raise ValueError(
                 f'stage={config.stage}: the network has no policy; give it one, '
@@ -125,7 +135,13 @@ class Trainer:
         if config.stage == 'open':
             for parameter in rest:
                 parameter.requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self._groups(rest, policy), lr=config.rate)
+        if self.lite:
+            lite.freeze(self.network, config.frozen)
+            self.network.to(memory_format=torch.channels_last)
+        groups = self._groups(rest, policy)
+        self.peaks = [group.pop('peak') for group in groups]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=config.rate, betas=lite.BETAS if self.lite else (0.9, 0.999))
         self.average = None
         if config.ema:
             self.average = {k: v.clone() for k, v in self.network.state_dict().items()}
@@ -136,30 +152,12 @@ class Trainer:
         if self.state_path.is_file():
             self._resume()
 
-    def _begin(self, given: AdaMTL | None, wanted: NetworkConfig) -> AdaMTL:
-        """Return the network to train, with what fits of the weights to begin with."""
-        network = AdaMTL(wanted)
-        if given is None:
-            return network
-        state, old = network.state_dict(), given.state_dict()
-        fresh = []
-        for part in ('encoder', 'policy', *(f'decoders.{task}' for task in network.config.tasks)):
-            names = [name for name in state if name.startswith(part + '.')]
-            if _same(part, wanted, given.config) and all(
-                    name in old and old[name].shape == state[name].shape for name in names):
-                state |= {name: old[name] for name in names}
-            elif part == 'encoder':
-                raise ValueError(
-                    f'start={self.config.start}: its encoder has other shapes')
-            else:
-                fresh.append(part)
-        network.load_state_dict(state)
-        self._say(f'begins with {self.config.start}'
-                  + (f', but for {", ".join(fresh)}' if fresh else ''))
-        return network
-
-    def _check_teacher(self, teacher: AdaMTL) -> None:
+    def _check_teacher(self, teacher: AdaMTL | LiteNetwork) -> None:
         have, need = teacher.config, self.network.config
+        if have.kind != need.kind:
+            raise ValueError(
+                f'teacher={self.config.teacher}: it must be of the same kind as the network, '
+                f'{need.kind}, not {have.kind}')
         lacking = [t for t in need.tasks if have.outputs.get(t) != need.outputs[t]]
         if have.input_size != need.input_size or lacking:
             raise ValueError(
@@ -168,17 +166,22 @@ class Trainer:
 
     def _groups(self, rest: list[Any], policy: list[Any]) -> list[dict[str, Any]]:
         config, groups = self.config, []
+        learning = [(rest, config.rate)]
+        if self.lite:
+            learning = [([p for p in part.parameters() if p.requires_grad], rate)
+                        for part, rate in lite.parts(self.network, config)]
         # Norms, biases and tables of positions are no products, and do not decay.
         decayed = {id(p) for name, p in self.network.named_parameters()
                    if name.endswith('.weight') and p.dim() > 1}
         if config.stage != 'open':
-            for decays in (True, False):
-                groups.append({
-                    'params': [p for p in rest if (id(p) in decayed) == decays],
-                    'weight_decay': config.decay if decays else 0.0})
+            for part, rate in learning:
+                for decays in (True, False):
+                    groups.append({
+                        'params': [p for p in part if (id(p) in decayed) == decays],
+                        'weight_decay': config.decay if decays else 0.0, 'peak': rate})
         if config.stage != 'static':
-            groups.append({'params': policy, 'weight_decay': 0.0})
-        return groups
+            groups.append({'params': policy, 'weight_decay': 0.0, 'peak': config.policy_rate})
+        return [group for group in groups if group['params']]
 
     def _resume(self) -> None:
         again = f'remove {self.state_path} to begin anew, or choose another out='
@@ -205,7 +208,8 @@ class Trainer:
 
     def _identity(self) -> dict[str, str]:
         """Return what a resumed run must have in common with the one that it continues."""
-        keys = ('data', 'stage', 'objective', 'loss', 'batch', 'seed', 'ema')
+        keys = ('data', 'per_clip', 'stage', 'objective', 'loss', 'batch', 'seed', 'ema', 'sizes',
+                'frozen')
         return {
             **{key: str(getattr(self.config, key)) for key in keys},
             'network': self.network.config.to_json()}
@@ -216,7 +220,7 @@ class Trainer:
 
     def loss(self, frames: Mapping[str, Any], step: int) -> tuple[Tensor, dict[str, float], Any]:
         """Return the loss of a batch, the figures to report, and the policy's routing if any."""
-        config, image = self.config, normalise(frames['image'])
+        config, image = self.config, self._inputs(frames['image'])
         if config.stage == 'open':
             routing = self.network.forward_policy(
                 image, torch.ones(len(image)), self.tasks, 0.0, measured=True)
@@ -227,7 +231,8 @@ class Trainer:
             with torch.no_grad():
                 taught = self.teacher(image, self.tasks)
         if config.stage == 'static':
-            outputs = self.network(image)
+            outputs = self.network(image) if not self.lite else lite.forward(
+                self.network, image, config, step / config.steps)
             loss, report = self._task_loss(outputs, frames)
         elif config.objective == 'gain':
             return self._gain(image, frames, step, taught)
@@ -250,6 +255,9 @@ class Trainer:
             report['distil'] = float(distance.detach())
             loss = loss + config.distill * distance
         return loss, report, None
+
+    def _inputs(self, pixels: Tensor) -> Tensor:
+        return self.network.inputs(pixels) if self.lite else normalise(pixels)
 
     def _gain(
             self, image: Tensor, frames: Mapping[str, Any], step: int,
@@ -314,11 +322,13 @@ class Trainer:
         """
         config = self.config
         # What stays as it is keeps its running statistics too.
-        self.network.train(config.stage != 'open')
+        if self.lite:
+            lite.set_modes(self.network, config, self.step / config.steps)
+        else:
+            self.network.train(config.stage != 'open')
         factor = learning_rate(config, self.step)
-        for group in self.optimizer.param_groups:
-            steered = any(group['params'][0] is parameter for parameter in self.policy)
-            group['lr'] = factor * (config.policy_rate if steered else config.rate)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks):
+            group['lr'] = factor * peak
         # Noise depends on process and step alone, so that a resumed run takes the same path.
         torch.manual_seed((config.seed * self.world + self.rank) * 1_000_003 + self.step)
         buffers = [buffer.clone() for buffer in self.network.buffers()]
@@ -469,11 +479,11 @@ class Trainer:
         with SummaryWriter(str(self.out.with_suffix('.log')), purge_step=self.step) as events:
             yield events
 
-    def weights(self) -> AdaMTL:
+    def weights(self) -> Any:
         """Return the network whose weights are kept: averaged ones where `ema` is set."""
         if self.average is None:
             return self.network
-        network = AdaMTL(self.network.config).to(self.device)
+        network = network_of(self.network.config).to(self.device)
         network.load_state_dict(self.average)
         return network
 
@@ -489,7 +499,7 @@ class Trainer:
         sums: dict[str, float] = {}
         for batch in self.validation:
             frames = self._move(batch)
-            image, count = normalise(frames['image']), len(batch['ids'])
+            image, count = self._inputs(frames['image']), len(batch['ids'])
             runs = {'dense': network(image)}
             if self.config.stage != 'static':
                 free = self.config.objective == 'efficiency'
@@ -531,15 +541,9 @@ class Trainer:
         self._write_weights(self.out)
 
     def _write_weights(self, path: Path) -> None:
-        # Where things lie on this machine is of no use to those who get the weights.
-        settings = {
-            key: value for key, value in asdict(self.config).items()
-            if key not in ('data', 'val', 'out', 'start', 'teacher')}
-        notes = {
-            'licence': 'Apache-2.0', 'trained': f'{self.config.stage} stage, step {self.step}',
-            'settings': json.dumps(settings)}
         with self._writing(path):
-            checkpoint.save(path, self.weights(), notes=notes)
+            checkpoint.save(path, self.weights(), notes=notes(
+                self.config, f'{self.config.stage} stage, step {self.step}'))
 
     @contextlib.contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
@@ -560,12 +564,100 @@ class Trainer:
         return f'{self.state_path} keeps step {state["step"]}.'
 
 
-def _same(part: str, wanted: NetworkConfig, given: NetworkConfig) -> bool:
+def begin(config: TrainConfig, say: Callable[[str], None]) -> tuple[AdaMTL | LiteNetwork, Pool]:
+    """Return the network to train, with what fits of the weights to begin with, and its data."""
+    given = checkpoint.load(config.start, to_train=True) if config.start else None
+    base = given.config if given else PRESETS[config.preset]
+    tasks = config.chosen(base)
+    data = open_pool(config.data, tasks, 'train', base.canonical, config.per_clip)
+    wanted = config.network_config(base, data.classes)
+    config.check_kind(wanted)
+    network = network_of(wanted)
+    if given is None:
+        return network, data
+    state, old = network.state_dict(), given.state_dict()
+    fresh = []
+    for part in ('encoder', 'pyramid', 'policy', *(f'decoders.{task}' for task in wanted.tasks)):
+        names = [name for name in state if name.startswith(part + '.')]
+        if _same(part, wanted, given.config) and all(
+                name in old and old[name].shape == state[name].shape for name in names):
+            state |= {name: old[name] for name in names}
+        elif part == 'encoder':
+            raise ValueError(f'start={config.start}: its encoder has other shapes')
+        else:
+            fresh.append(part)
+    network.load_state_dict(state)
+    say(f'begins with {config.start}' + (f', but for {", ".join(fresh)}' if fresh else ''))
+    return network, data
+
+
+def _same(part: str, wanted: Config, given: Config) -> bool:
     """Return whether a part of two networks is for the same tasks and classes."""
     if part == 'policy':
         return wanted.policy != 'task_aware' or wanted.tasks == given.tasks
     task = part.partition('.')[2]
     return wanted.classes.get(task) == given.classes.get(task)
+
+
+def notes(config: TrainConfig, trained: str) -> dict[str, str]:
+    """Return what weights files tell of their training."""
+    # Where things lie on this machine is of no use to those who get the weights.
+    settings = {
+        key: value for key, value in asdict(config).items()
+        if key not in ('data', 'val', 'out', 'start', 'teacher')}
+    return {'licence': 'Apache-2.0', 'trained': trained, 'settings': json.dumps(settings)}
+
+
+def teach_policy(config: TrainConfig) -> None:
+    """
+    Measure what sets of blocks are worth, teach it to the policy, and write the weights.
+
+    Half of the sets are of any share; the others lie near those that a policy that has learned
+    from the first would choose.
+    """
+    console = Console(stderr=True, highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    out, where = Path(config.out), _device(config.device)
+    network, data = begin(config, say)
+    if not isinstance(network, LiteNetwork):
+        raise ValueError(f'stage=policy: {network.config.name} has no blocks that run whole')
+    network.config.check_policy()
+    try_folder(out.parent)
+    weights = {} if config.loss == 'paper' else {
+        task: value.to(where)
+        for task, value in class_weights(data, network.config.outputs).items()}
+    size, count = network.config.input_size, min(config.frames or len(data), len(data))
+    if count < 10:
+        raise ValueError(f'data: {data.root} has {count} frames: the policy needs at least 10')
+
+    def frames(name: str) -> Iterator[dict[str, Any]]:
+        began = time.monotonic()
+        for number, frame in enumerate(unchanged(data, size, 1, count)):
+            yield frame
+            if (number + 1) % LOG_EVERY == 0 or number + 1 == count:
+                left = (time.monotonic() - began) / (number + 1) * (count - number - 1)
+                say(f'{name}: frame {number + 1}/{count}, {left:.0f} s left')
+
+    half = config.sets // 2
+    network.to(where)
+    first = worth.measure(
+        network, frames('sets of any share'), config.sets - half, weights, config.seed,
+        bfloat16=config.bfloat16)
+    worth.fit(network.cpu(), first, seed=config.seed)
+    near = worth.likely(network, first)
+    second = worth.measure(
+        network.to(where), frames(f'sets near {len(near)} likely ones'), half, weights,
+        config.seed + 1, near, config.bfloat16)
+    shares = worth.fit(network.cpu(), first.joined(second), seed=config.seed)
+    say('the policy explains {policy:.1%} of what differs between sets in frames that it has not '
+        'seen; without a look at them {fixed:.1%} can be explained'.format(**shares))
+    checkpoint.save(out, network, notes=notes(config, f'policy stage, {count} frames'))
+    say(f'wrote {out}')
 
 
 def _device(name: str) -> torch.device:
@@ -576,11 +668,12 @@ def _device(name: str) -> torch.device:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the factor on the peak rates: linear warm-up, then half a cosine down to 1 %."""
+    """Return the factor on the peak rates: linear warm-up, then half a cosine to last_rate."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     done = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    last = config.last_rate
+    return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -591,6 +684,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         config = read_config([arguments.config, *arguments.setting])
+        if config.stage == 'policy':
+            if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+                raise ValueError('stage=policy: start it without torchrun, in one process')
+            teach_policy(config)
+            return 0
         if 'WORLD_SIZE' in os.environ:
             mine = _device(config.device)
             if mine.type == 'cuda':

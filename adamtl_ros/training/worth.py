@@ -11,7 +11,6 @@ it is found in minutes.
 
 from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +46,11 @@ class Measured:
     seen: np.ndarray
     closed: np.ndarray
     rises: np.ndarray
+
+    def joined(self, other: 'Measured') -> 'Measured':
+        """Return both, of the same frames, as one."""
+        return Measured(self.seen, np.concatenate((self.closed, other.closed), 1),
+                        np.concatenate((self.rises, other.rises), 1))
 
 
 def errors(
@@ -125,26 +129,31 @@ def measure(
     """
     Run each frame, labels as the readers give them with a first axis of 1, dense and under sets.
 
-    likely: sets (n, G) near which most of the sets lie.
+    likely: sets (n, G) near which most of the sets lie.  ValueError: a task without labels.
     """
     rng = np.random.default_rng(seed)
+    device = next(network.parameters()).device
     network.eval()
     seen, closed, found = [], [], []
     for frame in frames:
         gates = np.concatenate((
             np.ones((1, len(network.config.gated)), np.float32),
             sample(network, sets, rng, likely)))
-        image = network.inputs(frame['image'])
-        with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
+        labels = {task: frame[task].to(device) for task in network.config.tasks}
+        image = network.inputs(frame['image'].to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             look: list[Tensor] = []
             image = image.expand(len(gates), -1, -1, -1).contiguous(
                 memory_format=torch.channels_last)
-            taps = network.taps(image, torch.from_numpy(gates), look)
+            taps = network.taps(image, torch.from_numpy(gates).to(device), look)
             outputs = network.decode(taps, network.config.tasks)
-        seen.append(features(look[0][:1])[0].numpy())
+        seen.append(features(look[0][:1])[0].cpu().numpy())
         closed.append(1 - gates[1:])
-        found.append(errors(outputs, frame, class_weights).numpy())
+        found.append(errors(outputs, labels, class_weights).cpu().numpy())
     values = np.stack(found)
+    for number, task in enumerate(network.config.tasks):
+        if np.isnan(values[:, 0, number]).all():
+            raise ValueError(f'none of the {len(values)} frames has a label of {task}')
     dense = np.nanmean(values[:, 0], 0)
     rises = (values[:, 1:] - values[:, :1]) / dense
     return Measured(np.stack(seen), np.stack(closed), np.nan_to_num(rises).astype(np.float32))
@@ -256,8 +265,16 @@ def settle(network: LiteNetwork, seen: np.ndarray) -> None:
     network._choosers.clear()
 
 
-def choose(network: LiteNetwork, seen: Sequence[np.ndarray], price: float) -> np.ndarray:
+def choose(network: LiteNetwork, seen: Iterable[np.ndarray], price: float) -> np.ndarray:
     """Return (N, G) gates, bool, that the policy gives frames at a price."""
     chooser = network.chooser(network.config.input_size, network.config.tasks, {})
     number = chooser.begin(1.1, price)
     return np.stack([chooser.finish(number, each, 1.1, price).gates for each in seen])
+
+
+def likely(network: LiteNetwork, measured: Measured) -> np.ndarray:
+    """Return (n, G) gates, bool: the sets that the policy chooses for frames, at many prices."""
+    prices = network.policy.prices.cpu().numpy()
+    rows = measured.seen[::max(len(measured.seen) // 200, 1)]
+    chosen = [choose(network, rows, float(price)) for price in np.unique(prices[::2])]
+    return np.unique(np.concatenate(chosen), axis=0)

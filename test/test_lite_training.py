@@ -1,0 +1,372 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Training of convolutional networks: what stays, what is drawn, resuming, and the policy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+import torch
+
+from adamtl_ros import cli
+from adamtl_ros.datasets import open_dataset
+from adamtl_ros.network import checkpoint
+from adamtl_ros.network.kinds import network_of
+from adamtl_ros.network.lite import LITE0
+from adamtl_ros.network.lite import LITE2
+from adamtl_ros.network.lite import LiteConfig
+from adamtl_ros.training import batches
+from adamtl_ros.training import lite
+from adamtl_ros.training import train
+from adamtl_ros.training import worth
+from adamtl_ros.training.config import read_config
+from adamtl_ros.training.losses import plain_loss
+from adamtl_ros.training.losses import robust_loss
+from corpus import write_corpus
+from networks import CONFIGS
+
+CONFIG = """
+sizes: [[64, 96], [64, 96], [96, 64]]
+loss: robust
+batch: 4
+warmup: 2
+rate: 2.0e-3
+encoder_rate: 5.0e-4
+layer_decay: 0.85
+last_rate: 0.02
+frozen: 2
+gated: 0.5
+style: 0.3
+ema: 0.9
+decay: 0.03
+save_every: 2
+validate_every: 4
+workers: 0
+threads: 1
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp('lite')
+    write_corpus(root / 'train', 8, cameras=True)
+    write_corpus(root / 'clips', 8, cameras=True, clips=4)
+    torch.manual_seed(0)
+    network = network_of(CONFIGS['lite'])
+    checkpoint.save(root / 'start.safetensors', network, half=False)
+    return root
+
+
+@pytest.fixture
+def settings(folder, tmp_path):
+    path = tmp_path / 'train.yaml'
+    path.write_text(
+        f'{CONFIG}data: [{folder}/train, {folder}/clips]\nper_clip: 1\nval: {folder}/train\n'
+        f'out: {tmp_path}/out.safetensors\nstart: {folder}/start.safetensors\n')
+    return str(path)
+
+
+def state(path):
+    return torch.load(Path(path).with_suffix('.state.pt'), weights_only=True)
+
+
+def test_frozen_parts_stay_and_the_others_learn(settings, folder, tmp_path):
+    assert train.main([settings, 'steps=6']) == 0
+    before = checkpoint.load(str(folder / 'start.safetensors')).state_dict()
+    after = state(tmp_path / 'out.safetensors')['network']
+    for name, value in after.items():
+        if not value.is_floating_point():
+            continue
+        stays = name.startswith((
+            'encoder.stem', 'encoder.stages.0', 'encoder.stages.1', 'policy')) or (
+            name.startswith('encoder') and ('depthwise' in name or 'running_' in name))
+        assert torch.equal(value, before[name]) == stays, name
+    assert (tmp_path / 'out.best.safetensors').is_file()
+
+
+def test_resumed_ends_where_the_uninterrupted_one_does(settings, tmp_path, monkeypatch):
+    """Gates, styles, sizes, frames of clips and modes of norms depend on the step alone."""
+    whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
+    assert train.main([settings, f'out={whole}', 'steps=10', 'save_every=100']) == 0
+    advance, count = train.Trainer.advance, []
+
+    def stop(trainer, frames):
+        count.append(frames)
+        if len(count) in (3, 8):
+            trainer.stopping = True
+        return advance(trainer, frames)
+
+    monkeypatch.setattr(train.Trainer, 'advance', stop)
+    for code in (130, 130, 0):
+        assert train.main([settings, f'out={parts}', 'steps=10', 'save_every=100']) == code
+    assert {tuple(frames['image'].shape[1:3]) for frames in count} == {(64, 96), (96, 64)}
+    for part in ('network', 'average'):
+        first, second = (state(path)[part] for path in (whole, parts))
+        for name, value in first.items():
+            assert torch.equal(value, second[name]), name
+
+
+def test_rates_fall_towards_the_first_layers_and_vectors_do_not_decay(settings):
+    trainer = train.Trainer(read_config([settings]))
+    network, groups = trainer.network, trainer.optimizer.param_groups
+    rates = {id(p): peak for group, peak in zip(groups, trainer.peaks) for p in group['params']}
+    for number in range(2, 7):
+        block = network.encoder.stages[number][0]
+        assert rates[id(block.project.conv.weight)] == pytest.approx(5e-4 * 0.85 ** (6 - number))
+    assert rates[id(network.pyramid.last.conv.weight)] == 2e-3
+    for group in groups:
+        for parameter in group['params']:
+            assert group['weight_decay'] == (0.03 if parameter.ndim > 1 else 0.0)
+    learning = {id(p) for p in network.parameters() if p.requires_grad}
+    assert set(rates) == learning - {id(p) for p in network.policy.parameters()}
+    trainer.advance(trainer.batches[0])
+    assert groups[0]['lr'] == pytest.approx(trainer.peaks[0] / 2)
+
+
+def test_gates_close_few_at_first_and_any_share_later(settings):
+    trainer = train.Trainer(read_config([settings]))
+    network, config = trainer.network, trainer.config
+    torch.manual_seed(0)
+    early, middle, late = (
+        torch.stack([lite.draw_gates(network, config, 16, done) for _ in range(200)])
+        for done in (0.1, 0.2, 0.5))
+    assert (early[:, 4:] == 1).all() and (late[:, 8:] == 1).all()
+    assert 0.8 < float(early[:, :4, :-1].mean()) < 0.9
+    assert 0.45 < float(late[:, :8, :-1].mean()) < 0.55
+    assert (early[..., -1] == 1).all()
+    assert 0.85 < float(middle[:, :4, -1].mean()) < 0.95
+    assert 0.75 < float(late[:, :8, -1].mean()) < 0.85
+
+
+def test_styles_move_between_frames_and_contents_stay():
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 8, 8) * torch.arange(1, 5).view(4, 1, 1, 1)
+    y = lite.mix_styles(x)
+
+    def plain(value):
+        return (value - value.mean((2, 3), keepdim=True)) / value.std((2, 3), keepdim=True)
+
+    assert torch.allclose(plain(x), plain(y), atol=1e-3)
+    before, after = x.std((2, 3))[:, 0], y.std((2, 3))[:, 0]
+    assert not torch.allclose(before, after, rtol=0.05)
+    assert after.min() > 0.9 * before.min() and after.max() < 1.1 * before.max()
+
+
+def test_norms_of_the_decoders_settle(settings):
+    trainer = train.Trainer(read_config([settings]))
+    for done, moves in ((0.5, True), (0.8, False)):
+        lite.set_modes(trainer.network, trainer.config, done)
+        assert trainer.network.pyramid.last.norm.training == moves
+        assert not trainer.network.encoder.stages[5][0].project.norm.training
+    lite.set_modes(trainer.network, read_config([settings, 'frozen=0']), 0.5)
+    assert trainer.network.encoder.stages[5][0].project.norm.training
+
+
+@pytest.mark.parametrize('change', [
+    ['tasks=[depth]'], ['gated=0', 'network={policy: none}', 'tasks=[semseg, edges]'],
+    # Half of the blocks.
+    ['network={stages: [[1, 3, 1, 1, 8], [1, 3, 2, 2, 8], [1, 5, 2, 2, 16], [2, 3, 2, 2, 24], '
+     '[1, 5, 1, 2, 24], [2, 5, 2, 2, 32], [1, 3, 1, 2, 40]]}'],
+    # Another encoder, from nothing.
+    ['start=', 'frozen=0', 'sizes=', 'network={input_size: [32, 64], stem: 8, pyramid: 8, '
+     'fine: 8, head: 8, stages: [[1, 3, 1, 1, 8], [1, 3, 2, 2, 8], [1, 3, 2, 2, 8], '
+     '[1, 3, 2, 2, 8], [1, 3, 1, 2, 8], [2, 3, 2, 2, 8], [1, 3, 1, 2, 8]]}']])
+def test_references_train_alike(settings, tmp_path, change):
+    assert train.main([settings, 'steps=2', *change]) == 0
+    network = checkpoint.load(str(tmp_path / 'out.safetensors'))
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+def test_an_epoch_sees_one_frame_of_each_clip(folder):
+    pool = batches.open_pool(
+        [str(folder / 'train'), str(folder / 'clips')], ('depth',), 'train', True, 1)
+    assert len(pool) == 8 + 2
+    seen = [tuple(data.ids[index] for data, index in (pool.pick(i, epoch) for i in range(10)))
+            for epoch in range(12)]
+    assert all(ids[:8] == seen[0][:8] and ids[8][:2] == 'c0' and ids[9][:2] == 'c1'
+               for ids in seen)
+    assert {ids[8] for ids in seen} == {f'c0_{number}' for number in range(4)}
+    assert len(batches.Pool([open_dataset(folder / 'clips')])) == 8
+
+
+def test_validation_is_of_the_canonical_camera(tmp_path):
+    root = write_corpus(tmp_path / 'corpus', 1, cameras=True)
+    meta = root / 'meta' / 'f0.json'
+    meta.write_text(meta.read_text().replace('172.0', '344.0'))
+    pool = batches.open_pool([str(root)], ('depth',), 'val', True)
+    # At half the size 172 pixels of focal length are left: depth is true as it is.
+    assert int(next(batches.unchanged(pool, (96, 128), 1, 0))['depth'].max()) == 2500
+    assert int(next(batches.unchanged(pool, (192, 256), 1, 0))['depth'].max()) == 1250
+
+
+def test_edges_that_are_not_known_teach_nothing():
+    outputs = torch.randn(1, 1, 4, 4, requires_grad=True)
+    label = torch.full((1, 4, 4), 255)
+    assert float(plain_loss('edges', outputs, label)) == 0
+    label[0, 0, :2] = torch.tensor([1, 0])
+    known = plain_loss('edges', outputs[..., :1, :2], label[..., :1, :2])
+    assert float(plain_loss('edges', outputs, label)) == pytest.approx(float(known))
+
+
+def test_robust_losses():
+    # Normals at right angles are sqrt(2) apart; a logit of 0 is half wrong.
+    normals = torch.tensor([[[[255, 128, 128], [0, 0, 0]]]], dtype=torch.uint8)
+    outputs = torch.tensor([0.0, 2.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 1, 2)
+    assert float(robust_loss('normals', outputs, normals)) == pytest.approx(2 ** 0.5, abs=0.01)
+    saliency = torch.full((1, 1, 2), 255)
+    assert float(robust_loss('saliency', torch.zeros(1, 1, 1, 2), saliency)) == pytest.approx(
+        np.log(2) + 0.5)
+    depth = torch.tensor([[[2000, 0]]])
+    assert float(robust_loss('depth', torch.zeros(1, 1, 1, 2), depth)) == pytest.approx(np.log(2))
+
+
+def test_the_policy_is_worth_more_than_a_fixed_set():
+    """Of two equal blocks one matters in half of the frames, the other in the other half."""
+    torch.manual_seed(0)
+    network = network_of(CONFIGS['lite'])
+    rng = np.random.default_rng(0)
+    count, gates, tasks = 400, len(network.config.gated), len(network.config.tasks)
+    seen = rng.normal(size=(count, network.config.features())).astype(np.float32)
+    one, two = (number for number, block in enumerate(network.config.gated)
+                if block.name in ('encoder.stages.3.1', 'encoder.stages.3.2'))
+    left = seen[:, :1] > 0
+
+    def rises(closed):
+        return 0.02 * closed.sum(-1) + np.where(left, closed[..., one], closed[..., two])
+
+    closed = 1 - worth.sample(network, 24 * count, rng).reshape(count, 24, gates)
+    shares = worth.fit(network, worth.Measured(
+        seen, closed, np.repeat(rises(closed)[..., None], tasks, 2).astype(np.float32)), steps=600)
+    assert shares['policy'] > shares['fixed'] + 0.2
+    fresh = rng.normal(size=(100, seen.shape[1])).astype(np.float32)
+    left = fresh[:, :1] > 0
+    macs = np.array([block.macs for block in network.config.gated])
+    every = ((np.arange(1 << gates)[:, None] >> np.arange(gates)) & 1).astype(bool)
+    losses = rises(~every[None].repeat(100, 0)).mean(0)
+    for price in (0.5, 2.0):
+        chosen = worth.choose(network, fresh, price)
+        assert len(np.unique(chosen, axis=0)) > 1
+        allowed = every @ macs <= (chosen @ macs).mean()
+        found = float(rises(~chosen[:, None]).mean())
+        assert found < losses[allowed].min(), price
+
+
+def test_policy_stage(settings, folder, tmp_path, capsys):
+    arguments = [settings, 'stage=policy', 'frames=0', 'sets=8', f'data={folder}/train',
+                 'per_clip=0', f'start={folder}/start.safetensors']
+    more = write_corpus(tmp_path / 'more', 12, cameras=True)
+    assert train.main([*arguments, f'data={more}']) == 0
+    said = capsys.readouterr().err
+    assert 'the policy explains' in said and 'wrote' in said and 'frame 12/12' in said
+    before = checkpoint.load(str(folder / 'start.safetensors')).state_dict()
+    network = checkpoint.load(str(tmp_path / 'out.safetensors'))
+    for name, value in network.state_dict().items():
+        if name.startswith('policy'):
+            continue
+        assert torch.allclose(value, before[name], rtol=1e-3, atol=1e-6), name
+    assert network.policy.prices.max() > 0
+    with safe_open(str(tmp_path / 'out.safetensors'), 'np') as file:
+        assert file.metadata()['trained'] == 'policy stage, 12 frames'
+    first = network.state_dict()
+    assert train.main([*arguments, f'data={more}']) == 0
+    again = checkpoint.load(str(tmp_path / 'out.safetensors')).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    capsys.readouterr()
+    assert train.main([*arguments, f'data={more}', 'network={policy: none}', 'gated=0']) == 2
+    assert 'has no policy' in (said := capsys.readouterr().err) and said.count('\n') == 2
+    assert train.main(arguments) == 2
+    assert 'has 8 frames: the policy needs at least 10' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('change, words', [
+    (['sizes=[[60, 96]]'], 'multiples of 32'), (['sizes=[[64]]'], 'multiples of 32'),
+    (['sizes=[64]'], 'expected tuple'), (['frozen=9'], 'has 7 stages'), (['frozen=-1'], 'least'),
+    (['layer_decay=0.0'], 'above 0'), (['gated=1.5'], 'from 0 to 1'), (['style=-1'], '0 to 1'),
+    (['stage=adaptive'], 'there are static and policy'), (['prices=[1, 2]'], 'prices'),
+    (['frames=3'], 'at least 10'), (['sets=1'], 'at least 2'),
+    (['stage=policy', 'start='], 'start=WEIGHTS'), (['network={policy: none}'], 'give gated=0'),
+    (['network={stages: [1, 2]}'], 'network='), (['network={embed_dim: 8}'], 'unknown setting'),
+    (['network={stem: 16}'], 'other shapes'), (['data='], 'data is empty'),
+    (['data=[/nowhere]'], 'no data set'), (['start=', 'preset=swin_tiny', 'sizes='], 'frozen=2')])
+def test_bad_settings(settings, capsys, change, words):
+    assert train.main([settings, 'steps=1', *change]) == 2
+    said = capsys.readouterr().err
+    assert words in said and 'Traceback' not in said
+
+
+def test_without_cameras_depth_is_not_learned(settings, tmp_path, capsys):
+    root = write_corpus(tmp_path / 'plain', 4)
+    assert train.main([settings, 'steps=1', f'data={root}', 'start=']) == 2
+    said = capsys.readouterr().err
+    assert 'have no intrinsics' in said and said.count('\n') == 1
+    assert train.main([
+        settings, 'steps=1', f'data={root}', f'val={root}', 'tasks=[semseg, edges]']) == 0
+
+
+def classifier(stages):
+    """Return random weights of an EfficientNet-Lite under the names of its PyTorch port."""
+    rng = torch.Generator().manual_seed(0)
+    state = {}
+
+    def layer(conv, norm, *shape):
+        state[f'{conv}.weight'] = torch.randn(shape, generator=rng)
+        for name in ('weight', 'bias', 'running_mean', 'running_var'):
+            state[f'{norm}.{name}'] = torch.rand(shape[0], generator=rng) + 0.5
+        state[f'{norm}.num_batches_tracked'] = torch.tensor(1)
+
+    layer('_conv_stem', '_bn0', 32, 3, 3, 3)
+    inputs = 32
+    for number, (kernel, expand, outputs) in enumerate(
+            (kernel, expand, outputs) for count, kernel, _, expand, outputs in stages
+            for _ in range(count)):
+        name, hidden = f'_blocks.{number}.', inputs * expand
+        if expand > 1:
+            layer(f'{name}_expand_conv', f'{name}_bn0', hidden, inputs, 1, 1)
+        layer(f'{name}_depthwise_conv', f'{name}_bn1', hidden, 1, kernel, kernel)
+        layer(f'{name}_project_conv', f'{name}_bn2', outputs, hidden, 1, 1)
+        inputs = outputs
+    layer('_conv_head', '_bn1', 8, inputs, 1, 1)
+    state |= {'_fc.weight': torch.zeros(4, 8), '_fc.bias': torch.zeros(4)}
+    return state
+
+
+LITE1 = tuple((deep[0], *wide[1:]) for deep, wide in zip(LITE2, LITE0))
+
+
+@pytest.mark.parametrize('stages', [LITE0, LITE1, LITE2])
+def test_an_efficientnet_starts_a_training(stages, tmp_path, capsys):
+    weights, out = classifier(stages), tmp_path / 'encoder.safetensors'
+    torch.save(weights, tmp_path / 'c.pth')
+    assert cli.main(['convert', str(tmp_path / 'c.pth'), str(out)]) == 0
+    said = capsys.readouterr().out
+    assert 'encoder alone' in said and 'no place in the network: _conv_head.weight' in said
+    network = checkpoint.load(str(out), to_train=True)
+    assert network.config.stages == stages
+    assert (network.config.name == 'glasses') == (stages == LITE2)
+    assert network.config == LiteConfig(network.config.name, stages=stages)
+    last = network.encoder.stages[6][0]
+    number = sum(stage[0] for stage in stages) - 1
+    assert torch.equal(last.expand.norm.bias, weights[f'_blocks.{number}._bn0.bias'])
+    assert torch.equal(last.project.conv.weight, weights[f'_blocks.{number}._project_conv.weight'])
+    assert torch.equal(network.encoder.stem.norm.weight, weights['_bn0.weight'])
+
+
+def test_an_efficientnet_that_does_not_fit(tmp_path, capsys):
+    def refused(state):
+        torch.save(state, tmp_path / 'c.pth')
+        assert cli.main(['convert', str(tmp_path / 'c.pth'), str(tmp_path / 'x')]) == 2
+        said = capsys.readouterr().err
+        assert said.count('\n') == 1 and not (tmp_path / 'x').exists()
+        return said
+
+    good = classifier(LITE0)
+    assert '_blocks.3._se_reduce.weight is of no known kind' in refused(
+        {**good, '_blocks.3._se_reduce.weight': torch.zeros(1)})
+    assert 'encoder.stages.1.0.expand.norm.bias is missing' in refused(
+        {name: value for name, value in good.items() if name != '_blocks.1._bn0.bias'})
+    assert '_bn0.bias is (3,), not (32,)' in refused({**good, '_bn0.bias': torch.zeros(3)})
+    assert 'stages' in refused(
+        {name: value for name, value in good.items() if not name.startswith('_blocks.15.')})
+    deep = tuple((n + 2 * (s in (3, 4, 5)), *rest) for s, (n, *rest) in enumerate(LITE2))
+    assert 'at most 8 and 12' in refused(classifier(deep))
