@@ -141,7 +141,7 @@ def test_gates_close_few_at_first_and_any_share_later(settings):
 
 def test_styles_move_between_frames_and_contents_stay():
     torch.manual_seed(0)
-    x = torch.randn(4, 3, 8, 8) * torch.arange(1, 5).view(4, 1, 1, 1)
+    x = torch.randn(32, 3, 8, 8) * torch.arange(1, 33).view(32, 1, 1, 1)
     y = lite.mix_styles(x)
 
     def plain(value):
@@ -201,7 +201,7 @@ def test_validation_is_of_the_canonical_camera(tmp_path):
 
 
 def test_edges_that_are_not_known_teach_nothing():
-    outputs = torch.randn(1, 1, 4, 4, requires_grad=True)
+    outputs = torch.randn(1, 1, 4, 4)
     label = torch.full((1, 4, 4), 255)
     assert float(plain_loss('edges', outputs, label)) == 0
     label[0, 0, :2] = torch.tensor([1, 0])
@@ -226,30 +226,33 @@ def test_the_policy_is_worth_more_than_a_fixed_set():
     torch.manual_seed(0)
     network = network_of(CONFIGS['lite'])
     rng = np.random.default_rng(0)
-    count, gates, tasks = 400, len(network.config.gated), len(network.config.tasks)
-    seen = rng.normal(size=(count, network.config.features())).astype(np.float32)
+    gates, tasks = len(network.config.gated), len(network.config.tasks)
     one, two = (number for number, block in enumerate(network.config.gated)
                 if block.name in ('encoder.stages.3.1', 'encoder.stages.3.2'))
-    left = seen[:, :1] > 0
 
-    def rises(closed):
-        return 0.02 * closed.sum(-1) + np.where(left, closed[..., one], closed[..., two])
+    def look(count):
+        side = rng.choice([-1.0, 1.0], count)
+        noise = rng.normal(size=(count, network.config.features()))
+        return side > 0, (side[:, None] + noise).astype(np.float32)
 
-    closed = 1 - worth.sample(network, 24 * count, rng).reshape(count, 24, gates)
+    def rises(closed, left):
+        return 0.005 * closed.sum(-1) + np.where(
+            left[:, None], closed[..., one], closed[..., two])
+
+    left, seen = look(200)
+    closed = 1 - worth.sample(network, 8 * 200, rng).reshape(200, 8, gates)
     shares = worth.fit(network, worth.Measured(
-        seen, closed, np.repeat(rises(closed)[..., None], tasks, 2).astype(np.float32)), steps=600)
+        seen, closed, np.repeat(rises(closed, left)[..., None], tasks, 2).astype(np.float32)),
+        steps=300)
     assert shares['policy'] > shares['fixed'] + 0.2
-    fresh = rng.normal(size=(100, seen.shape[1])).astype(np.float32)
-    left = fresh[:, :1] > 0
+    left, seen = look(100)
     macs = np.array([block.macs for block in network.config.gated])
     every = ((np.arange(1 << gates)[:, None] >> np.arange(gates)) & 1).astype(bool)
-    losses = rises(~every[None].repeat(100, 0)).mean(0)
-    for price in (0.5, 2.0):
-        chosen = worth.choose(network, fresh, price)
-        assert len(np.unique(chosen, axis=0)) > 1
-        allowed = every @ macs <= (chosen @ macs).mean()
-        found = float(rises(~chosen[:, None]).mean())
-        assert found < losses[allowed].min(), price
+    losses = rises(~every[None].repeat(100, 0), left).mean(0)
+    chosen = worth.choose(network, seen, 3.0)
+    assert len(np.unique(chosen, axis=0)) > 1
+    allowed = every @ macs <= (chosen @ macs).mean()
+    assert rises(~chosen[:, None], left).mean() < losses[allowed].min()
 
 
 def test_policy_stage(settings, folder, tmp_path, capsys):
