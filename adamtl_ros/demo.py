@@ -471,7 +471,8 @@ class Demo:
         budgets = sheet_budgets(self.options.budget)
         bar = progress.add_task('three budgets', total=len(budgets) * len(frames))
         for budget in budgets:
-            self.set_budget(budget)
+            # Each is computed, also where the source stands still.
+            self.set_parameters(budget=float(budget), reuse=False)
             for index, frame in frames.items():
                 stamp = self.ask(frame)
                 if self.stop.set:
@@ -480,14 +481,15 @@ class Demo:
                     Sample(index, frame.image, self.recorder.messages[stamp]))
                 progress.advance(bar)
 
-    def set_budget(self, budget: float) -> None:
-        """Change the parameter of the running node; DemoError if it refuses."""
-        answer = self.client.set_parameters([Parameter('budget', value=float(budget))])
-        self.wait(answer.done, ANSWER_LIMIT, 'changing the budget')
+    def set_parameters(self, **values: Any) -> None:
+        """Change parameters of the running node; DemoError if it refuses."""
+        answer = self.client.set_parameters(
+            [Parameter(name, value=value) for name, value in values.items()])
+        self.wait(answer.done, ANSWER_LIMIT, 'changing parameters')
         response = answer.result()
-        if response is not None and not response.results[0].successful:
-            raise DemoError(
-                f'the node refused the budget {budget}: {response.results[0].reason}')
+        for name, result in zip(values, response.results if response is not None else ()):
+            if not result.successful:
+                raise DemoError(f'the node refused {name} {values[name]}: {result.reason}')
 
     def run(self, progress: Progress) -> None:
         """Run the whole demo."""
@@ -525,10 +527,15 @@ class Demo:
             for samples in self.samples.values():
                 if place < len(samples):
                     rows.append(_row(samples[place], tasks))
+        played = [self.recorder.stats[stamp] for stamp in self.account.played
+                  if stamp in self.recorder.stats]
         legend = {task: names for task, names in self.class_names.items() if task in tasks}
-        write_rgb(
-            self.out / 'sheet.png',
-            drawing.sheet(['frame', *tasks, 'gating map'], rows, legend=legend))
+        sheet = drawing.sheet(['frame', *tasks, 'gating map'], rows, legend=legend)
+        over_time = drawing.over_time(
+            [stats.budget_achieved for stats in played],
+            [list(stats.token_fraction) for stats in played], self.options.budget,
+            sheet.shape[1]) if played else []
+        write_rgb(self.out / 'sheet.png', np.vstack([sheet, *over_time]))
 
     def summary(self) -> dict[str, Any]:
         """Check the account, and return what summary.json says."""
@@ -546,6 +553,8 @@ class Demo:
             if stamp in account.played or stamp in account.asked:
                 by_budget.setdefault(round(stats.budget_requested, 4), []).append(
                     stats.budget_achieved)
+        spent = [stats.budget_achieved for stats in played
+                 if stats.budget_achieved == stats.budget_achieved]
         return {
             'source': str(self.source.path), 'kind': self.source.kind,
             'rate_hz': self.source.rate, 'model': self.options.model,
@@ -562,6 +571,9 @@ class Demo:
                 {'requested': budget, 'achieved': float(np.mean(achieved)),
                  'frames': len(achieved)}
                 for budget, achieved in sorted(by_budget.items(), reverse=True)],
+            'played': {
+                'mean_cost': float(np.mean(spent)) if spent else None,
+                'reused': sum(stats.reused for stats in played)},
             'latency_ms': _percentiles([stats.latency_ms for stats in played]),
             'network_ms': _percentiles([stats.network_ms for stats in played]),
             'beyond_network_ms': _percentiles(
@@ -618,6 +630,10 @@ def report(summary: dict[str, Any], out: Path, console: Console) -> None:
         table.add_row(
             f'budget {row["requested"]:.2f}',
             f'{row["achieved"]:.3f} achieved over {row["frames"]} frames')
+    if summary['played']['mean_cost'] is not None:
+        table.add_row(
+            'while it played', f'{summary["played"]["mean_cost"]:.3f} of the dense cost a frame, '
+                               f'{summary["played"]["reused"]} frames reused')
     latency = summary['latency_ms']
     if latency['p50'] is not None:
         table.add_row('latency', f'{latency["p50"]:.1f} ms median, {latency["p95"]:.1f} ms p95')

@@ -17,6 +17,8 @@ NEAR, FAR = 0.3, 8.0
 _IGNORED = (128, 128, 128)
 _TEXT = (235, 235, 235)
 _PAPER = (24, 24, 24)
+_BAR = (90, 170, 240)
+_LINE = (240, 190, 60)
 
 
 @cache
@@ -163,6 +165,37 @@ def sheet(
     for task, names in (legend or {}).items():
         parts += _legend(task, names, width)
     return np.vstack(parts)
+
+
+def over_time(
+        costs: Sequence[float], blocks: Sequence[Sequence[float]], budget: float, width: int,
+) -> list[np.ndarray]:
+    """
+    Draw what frames cost, one column a frame, above the blocks that ran for it.
+
+    costs: shares of the dense cost, NaN where unknown.  blocks: of each frame the shares that ran,
+    first block to last, empty where unknown.  budget: is a line.  Returns pictures of that width.
+    """
+    edges = np.linspace(0, width, len(costs) + 1).round().astype(int)
+    number, tall, row = max(map(len, blocks)), 120, 8
+    chart = np.full((tall, width, 3), _PAPER, np.uint8)
+    map_of_blocks = np.full((row * number, width, 3), _PAPER, np.uint8)
+    scale = (tall - 10) / max(1.0, np.nanmax([0.0, *costs]))
+    for left, right, cost, shares in zip(edges, edges[1:], costs, blocks):
+        if cost == cost:
+            chart[tall - round(cost * scale):, left:right] = _BAR
+        for place, share in enumerate(shares):
+            colour = np.array(_PAPER) + share * (np.array(_BAR) - np.array(_PAPER))
+            map_of_blocks[row * place + 1:row * (place + 1), left:right] = colour.round()
+    line = tall - round(budget * scale)
+    chart[max(line - 1, 0):line + 1] = _LINE
+    parts = [text(
+        f'cost of the frames played, first to last; line: the budget {budget:g}; no bar: reused, '
+        'or unknown', width, 24), chart]
+    if number:
+        parts += [text('encoder blocks that ran for them, first above, last below', width, 24),
+                  map_of_blocks]
+    return parts
 
 
 def _legend(task: str, names: Sequence[str], width: int) -> list[np.ndarray]:

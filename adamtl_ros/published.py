@@ -28,10 +28,10 @@ def published_images(result: Result) -> list[tuple[str, np.ndarray, str]]:
 def stats_fields(stats: GatingResult) -> dict[str, Any]:
     """Return what a frame's GatingStats says of the frame: all but header, latency and counts."""
     return {
-        'mode': stats.mode, 'tasks': list(stats.tasks),
+        'mode': stats.mode, 'tasks': list(stats.tasks), 'reused': stats.reused,
         **{name: float(getattr(stats, name)) for name in (
-            'budget_requested', 'budget_achieved', 'gmacs', 'gmacs_dense', 'preprocess_ms',
-            'network_ms', 'postprocess_ms')},
+            'budget_requested', 'budget_cap', 'budget_mean', 'price', 'budget_achieved', 'gmacs',
+            'gmacs_dense', 'preprocess_ms', 'network_ms', 'postprocess_ms')},
         # In mode adaptive comparing is a check now and then, not a property of the frame.
         'agreement': float(stats.agreement) if stats.mode == 'shadow' else math.nan,
         **{name: [float(value) for value in getattr(stats, name)] for name in (

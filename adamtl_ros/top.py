@@ -56,7 +56,7 @@ TYPE = 'adamtl_ros/msg/GatingStats'
 @dataclass
 class Watched:
     """
-    What a node has said lately: its last messages, and (time, latency, achieved) a frame.
+    What a node has said lately: its last messages, and (time, latency, achieved, reused) a frame.
 
     gated: the last statistics in which the policy ran or was not asked for, in mode shadow only
     those of the compared frames.  heard: when it said anything last.
@@ -64,7 +64,7 @@ class Watched:
 
     stats: GatingStats | None = None
     gated: GatingStats | None = None
-    frames: deque[tuple[float, float, float]] = field(default_factory=deque)
+    frames: deque[tuple[float, float, float, bool]] = field(default_factory=deque)
     level: int = 3
     message: str = 'no diagnostics yet'
     values: dict[str, str] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Watched:
         self.stats, self.heard = stats, now
         if stats.budget_achieved == stats.budget_achieved:
             self.gated = stats
-        self.frames.append((now, stats.latency_ms, stats.budget_achieved))
+        self.frames.append((now, stats.latency_ms, stats.budget_achieved, stats.reused))
         self.forget(now)
 
     def forget(self, now: float) -> None:
@@ -128,6 +128,11 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
             budget += (f', {mean:.2f} achieved  {bar(mean)}  {mean * stats.gmacs_dense:.2f} of '
                        f'{stats.gmacs_dense:.2f} GMACs')
         rows.add_row('budget', budget)
+        if gated is not None and gated.budget_mean == gated.budget_mean:
+            reused = statistics.mean(frame[3] for frame in watched.frames) if watched.frames else (
+                float(gated.reused))
+            rows.add_row('stream', f'mean {gated.budget_mean:.2f}, cap {gated.budget_cap:.2f}, '
+                                   f'{reused:.0%} of the frames reused')
         rows.add_row('frames', f'{stats.frames_received} received = {stats.frames_processed} '
                                f'processed + {stats.frames_dropped} dropped, '
                                f'{stats.frames_missed} never came')

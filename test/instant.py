@@ -30,7 +30,9 @@ class InstantEngine(Engine):
     def calibrate(self) -> None:
         """Take no time that could be predicted."""
 
-    def infer(self, image: np.ndarray, settings: Any, camera: Any = None) -> Result:
+    def infer(
+            self, image: np.ndarray, settings: Any, camera: Any = None, stream: Any = None
+    ) -> Result:
         """Bring the frame to the network's size, and answer with its brightness."""
         assert (image.dtype, image.ndim, image.shape[2]) == (np.uint8, 3, 3)
         small = shrink(image, self.input_size)

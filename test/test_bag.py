@@ -54,6 +54,7 @@ from adamtl_ros.published import published_images
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import TASKS
 
 FRAMES = 6
@@ -88,6 +89,15 @@ def frames_of(path: Path) -> list[Frame]:
     opened = Bag(path)
     frames = Frames(TOPIC, intrinsics_of(opened, TOPIC))
     return [frames.read(message) for message in opened.messages((TOPIC,))]
+
+
+def in_a_stream(engine: Engine, frames: list[Frame], settings: Settings) -> list[Any]:
+    """Return the results of frames that follow one another."""
+    stream, results = Stream(), []
+    for frame in frames:
+        stream.arrived(frame.stamp / 1e9, frame.header.frame_id)
+        results.append(engine.infer(frame.image, settings, frame.camera, stream))
+    return results
 
 
 # Measures
@@ -254,8 +264,8 @@ def test_results_have_the_keys_that_scripts_read(done: Path, bag: Path, engine: 
                 'agreement', 'energy_j'} <= row.keys()
         assert 0 < row['p50_ms'] <= row['p95_ms'] <= row['p99_ms']
     settings = Settings(mode='adaptive', budget=0.5, tasks=engine.tasks)
-    images = [frame.image for frame in frames_of(bag)]
-    stats = [engine.infer(image, replace(settings, compare=True)).stats for image in images]
+    stats = [result.stats for result in in_a_stream(
+        engine, frames_of(bag), replace(settings, compare=True))]
     assert rows[3]['achieved'] == pytest.approx(np.mean([s.budget_achieved for s in stats]))
     assert rows[3]['gmacs'] == pytest.approx(np.mean([s.gmacs for s in stats]))
     for task in engine.tasks:
@@ -276,6 +286,31 @@ def test_results_have_the_keys_that_scripts_read(done: Path, bag: Path, engine: 
         table = list(csv.DictReader(file))
     assert len(table) == 4 * FRAMES
     assert float(table[3]['agreement']) == pytest.approx(stats[0].agreement, abs=1e-4)
+    assert rows[3]['reused'] == np.mean([s.reused for s in stats])
+    assert [int(each['reused']) for each in table[3::4]] == [s.reused for s in stats]
+
+
+@pytest.mark.parametrize('reuse', [True, False])
+def test_a_recording_that_stands_still_is_computed_once(
+        bag: Path, engine: Engine, reuse: bool) -> None:
+    """And the worst frames are shown with the results of the one that was computed."""
+    plan = Plan(TOPIC, ('depth',), (0.5,), 0.5, modes=('adaptive',), reuse=reuse)
+    evaluation = Evaluation(Bag(bag), engine, plan)
+    first = frames_of(bag)[0]
+    for number in range(5):
+        evaluation._frame(first._replace(
+            number=number, stamp=first.stamp + number * 10**8), number / 10, {}, None)
+    row, series = evaluation.figures()['rows'][1], evaluation.figures()['series']['rows'][1]
+    assert series['reused'] == ([0, 1, 1, 1, 1] if reuse else [0] * 5)
+    assert row['achieved'] == pytest.approx(np.mean(series['achieved']))
+    if reuse:
+        assert (row['reused'], row['computed']) == (0.8, pytest.approx(series['achieved'][0]))
+        assert row['memory_saved'] == pytest.approx(0.8 * row['computed'])
+        assert {each['computed'] for each in row['worst']} == {0}
+        assert row['p50_ms'] < evaluation.figures()['rows'][0]['p50_ms'] / 2
+    else:
+        assert (row['reused'], row['memory_saved']) == (0.0, 0.0)
+        assert {each['computed'] for each in row['worst']} == set(range(5))
 
 
 def test_report_needs_nothing_else(done: Path) -> None:
@@ -368,7 +403,7 @@ def test_output_bag_is_what_the_node_publishes(done: Path, bag: Path, engine: En
     """Topics, types, stamps and bytes; any reader of bags knows all types from the bag itself."""
     settings = Settings(
         mode='adaptive', budget=0.5, tasks=engine.tasks, confidence=True, gating_map=True)
-    results = [engine.infer(frame.image, settings, frame.camera) for frame in frames_of(bag)]
+    results = in_a_stream(engine, frames_of(bag), settings)
     found: dict[str, list[Any]] = {}
     with AnyReader([done / 'record'], default_typestore=typestore()) as reader:
         types = {c.topic: c.msgtype for c in reader.connections}
@@ -642,6 +677,10 @@ def test_label_files_of_other_bits_are_named(
 def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) -> None:
     """The same results are identical; one flipped bit of one topic is a difference."""
     frames = frames_of(bag)[:2]
+    # Of the last one nothing was seen to change, and the node had spent before.
+    frames.append(frames[1]._replace(number=2, stamp=frames[1].stamp + 10**7))
+    stream = Stream()
+    stream.spend(1.0, Settings(budget=0.6))
     live = Live(1.0)
     live.parameters = {'budget': 0.6, 'output_size': 'network'} | {
         f'tasks.{task}.weight': 1.0 for task in TASKS}
@@ -649,9 +688,12 @@ def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) ->
         mode='adaptive', budget=0.6, tasks=engine.tasks, weights=dict.fromkeys(engine.tasks, 1.0))
     for frame in frames:
         live.sent[frame.stamp] = 0
-        result = engine.infer(frame.image, settings, frame.camera)
+        result = engine.infer(frame.image, settings, frame.camera, stream)
+        assert result.stats.reused == (frame is frames[2])
         live.stats[frame.stamp] = SimpleNamespace(
-            mode='adaptive', budget_requested=float(np.float32(0.6)), tasks=list(engine.tasks))
+            mode='adaptive', budget_requested=float(np.float32(0.6)), tasks=list(engine.tasks),
+            budget_cap=result.stats.budget_cap, price=result.stats.price,
+            reused=result.stats.reused)
         for name, values, encoding in published_images(result):
             data = bytearray(np.ascontiguousarray(values).tobytes())
             if frame is frames[1] and name == 'depth':
@@ -660,7 +702,7 @@ def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) ->
                 frame.stamp, name, SimpleNamespace(data=data, encoding=encoding))
         live.frame(frame, engine)
     figures = live.figures()
-    assert (figures['identical'], figures['different']) == (1, 1)
+    assert (figures['identical'], figures['different']) == (2, 1)
     assert figures['differing'] == [{'frame': 1, 'topics': ['depth']}]
     assert digest(b'ab', 'mono8') != digest(b'ab', 'mono16')
 

@@ -161,3 +161,15 @@ def test_legend_shows_every_class() -> None:
     picture = drawing.sheet(['a', 'b'], [('', cells)], legend={'semseg': names})
     colours = {tuple(int(v) for v in colour) for colour in picture.reshape(-1, 3)}
     assert set(TASKS['semseg'].palette) <= colours
+
+
+def test_cost_over_time_shows_what_frames_cost_and_which_blocks_ran():
+    parts = drawing.over_time(
+        [1.0, 0.5, 0.0, float('nan')], [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], []], 0.6, 400)
+    assert {part.shape[1] for part in parts} == {400} and len(parts) == 4
+    chart, blocks = parts[1], parts[3]
+    blue = (chart == chart[-1, 50]).all(-1).sum(0)
+    assert blue[50] > 100 and blue[50] == pytest.approx(2 * blue[150], abs=4)
+    assert blue[250] == blue[350] == 0
+    assert (blocks[4, 50] != blocks[12, 150]).any()
+    assert (blocks[4, 150] == blocks[4, 50]).all() and (blocks[4, 250] == blocks[12, 150]).all()

@@ -166,14 +166,15 @@ class HangingEngine(InstantEngine):
     working, go = Event(), Event()
     inside = most = 0
 
-    def infer(self, image: np.ndarray, settings: Any, camera: Any = None) -> Any:
+    def infer(
+            self, image: np.ndarray, settings: Any, camera: Any = None, stream: Any = None) -> Any:
         """Count who is in here, and wait."""
         HangingEngine.inside += 1
         HangingEngine.most = max(HangingEngine.most, HangingEngine.inside)
         self.working.set()
         assert self.go.wait(WAIT)
         HangingEngine.inside -= 1
-        return super().infer(image, settings, camera)
+        return super().infer(image, settings, camera, stream)
 
 
 def test_a_frame_that_hangs_meets_no_second_worker(stage, monkeypatch, capfd):
@@ -281,10 +282,12 @@ class SeeingEngine(InstantEngine):
 
     seen: list[Camera | None] = []
 
-    def infer(self, image: np.ndarray, settings: Any, camera: Camera | None = None) -> Any:
+    def infer(
+            self, image: np.ndarray, settings: Any, camera: Camera | None = None,
+            stream: Any = None) -> Any:
         """Keep the camera."""
         self.seen.append(camera)
-        return super().infer(image, settings, camera)
+        return super().infer(image, settings, camera, stream)
 
 
 def test_the_engine_knows_the_camera(stage, capfd):

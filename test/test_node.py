@@ -223,13 +223,14 @@ class SlowEngine(Engine):
     working = Event()
     go = Event()
 
-    def infer(self, image: np.ndarray, settings: Any, camera: Any = None) -> Any:
+    def infer(
+            self, image: np.ndarray, settings: Any, camera: Any = None, stream: Any = None) -> Any:
         """Say that a frame is in work, and wait."""
         if image.shape[:2] == (48, 64):  # not for the blank one that the engine begins with
             self.working.set()
             assert self.go.wait(WAIT)
             self.go.clear()
-        return super().infer(image, settings, camera)
+        return super().infer(image, settings, camera, stream)
 
 
 @pytest.fixture(autouse=True)
@@ -487,10 +488,10 @@ def test_many_bad_frames_do_not_flood_the_log(bench, weights, capfd):
 
 def test_an_engine_that_fails_costs_one_frame(bench, weights):
     class FailingEngine(Engine):
-        def infer(self, image, settings, camera=None):
+        def infer(self, image, settings, camera=None, stream=None):
             if image.shape[:2] == (20, 20):
                 raise RuntimeError('out of memory')
-            return super().infer(image, settings, camera)
+            return super().infer(image, settings, camera, stream)
 
     bench.running(weights, FailingEngine)
     bench.listen('semseg', '/diagnostics')
@@ -590,6 +591,11 @@ REFUSED = [
     ({'budget': 1.5}, ('budget', '1.5')),
     ({'budget': float('nan')}, ('budget', 'nan')),
     ({'budget': 'half'}, ('budget', 'half', 'a number')),
+    ({'budget_cap': 0.4}, ('budget is 1.0', 'budget_cap 0.4', 'set the cap from the budget')),
+    ({'budget_cap': 0.0}, ('budget_cap', '0.0')),
+    ({'budget_horizon': 0}, ('budget_horizon', '0', '1 to 100000')),
+    ({'refresh': 0}, ('refresh', '0', '1 to 100000')),
+    ({'reuse': 'sometimes'}, ('reuse', 'sometimes', 'true or false')),
     ({'budget': True}, ('budget', 'True', 'a number')),
     ({'mode': 'fast'}, ('mode', 'fast', 'adaptive')),
     ({'mode': 3}, ('mode', '3', 'a string')),
@@ -765,15 +771,107 @@ def test_the_controller_stays_below_the_budget(bench, weights):
         assert stats[-1].budget_requested == pytest.approx(budget)
 
 
+# Streams
+
+
+def send_at(bench: Bench, seconds: float, camera: str = 'camera', shade: int = 0) -> Image:
+    """Publish a picture with a stamp."""
+    message = picture()
+    message.data = array('B', bytes(np.frombuffer(message.data, np.uint8) // 2 + shade))
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(
+        round(seconds * 1e9), 1_000_000_000)
+    message.header.frame_id = camera
+    bench.camera.publish(message)
+    return message
+
+
+def test_a_frame_that_stands_still_is_reused_with_its_own_header(bench, weights, capfd):
+    node = bench.running(weights, mode='adaptive', budget=0.6, budget_cap=0.8, refresh=4)
+    bench.listen('gating_stats', 'depth', '/diagnostics')
+    stats, depth = bench.got['gating_stats'], bench.got['depth']
+
+    def answer(seconds, **changes):
+        number = len(stats)
+        message = send_at(bench, seconds, **changes)
+        bench.until(lambda: len(stats) > number and len(depth) > number)
+        assert stats[-1].header == depth[-1].header == message.header
+        return stats[-1]
+
+    first = answer(10.0)
+    assert not first.reused and first.budget_achieved > 0 and first.price >= 0.0
+    assert first.budget_cap == 0.8
+    for number in (1, 2, 3):
+        still = answer(10.0 + number / 10)
+        assert still.reused and still.budget_achieved == still.gmacs == 0.0
+        assert np.isnan(still.price)
+        assert bytes(depth[-1].data) == bytes(depth[0].data)
+    assert still.budget_mean == pytest.approx(first.budget_achieved / 4)
+    _, values = status(bench)
+    assert float(values['budget mean']) == pytest.approx(still.budget_mean, rel=1e-3)
+    assert 0.0 <= float(values['share of frames reused']) <= 1.0
+    assert not answer(10.4).reused  # it is due
+    assert not answer(10.5, shade=40).reused  # it looks different
+    assert answer(10.6, shade=40).reused
+    assert 'whatever it looks like' not in capfd.readouterr().err
+    # What breaks the stream; it is told once a minute.
+    for seconds, camera in ((10.6, 'camera'), (10.5, 'camera'), (10.6, 'other'), (13.0, 'other')):
+        assert not answer(seconds, camera=camera, shade=40).reused
+        assert answer(seconds + 0.05, camera=camera, shade=40).reused
+    assert capfd.readouterr().err.count('a stamp of 10.600 s follows one of 10.600 s') == 1
+    assert bench.set(node, reuse=False).successful
+    assert not answer(13.2, camera='other', shade=40).reused
+    # The dense network knows no stream.
+    assert bench.set(node, mode='static').successful
+    dense = answer(13.3, camera='other', shade=40)
+    assert (dense.reused, dense.budget_cap, dense.budget_achieved) == (False, 1.0, 1.0)
+    assert np.isnan(dense.price) and np.isnan(dense.budget_mean)
+
+
+def test_budget_and_cap_are_raised_in_order(bench, weights):
+    node = bench.running(weights, mode='adaptive', budget=0.4, budget_cap=0.5)
+    result = bench.set(node, budget=0.7)
+    assert not result.successful
+    assert 'budget is 0.7 and budget_cap 0.5' in result.reason
+    assert bench.set(node, budget_cap=0.8).successful
+    assert bench.set(node, budget=0.7).successful
+    assert bench.set(node, budget=0.9, budget_cap=1.0).successful
+    settings = node._options.settings
+    assert (settings.budget, settings.cap, settings.horizon, settings.refresh) == (
+        0.9, 1.0, 50, 30)
+
+
+def test_with_a_latency_target_the_budget_is_the_cap_too(bench, weights):
+    bench.running(weights, mode='adaptive', target_latency_ms=10000.0, budget=0.6)
+    bench.listen('gating_stats', 'depth')
+    stats = bench.got['gating_stats']
+    for number in range(1, 5):
+        bench.send()
+        bench.until(lambda number=number: len(stats) == number)
+    assert all(each.budget_cap == pytest.approx(each.budget_requested) for each in stats)
+    assert all(each.budget_achieved <= 0.6 + 1e-6 for each in stats)
+
+
+def test_a_reused_result_that_agrees_too_little_is_computed_anew(bench, weights):
+    bench.running(
+        weights, DisagreeingEngine, mode='shadow', budget=0.6, compare_share=1.0)
+    bench.listen('gating_stats', 'depth')
+    stats = bench.got['gating_stats']
+    for number in range(1, 6):
+        send_at(bench, 10.0 + number / 10)
+        bench.until(lambda number=number: len(stats) == number)
+    assert [each.reused for each in stats] == [False, True, False, True, False]
+
+
 # Roll-out
 
 
 class DisagreeingEngine(Engine):
     """Finds that the policy agrees with the dense network on half of the pixels."""
 
-    def infer(self, image: np.ndarray, settings: Any, camera: Any = None) -> Any:
+    def infer(
+            self, image: np.ndarray, settings: Any, camera: Any = None, stream: Any = None) -> Any:
         """Replace the agreement, where it was compared."""
-        result = super().infer(image, settings, camera)
+        result = super().infer(image, settings, camera, stream)
         agreed = dict.fromkeys(result.stats.task_agreement, 0.5)
         return replace(result, stats=replace(result.stats, task_agreement=agreed))
 

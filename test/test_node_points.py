@@ -35,9 +35,9 @@ CAMERA = Camera(64, 48, 50.0, 52.0, 30.0, 25.0)
 class SmoothEngine(Engine):
     """Gives depth of a wall, so that there are points."""
 
-    def infer(self, image, settings, camera=None):
+    def infer(self, image, settings, camera=None, stream=None):
         """Let a wall of 3 m pass for the depth, with a step to 6 m in the middle."""
-        result = super().infer(image, settings, camera)
+        result = super().infer(image, settings, camera, stream)
         if 'depth' in result.outputs:
             depth = result.outputs['depth']
             depth[:, :depth.shape[1] // 2], depth[:, depth.shape[1] // 2:] = 3.0, 6.0

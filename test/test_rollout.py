@@ -106,3 +106,13 @@ def test_a_guard_that_is_off_does_nothing():
     for _ in range(10):
         assert not rollout.note(stats(ASKED, {'depth': 0.0}), off)
     assert rollout.settings(ASKED, off) == replace(ASKED, compare=False)
+
+
+def test_the_guard_raises_the_cap_with_the_budget():
+    rollout, asked = Rollout(), replace(ASKED, cap=0.55)
+    for _ in range(3):
+        settings = rollout.settings(asked, GUARD)
+        assert (settings.budget, settings.cap) == (0.5, 0.55)
+        rollout.note(stats(settings, {'depth': 0.1}), GUARD)
+    settings = rollout.settings(asked, GUARD)
+    assert settings.budget == settings.cap == pytest.approx(0.6)

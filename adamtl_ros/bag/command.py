@@ -77,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--max-frames', type=int, default=0, metavar='N', help='end after N frames; 0: never')
     parser.add_argument(
+        '--no-reuse', action='store_true',
+        help='compute also frames that look like the one before, as with reuse:=false in the node')
+    parser.add_argument(
         '--keep', type=float, default=0.95, metavar='A',
         help='agreement, in (0, 1], that the recommended budget holds (default: 0.95)')
     parser.add_argument(
@@ -212,14 +215,14 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
 def show(figures: dict[str, Any], console: Console) -> None:
     """Print the rows and the recommendation."""
     table = Table(title=f'{figures["bag"]} {figures["topic"]}, {figures["frames"]} frames')
-    for heading in ('mode', 'budget', 'achieved', 'agreement', 'p50 ms', 'p95 ms', 'p99 ms',
-                    'dropped', 'J a frame'):
+    for heading in ('mode', 'budget', 'achieved', 'reused', 'agreement', 'p50 ms', 'p95 ms',
+                    'p99 ms', 'dropped', 'J a frame'):
         table.add_column(heading, justify='right')
     for row in figures['rows']:
         energy = row['energy_j']
         table.add_row(
             row['mode'], f'{row["budget"]:.2f}', f'{row["achieved"]:.3f}',
-            f'{agreement_of(row):.3f}', *(f'{row[name]:.1f}' for name in (
+            f'{row["reused"]:.0%}', f'{agreement_of(row):.3f}', *(f'{row[name]:.1f}' for name in (
                 'p50_ms', 'p95_ms', 'p99_ms')), str(row['dropped']),
             '-' if energy is None else f'{energy:.3f}')
     console.print(table)

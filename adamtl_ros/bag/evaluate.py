@@ -42,6 +42,7 @@ from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import Result
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
 
 if TYPE_CHECKING:
     from adamtl_ros.evaluation.metrics import TaskMetrics
@@ -71,7 +72,7 @@ class Plan:
     modes: of 'static', 'shadow', 'adaptive'; static is always run, as the reference.
     budgets: of mode adaptive.  budget: of mode shadow.  every: one frame of so many is run.
     max_frames: frames that are run, 0 for all.  keep: the agreement that a recommendation holds.
-    threads: what the engine was given, 0 for automatic.  known: of the camera.
+    threads: what the engine was given, 0 for automatic.  known: of the camera.  reuse: of streams.
     """
 
     topic: str
@@ -84,16 +85,20 @@ class Plan:
     keep: float = 0.95
     threads: int = 0
     known: Intrinsics = NOTHING_KNOWN
+    reuse: bool = True
 
     def settings(self) -> list[Settings]:
         """Return the settings to compare, the reference first."""
         runs = [Settings(mode='static', tasks=self.tasks)]
         if 'shadow' in self.modes:
-            runs.append(Settings(mode='shadow', budget=self.budget, tasks=self.tasks))
+            runs.append(self.adaptive(self.budget, 'shadow'))
         if 'adaptive' in self.modes:
-            runs += [Settings(mode='adaptive', budget=budget, tasks=self.tasks)
-                     for budget in self.budgets]
+            runs += [self.adaptive(budget) for budget in self.budgets]
         return runs
+
+    def adaptive(self, budget: float, mode: str = 'adaptive') -> Settings:
+        """Return the settings of a budget."""
+        return Settings(mode=mode, budget=budget, tasks=self.tasks, reuse=self.reuse)
 
 
 @dataclass
@@ -106,12 +111,17 @@ class Run:
     metrics: dict[str, 'TaskMetrics']
     latency: Sample = field(default_factory=Sample)
     slot: LatestOnly = field(default_factory=LatestOnly)
-    # achieved, agreement, latency
-    series: Series = field(default_factory=lambda: Series(3))
+    stream: Stream = field(default_factory=Stream)
+    # achieved, agreement, latency, reused
+    series: Series = field(default_factory=lambda: Series(4))
     worst: Worst = field(default_factory=Worst)
     # per scene: frames, achieved, agreement, then the tasks' and the blocks' shares of tokens
     scenes: list[np.ndarray] = field(default_factory=list)
+    # of the worst frames: the frame that their results were computed of, its price and its cap
+    origins: dict[int, tuple[int, float, float]] = field(default_factory=dict)
+    computed: tuple[int, float, float] = (0, math.nan, 1.0)
     achieved: float = 0.0
+    reused: int = 0
     macs: tuple[float, float] = (0.0, 0.0)
     joules: float = 0.0
     scored: Counter[str] = field(default_factory=Counter)
@@ -237,7 +247,7 @@ class Evaluation:
         if writer:
             writer.writerow([
                 'frame', 'stamp', 'seconds', 'scene', 'mode', 'budget', 'achieved', 'latency_ms',
-                'agreement', *(f'agreement_{task}' for task in self.plan.tasks)])
+                'agreement', *(f'agreement_{task}' for task in self.plan.tasks), 'reused'])
         try:
             for frame, time, labels in labelled(
                     self.bag, self.frames, self.labels, Wanted(self.plan.every),
@@ -275,7 +285,9 @@ class Evaluation:
         for number in self._order.permutation(len(self.runs)):
             run = self.runs[number]
             joules, start = self.meter.read(), perf_counter()
-            results[number] = self.engine.infer(frame.image, run.settings, frame.camera)
+            run.stream.arrived(frame.stamp / 1e9, frame.header.frame_id)
+            results[number] = self.engine.infer(
+                frame.image, run.settings, frame.camera, run.stream)
             run.work = frame.seconds + perf_counter() - start
             run.joules += self.meter.read() - joules
         reference = results[0]
@@ -304,8 +316,13 @@ class Evaluation:
             run.latency.add(latency)
             run.achieved += stats.budget_achieved
             run.macs = (run.macs[0] + stats.gmacs, run.macs[1] + stats.gmacs_dense)
-            run.series.add((stats.budget_achieved, mean, latency))
+            run.reused += stats.reused
+            if not stats.reused:
+                run.computed = frame.number, stats.price, stats.budget_cap
+            run.series.add((stats.budget_achieved, mean, latency, stats.reused))
             run.worst.add(frame.number, mean)
+            run.origins[frame.number] = run.computed
+            run.origins = {index: run.origins[index] for index, _ in run.worst.frames()}
             shares = np.array([
                 1.0, stats.budget_achieved, mean, *stats.task_token_fraction,
                 *stats.token_fraction])
@@ -320,7 +337,8 @@ class Evaluation:
                 writer.writerow([
                     frame.number, f'{frame.stamp / 1e9:.9f}', f'{seconds:.6f}', scene, stats.mode,
                     run.settings.budget, f'{stats.budget_achieved:.6g}', f'{latency:.3f}',
-                    f'{mean:.6g}', *(f'{agreed[task]:.6g}' for task in self.plan.tasks)])
+                    f'{mean:.6g}', *(f'{agreed[task]:.6g}' for task in self.plan.tasks),
+                    int(stats.reused)])
         self.evaluated += 1
         for observer in self.observers:
             observer.frame(frame, self.engine)
@@ -390,7 +408,7 @@ class Evaluation:
                 'rows': [
                     {'mode': run.settings.mode, 'budget': run.settings.budget,
                      **{name: column.tolist() for name, column in zip(
-                         ('achieved', 'agreement', 'latency_ms'), run.series.means().T)}}
+                         ('achieved', 'agreement', 'latency_ms', 'reused'), run.series.means().T)}}
                     for run in self.runs]},
         }
 
@@ -402,7 +420,7 @@ class Evaluation:
             task: run.metrics[task].compute() for task in run.metrics if run.scored[task]}
         return {
             'mode': run.settings.mode, 'budget': run.settings.budget,
-            'achieved': run.achieved / count,
+            'achieved': run.achieved / count, **self._memory(run),
             'gmacs': run.macs[0] / count, 'gmacs_dense': run.macs[1] / count,
             'p50_ms': run.latency.percentile(50), 'p95_ms': run.latency.percentile(95),
             'p99_ms': run.latency.percentile(99), 'mean_ms': run.latency.mean(),
@@ -417,9 +435,20 @@ class Evaluation:
             'energy_j': run.joules / count if self.meter.available else None,
             'accuracy': accuracy or None, 'labelled_frames': dict(run.scored) or None,
             'latency_histogram': _histogram(run.latency),
-            'worst': [{'frame': index, 'agreement': value}
-                      for index, value in run.worst.frames()] if adaptive else [],
+            'worst': [
+                {'frame': index, 'agreement': value,
+                 **dict(zip(('computed', 'price', 'cap'), run.origins[index]))}
+                for index, value in run.worst.frames()] if adaptive else [],
         }
+
+    def _memory(self, run: Run) -> dict[str, Any]:
+        """Return the share of frames that were reused, what the others cost, and what it saved."""
+        count = max(self.evaluated, 1)
+        if run.settings.mode == 'static':
+            return {'reused': 0.0, 'computed': 1.0, 'memory_saved': 0.0}
+        computed = run.achieved / max(self.evaluated - run.reused, 1)
+        return {'reused': run.reused / count, 'computed': computed,
+                'memory_saved': run.reused / count * computed}
 
     def _scene_figures(self, number: int) -> dict[str, Any]:
         scene, tasks = self.scenes[number], len(self.plan.tasks)
@@ -555,5 +584,4 @@ def _drop(figures: dict[str, Any], row: dict[str, Any]) -> list[list[int]]:
 
 def fixed(plan: Plan, mode: str, budget: float) -> Settings:
     """Return the settings of one mode and budget with all that the node can publish."""
-    return replace(
-        Settings(mode=mode, budget=budget, tasks=plan.tasks), confidence=True, gating_map=True)
+    return replace(plan.adaptive(budget, mode), confidence=True, gating_map=True)

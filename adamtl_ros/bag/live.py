@@ -25,7 +25,9 @@ from adamtl_ros.bag.storage import Message
 from adamtl_ros.bag.storage import unpacked
 from adamtl_ros.published import published_images
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import MOST_FRAMES
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import TASKS
 
 RUNS = ('model', 'backend', 'precision', 'device')
@@ -64,6 +66,7 @@ class Live:
         self.identical = 0
         self.differing: list[dict[str, Any]] = []
         self.different = 0
+        self._stream = Stream()
 
     def message(self, stamp: int, name: str, message: Any) -> None:
         """Keep a digest of an image of the node."""
@@ -80,14 +83,22 @@ class Live:
             mode=stats.mode, budget=budget, tasks=tuple(stats.tasks),
             weights={task: float(self.parameters[f'tasks.{task}.weight'])
                      for task in stats.tasks},
-            output_size=self.parameters['output_size'])
+            output_size=self.parameters['output_size'], cap=max(stats.budget_cap, budget),
+            refresh=MOST_FRAMES)
 
     def frame(self, frame: Frame, engine: Engine) -> None:
         """Compare what the node published for a frame, if it did, with what we get."""
         seen, stats = self.digests.pop(frame.stamp, None), self.stats.get(frame.stamp)
-        if seen is None or stats is None or not frame.stamp:
+        if stats is None or not frame.stamp:
             return
-        result = engine.infer(frame.image, self.settings(stats), frame.camera)
+        # The node tells what its gates paid, and which frames it took for the one before.
+        self._stream.price = None if math.isnan(stats.price) else stats.price
+        if not stats.reused:
+            self._stream.forget()
+        settings = self.settings(stats)
+        result = engine.infer(frame.image, settings, frame.camera, self._stream)
+        if seen is None:
+            return
         own = {name: digest(np.ascontiguousarray(values).reshape(-1).view(np.uint8), encoding)
                for name, values, encoding in published_images(result)}
         wrong = [name for name, value in seen.items() if own.get(name) != value]

@@ -49,7 +49,8 @@ def plan_of(
     return Plan(
         topic=topic, tasks=options.tasks or engine.tasks, budgets=options.budgets,
         budget=options.budget, modes=options.modes, every=options.every,
-        max_frames=options.max_frames, keep=options.keep, threads=options.threads, known=known)
+        max_frames=options.max_frames, keep=options.keep, threads=options.threads, known=known,
+        reuse=not options.no_reuse)
 
 
 def evaluate_bag(

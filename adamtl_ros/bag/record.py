@@ -29,6 +29,7 @@ from adamtl_ros.published import published_images
 from adamtl_ros.published import stats_fields
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
 
 GATING_STATS = 'adamtl_ros/msg/GatingStats'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
@@ -75,6 +76,7 @@ class OutputBag:
             raise ValueError(f'{path}: exists already; give the name of a new bag')
         self.settings, self.node, self.camera = settings, node, camera
         self.frames = 0
+        self._stream = Stream()
         self._store = typestore()
         self._type = self._store.types
         self._topics: dict[str, Connection] = {}
@@ -101,7 +103,8 @@ class OutputBag:
                         self._type['vision_msgs/msg/VisionClass'](number, name)
                         for number, name in enumerate(names)]})
         self.frames += 1
-        result = engine.infer(frame.image, self.settings, frame.camera)
+        self._stream.arrived(frame.stamp / 1e9, frame.header.frame_id)
+        result = engine.infer(frame.image, self.settings, frame.camera, self._stream)
         latency_ms = 1000 * frame.seconds + sum((
             result.stats.preprocess_ms, result.stats.network_ms, result.stats.compare_ms,
             result.stats.postprocess_ms))

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 import re
@@ -24,6 +25,7 @@ from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
 
 CELL = 224
 """Width of a picture in pixels."""
@@ -45,24 +47,35 @@ def pictures(
     """
     Return the worst frames at the recommended budget, the worst first, with their pictures.
 
-    They are processed once more: the same frame and settings give the same results.
+    They are processed once more: the same frame, settings and price give the same results.  A
+    frame that was reused has those of the one that was computed.
     """
     budget = figures['recommendation'].get('shown_budget')
     row = next((row for row in figures['rows']
                 if row['mode'] == 'adaptive' and row['budget'] == budget), None)
     if row is None:
         return []
-    wanted = {each['frame']: each['agreement'] for each in row['worst']}
-    settings = (
-        Settings(mode='static', tasks=plan.tasks),
-        Settings(mode='adaptive', budget=row['budget'], tasks=plan.tasks))
+    worst = {each['frame']: each for each in row['worst']}
+    wanted = worst.keys() | {each['computed'] for each in row['worst']}
+    computed: dict[int, dict[str, np.ndarray]] = {}
     found = []
     frames = Frames(plan.topic, plan.known)
     for message in bag.messages((plan.topic,)):
         frame = frames.read(message, decoded=frames.number + 1 in wanted)
         if isinstance(frame, Frame):
-            dense, adaptive = (
-                engine.infer(frame.image, each, frame.camera).outputs for each in settings)
+            number = frame.number
+            for each in row['worst']:
+                if each['computed'] == number and number not in computed:
+                    settings = replace(
+                        plan.adaptive(row['budget']), cap=max(each['cap'], row['budget']))
+                    computed[number] = engine.infer(
+                        frame.image, settings, frame.camera, Stream(each['price'])
+                        if each['price'] == each['price'] else None).outputs
+            if number not in worst:
+                continue
+            dense = engine.infer(
+                frame.image, Settings(mode='static', tasks=plan.tasks), frame.camera).outputs
+            adaptive = computed[worst[number]['computed']]
             agreed = {}
             cells: list[tuple[str, list[str]]] = [
                 ('picture', [_jpeg(frame.image), _jpeg(frame.image)])]
@@ -71,8 +84,8 @@ def pictures(
                                      for outputs in (dense, adaptive)]))
             agreed = _agreements(dense, adaptive)
             found.append({
-                'frame': frame.number, 'stamp': f'{frame.stamp / 1e9:.3f}',
-                'agreement': wanted[frame.number], 'tasks': agreed, 'cells': cells})
+                'frame': number, 'stamp': f'{frame.stamp / 1e9:.3f}',
+                'agreement': worst[number]['agreement'], 'tasks': agreed, 'cells': cells})
         if frames.number >= max(wanted, default=-1):
             break
     return sorted(found, key=lambda each: (each['agreement'], each['frame']))
@@ -188,7 +201,12 @@ def over_time(figures: dict[str, Any], budget: float | None) -> str:
     with _plot(name, 2, width=11.0, height=4.4) as (axes, out):
         first, second = axes
         first.axhline(budget, color=SECOND, linewidth=1, linestyle='--')
-        first.plot(series['frame'], row['achieved'], color=ACCENT)
+        spent = np.array(row['achieved'])
+        first.plot(series['frame'], spent, color=ACCENT, linewidth=1.0)
+        # The mean from the first frame on; the last stretch may be a shorter one.
+        first.plot(series['frame'], np.cumsum(spent) / np.arange(1, len(spent) + 1), color=INK)
+        first.fill_between(
+            series['frame'], 0, row['reused'], color=MUTED, alpha=0.25, linewidth=0, step='mid')
         top = max(1.0, max(row['achieved']))
         first.set_ylim(0, 1.08 * top)
         first.set_ylabel('share of dense cost')

@@ -395,7 +395,7 @@ class AdamtlNode(LifecycleNode):
             silence=inputs.silence() if silent > PAUSE else '', period=period,
             working=now - began if began else 0.0, latencies=latencies,
             beside=tuple(each.beside for each in times), warnings=self._warnings(latencies),
-            figures=self._figures())
+            figures=self._figures([each.reused for each in times]))
 
     def _warnings(self, latencies: Sequence[float]) -> tuple[str, ...]:
         engine, options, worker = self._engine, self._options, self._worker
@@ -452,7 +452,7 @@ class AdamtlNode(LifecycleNode):
         else:
             self.get_logger().info(words)
 
-    def _figures(self) -> dict[str, Any]:
+    def _figures(self, reused: Sequence[bool]) -> dict[str, Any]:
         engine, options, worker = self._engine, self._options, self._worker
         if engine is None or options is None:
             return {}
@@ -466,7 +466,10 @@ class AdamtlNode(LifecycleNode):
         rollout = worker.rollout
         figures |= {'camera': worker.lens.words, 'budget achieved': worker.achieved_budget}
         if options.settings.mode != 'static':
-            figures['budget requested'] = worker.held_budget
+            figures |= {
+                'budget requested': worker.held_budget,
+                'budget mean': worker.stream.mean,
+                'share of frames reused': float(np.mean(reused)) if reused else float('nan')}
             figures['guard'] = rollout.action or (
                 'watching' if options.comparing.action != 'off' else 'off')
         if options.settings.mode == 'shadow':

@@ -28,6 +28,7 @@ from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.points import FIELDS as POINT_FIELDS
 from adamtl_ros.runtime.settings import MODES
+from adamtl_ros.runtime.settings import MOST_FRAMES
 from adamtl_ros.runtime.settings import OUTPUT_SIZES
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import TASKS
@@ -144,7 +145,15 @@ PARAMETERS: dict[str, Spec] = {
                            'have saved. adaptive: the policy decides.',
                  choices=MODES),
     'budget': Spec(1.0, 'Share of the MACs of the dense network with the tasks now enabled that '
-                        'a frame may cost on average.', (0.0, 1.0), 'above 0.0, to 1.0'),
+                        'frames may cost on average.', (0.0, 1.0), 'above 0.0, to 1.0'),
+    'budget_cap': Spec(1.0, 'Largest such share that a single frame may cost; not below budget.',
+                       (0.0, 1.0), 'above 0.0, to 1.0'),
+    'budget_horizon': Spec(50, 'Number of frames over which the mean is held to the budget.',
+                           (1, MOST_FRAMES)),
+    'reuse': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame that '
+                        'looks like the one computed last has its results, and costs nothing.'),
+    'refresh': Spec(30, 'After how many frames at most one is computed all the same.',
+                    (1, MOST_FRAMES)),
     'compare_share': Spec(0.1, 'Share of the frames on which policy and dense network both run '
                                'and are compared: in mode shadow, and in mode adaptive while the '
                                'guard is on. What is published does not change by it.',
@@ -160,7 +169,8 @@ PARAMETERS: dict[str, Spec] = {
                              'averaged.', (1, 1000)),
     'target_latency_ms': Spec(0.0, 'Latency from image received to results ready that a '
                                    'controller holds in mode adaptive by moving the budget '
-                                   'between min_budget and budget; 0.0: off.', (0.0, 10000.0)),
+                                   'of every single frame between min_budget and budget; 0.0: '
+                                   'off.', (0.0, 10000.0)),
     'min_budget': Spec(0.3, 'Lowest budget that the latency controller may choose, where budget '
                             'itself is not lower.',
                        (0.0, 1.0), 'above 0.0, to 1.0'),
@@ -224,9 +234,14 @@ class Options:
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f'{name} is {value}: use a finite number')
-        for name in ('budget', 'min_budget'):
+        for name in ('budget', 'budget_cap', 'min_budget'):
             if not 0.0 < values[name] <= 1.0:
                 raise ValueError(f'{name} is {values[name]}: use a number above 0.0, to 1.0')
+        if values['budget_cap'] < values['budget']:
+            raise ValueError(
+                f'budget is {values["budget"]} and budget_cap {values["budget_cap"]}: no frame '
+                'may cost more than the cap, so the mean must not; set the cap from the budget to '
+                '1.0, to raise both the cap first')
         if values['points.min_range'] >= values['points.max_range']:
             raise ValueError(
                 f'points.min_range is {values["points.min_range"]} and points.max_range '
@@ -239,7 +254,9 @@ class Options:
             settings=Settings(
                 mode=values['mode'], budget=values['budget'], tasks=enabled,
                 weights={task: values[f'tasks.{task}.weight'] for task in enabled},
-                output_size=values['output_size']),
+                output_size=values['output_size'], cap=values['budget_cap'],
+                horizon=values['budget_horizon'], reuse=values['reuse'],
+                refresh=values['refresh']),
             budget=values['budget'],
             comparing=Comparing(
                 share=values['compare_share'], action=values['guard.action'],

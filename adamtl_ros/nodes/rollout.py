@@ -65,10 +65,11 @@ class Rollout:
             # Every n-th frame for a share of 1 / n, and as even as can be for others.
             compare = comparing.share > 0.0 and self._due >= 1.0 - 1e-9
             self._due += comparing.share - compare
-        budget = asked.budget
-        if budget is not None and asked.mode == 'adaptive':
-            budget = max(budget, self.least)
-        return replace(asked, budget=budget, compare=compare)
+        if asked.budget is not None and asked.mode == 'adaptive':
+            budget = max(asked.budget, self.least)
+            # What the guard holds to be needed is more than a limit of cost.
+            return replace(asked, budget=budget, cap=max(asked.cap, budget), compare=compare)
+        return replace(asked, compare=compare)
 
     def note(self, stats: GatingResult, comparing: Comparing) -> str:
         """Take in what a frame showed; return what the guard does about it, mostly nothing."""

@@ -30,9 +30,13 @@ from adamtl_ros.runtime.engine import GatingResult
 from adamtl_ros.runtime.engine import Result
 from adamtl_ros.runtime.latency import LatencyControl
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
 
 LOG_PERIOD = 5.0
 """Seconds between two log lines about the same cause."""
+
+STREAM_PERIOD = 60.0
+"""Seconds between two log lines about what is odd of a stream: slow cameras are always so."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Timing:
-    """When a frame was answered (monotonic seconds), and what it took in ms."""
+    """When a frame was answered (monotonic s), what it took in ms, and whether it was reused."""
 
     when: float
     latency: float
     beside: float
+    reused: bool
 
 
 class Worker:
@@ -57,6 +62,7 @@ class Worker:
     Answers one frame after the other with an engine; one worker to an engine.
 
     options: may be replaced at any time, and holds from the next frame on.  rollout likewise.
+    stream: of the camera's frames, since the worker began.
     lens: of the last frame; extreme: it is outside of what the network was trained for.
     """
 
@@ -71,6 +77,7 @@ class Worker:
         """
         self.options = options
         self.rollout = Rollout()
+        self.stream = Stream()
         self.slot: Slot[Frame] = Slot()
         self.times: deque[Timing] = deque(maxlen=10000)
         self.held_budget = options.budget
@@ -131,11 +138,13 @@ class Worker:
             rgb = rgb_from_image(message) if isinstance(message, Image) else rgb_from_compressed(
                 message)
             self.lens = self._lens(header, (rgb.shape[1], rgb.shape[0]))
-            result = self._engine.infer(rgb, settings, self.lens.camera)
+            self._arrived(header)
+            result = self._engine.infer(rgb, settings, self.lens.camera, self.stream)
             self.extreme = result.stats.lens == 'extreme'
         else:  # then a frame is not even looked at: it costs nothing
             rgb = None
-            result = Result({}, GatingResult(settings.mode, self.held_budget, 0.0, 0.0, 0.0, ()))
+            result = Result({}, GatingResult(
+                settings.mode, self.held_budget, 0.0, 0.0, 0.0, (), budget_cap=settings.cap))
         latency_ms = 1000.0 * (monotonic() - frame.received)
         if self._abandoned:
             self._counter.drop('shutdown')
@@ -155,7 +164,13 @@ class Worker:
             self._outputs.publish_stats(stats, header, latency_ms, counts)
         now = monotonic()
         self.times.append(Timing(
-            now, latency_ms, 1000.0 * (now - frame.received) - stats.network_ms))
+            now, latency_ms, 1000.0 * (now - frame.received) - stats.network_ms, stats.reused))
+
+    def _arrived(self, header: Any) -> None:
+        reason = self.stream.arrived(
+            header.stamp.sec + 1e-9 * header.stamp.nanosec, header.frame_id)
+        if reason and self._due('stream', STREAM_PERIOD):
+            self._logger.warning(f'the frame is computed, whatever it looks like: {reason}')
 
     def _within_budget(
             self, settings: Settings, options: Options, rollout: Rollout) -> Settings:
@@ -166,31 +181,48 @@ class Worker:
         if self._control is not None and _controlled(settings, options):
             self.held_budget = self._control.budget(
                 settings.tasks, options.target_latency_ms, least, highest)
-            settings = replace(settings, budget=self.held_budget)
+            # A deadline is one of every frame: what others saved does not help.
+            settings = replace(settings, budget=self.held_budget, cap=self.held_budget)
         return settings
 
     def _noted(
             self, stats: GatingResult, options: Options, rollout: Rollout, latency_ms: float
     ) -> GatingResult:
         """Let controller and guard learn from a frame; return what is to be said of it."""
-        if self._control is not None and _controlled(stats, options):
+        # A frame for which nothing ran says nothing of how long the network takes.
+        if self._control is not None and _controlled(stats, options) and not stats.reused:
             self._control.observe(
                 stats.predicted_ms, stats.network_ms, latency_ms - stats.compare_ms)
         acted = rollout.note(stats, options.comparing)
         if acted:
             self._logger.warning(f'guard: {acted}')
+        if acted or _outlived(stats, options):
+            self.stream.forget()
         # Unknown of frames of mode shadow that are not compared: what is known stands.
         if (stats.mode == 'shadow' or stats.tasks) and not math.isnan(stats.budget_achieved):
             self.achieved_budget = stats.budget_achieved
         # Whatever was asked for, the dense network takes all.
-        return replace(stats, budget_requested=1.0) if stats.mode == 'static' else stats
+        return replace(
+            stats, budget_requested=1.0, budget_cap=1.0) if stats.mode == 'static' else stats
 
     def _drop(self, cause: str, reason: str) -> None:
         self._counter.drop(cause, reason)
-        now = monotonic()
-        if now - self._last_logged.get(cause, -LOG_PERIOD) >= LOG_PERIOD:
-            self._last_logged[cause] = now
+        if self._due(cause, LOG_PERIOD):
             self._logger.error(f'frame dropped ({cause}): {reason}')
+
+    def _due(self, cause: str, period: float) -> bool:
+        """Return whether to log about a cause, of which was not logged for a period (s)."""
+        now = monotonic()
+        if now - self._last_logged.get(cause, -period) < period:
+            return False
+        self._last_logged[cause] = now
+        return True
+
+
+def _outlived(stats: GatingResult, options: Options) -> bool:
+    """Return whether a reused result agrees less with the dense one than may be."""
+    return stats.reused and any(
+        value < options.comparing.agreement for value in stats.task_agreement.values())
 
 
 def _controlled(settings: Settings | GatingResult, options: Options) -> bool:
