@@ -27,6 +27,10 @@ class InstantEngine(Engine):
         """Keep any budget."""
         return 0.1
 
+    def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Have one size for all pictures."""
+        return self.input_size
+
     def calibrate(self) -> None:
         """Take no time that could be predicted."""
 
