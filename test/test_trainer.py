@@ -373,7 +373,8 @@ def test_two_processes_follow_the_curve_of_one(settings, tmp_path):
              f'out={out}', 'steps=10', 'rate=0.003', 'loss=paper', 'tasks=[semseg]',
              'network={stem: linear, window: [6, 8], input_size: [48, 64], taps: stage,'
              ' decoder: pyramid, token_gates: stage, budget_input: true, skip_attention: true,'
-             ' skipped_norm: false, position: true, depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]], embed_dim: 16,'
+             ' skipped_norm: false, position: true, depths: [1, 2], heads: [1, 2],'
+             ' cells: [[3, 4], [3, 4]], embed_dim: 16,'
              ' decoder_dim: 8, policy_hidden: 8}'],
             capture_output=True, text=True, timeout=120,
             env={**os.environ, 'OMP_NUM_THREADS': '1'})
