@@ -165,7 +165,9 @@ def openvino_run(path: Path) -> tuple[str, Run]:
     """Return OpenVINO's name and version, and a call that runs a file with it."""
     import openvino as ov
 
-    compiled = ov.Core().compile_model(str(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    from adamtl_ros.runtime.openvino_parts import core
+
+    compiled = core().compile_model(str(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
 
     def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
         results = compiled({'pixels': pixels})

@@ -144,6 +144,11 @@ def random_change(generator: random.Random) -> list[Parameter]:
     choices: dict[str, Any] = {
         'mode': generator.choice(MODES),
         'budget': generator.uniform(0.25, 1.0),
+        # Not below any budget.
+        'budget_cap': 1.0,
+        'budget_horizon': generator.randint(1, 200),
+        'reuse': generator.random() < 0.5,
+        'refresh': generator.randint(1, 100),
         'min_budget': generator.uniform(0.1, 1.0),
         'target_latency_ms': generator.choice((0.0, 20.0, 50.0, 200.0)),
         'compare_share': generator.choice((0.0, 0.1, 0.5)),

@@ -18,7 +18,8 @@ compiled = pytest.importorskip('adamtl_ros.runtime.compiled')
 
 @pytest.fixture(scope='module')
 def core():
-    return ov.Core()
+    # Not one of its own: see openvino_parts.core.
+    return pytest.importorskip('adamtl_ros.runtime.openvino_parts').core()
 
 
 def scaled(factor: float, branch: float | None = None) -> 'ov.Model':
