@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils._pytree import tree_map_only
 
-from networks import CONFIGS
 from networks import random_image
 from networks import random_network
+from networks import SWIN
 
 aten = torch.ops.aten
 SYNCHRONISES = {
@@ -72,7 +72,7 @@ class Device(TorchDispatchMode):
         return tree_map_only(torch.Tensor, Remote, result)
 
 
-@pytest.mark.parametrize('name', [name for name in CONFIGS if name != 'swin_tiny'])
+@pytest.mark.parametrize('name', [name for name in SWIN if name != 'swin_tiny'])
 @pytest.mark.parametrize('budget', [0.9, 0.65])
 def test_the_gates_cost_one_transfer_a_decision(name, budget):
     network = random_network(name)
