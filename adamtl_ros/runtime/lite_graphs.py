@@ -8,7 +8,6 @@ Maps are (1, C, H, W).  The encoder is cut where the policy decides and where th
 """
 
 from collections.abc import Collection
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -212,13 +211,3 @@ def _features(x: Node) -> Node:
     away = ops.subtract(x, mean)
     spread = ops.sqrt(ops.reduce_mean(away * away, ints(2, 3), keep_dims=True))
     return ops.reshape(ops.concat([mean, spread], 1), ints(1, -1), False)
-
-
-def layers(config: LiteConfig) -> Iterator[Conv]:
-    """Walk through all layers of a network."""
-    yield config.first
-    for block in config.blocks:
-        yield from block.convs
-    yield from (conv for conv, _ in config.pyramid_convs().values())
-    for task in config.tasks:
-        yield from (conv for conv, _ in config.decoder_convs(task).values())
