@@ -43,9 +43,11 @@ SUBPIXELS = {'edges': 2}
 COARSE = 'encoder.coarse'
 """Name of the gate of the level at stride 32."""
 
+LITE0 = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
+         (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
 LITE2 = ((1, 3, 1, 1, 16), (3, 3, 2, 6, 24), (3, 5, 2, 6, 48), (4, 3, 2, 6, 88),
          (4, 5, 1, 6, 120), (5, 5, 2, 6, 208), (1, 3, 1, 6, 352))
-"""Stages of EfficientNet-Lite2; see LiteConfig."""
+"""Stages of EfficientNet-Lite0 and -Lite2; see LiteConfig."""
 
 
 @dataclass(frozen=True)
