@@ -290,9 +290,10 @@ class Inputs:
         self.silent_since = now
         self._arrivals.append(now)
         self.frame_id = message.header.frame_id
-        # Jazzy does not name the publisher; cameras are one to a topic.
+        # Jazzy does not name the publisher: there it is the frame that tells cameras apart.
         self._receive(message, now, self._gaps.missed(
-            str(info.get('publisher_gid')), info['publication_sequence_number']))
+            (str(info.get('publisher_gid')), self.frame_id),
+            info['publication_sequence_number']))
 
     def _info(self, message: CameraInfo) -> None:
         self._calibrations.put(message)
