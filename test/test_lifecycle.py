@@ -636,25 +636,36 @@ sys.exit(node.main(['--ros-args', '-p', 'model:=nothing']))
     assert 'Traceback' not in process.stdout
 
 
-def test_a_signal_while_the_model_is_loaded_ends_it_soon():
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(('autostart', 'words'), [
+    (True, 'stopped while it was being started'),
+    (False, 'stopped in the middle of a transition')])
+def test_a_signal_while_the_model_is_loaded_ends_it_soon(number, autostart, words):
     code = """
-import sys, time
+import sys, threading, time
+# Neither this thread nor those of what is imported hold signals back: they may get them.
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 from adamtl_ros.nodes import node, lifecycle
 class Slow(lifecycle.Engine):
     def __init__(self, *args, **kwargs):
-        print('loading', flush=True)
+        print('now it loads', flush=True)
         time.sleep(60)
 class AdamtlNode(lifecycle.AdamtlNode):
-    def __init__(self): super().__init__(engine_class=Slow)
+    def __init__(self):
+        super().__init__(engine_class=Slow)
+        # Where it does not start by itself: as when a service asks for it.
+        if not self.autostart:
+            self.create_timer(0.1, self.trigger_configure)
 lifecycle.AdamtlNode = AdamtlNode
-sys.exit(node.main([]))
+sys.exit(node.main(sys.argv[1:]))
 """
-    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, '--ros-args', '-p', f'autostart:={autostart}'],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        while 'loading' not in process.stdout.readline():
+        while process.stdout.readline() != 'now it loads\n':
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         began = time.monotonic()
         output, _ = process.communicate(timeout=WAIT)
     finally:
@@ -662,7 +673,7 @@ sys.exit(node.main([]))
     assert time.monotonic() - began < 10.0
     assert process.returncode == 0, output
     assert 'Traceback' not in output
-    assert 'stopped while it was being started' in output
+    assert words in output
 
 
 def test_why_it_did_not_start_is_in_the_diagnostics(stage):

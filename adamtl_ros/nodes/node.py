@@ -16,8 +16,8 @@ from adamtl_ros.missing import told
 MAX_PIXELS = 2**26
 """Largest compressed picture that is decoded, 67 megapixels."""
 
-LOADING_PATIENCE = 2.0
-"""Seconds after a signal that a model may still take to be loaded, before the process ends."""
+PATIENCE = 3.0
+"""Seconds after a signal that a transition may still take, as loading a model, before the end."""
 
 HELP = """\
 usage: adamtl_node [--help] [--ros-args ...]
@@ -39,10 +39,17 @@ def main(args: Sequence[str] | None = None) -> int:
     args: the command line without the program's name, by default of this process.
     1 if the node was to start by itself and could not, 2 if the command line is wrong.
     """
-    # Blocked before anything else and in all threads, so that a signal can break off neither an
-    # import, nor the loading of the model, nor a frame: it waits until it is asked for below.
+    # Blocked before anything else, here and in all threads to come, so that a signal can break off
+    # neither an import, nor the loading of the model, nor a frame: it comes to the thread below.
+    # Threads that were there before, as NumPy's where it was imported first, may get it instead:
+    # whoever gets it writes it into the pipe that is read below.
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for number in signals:
+        signal.signal(number, lambda *_: None)
     # Read when OpenCV is loaded: a few bytes of PNG may claim to be a picture of gigabytes.
     os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
     argv = list(sys.argv[1:] if args is None else args)
@@ -50,14 +57,18 @@ def main(args: Sequence[str] | None = None) -> int:
         print(HELP, end='')
         return 0
 
-    stopped, served = Event(), Event()
+    stopped, served, over = Event(), Event(), Event()
 
     def wait_for_signal() -> None:
-        signal.sigwait(signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        while os.read(reading, 1)[0] not in signals:
+            pass
         stopped.set()
         # Nothing breaks off the loading of a model, and no frame waits for it.
-        if not served.wait(LOADING_PATIENCE):
-            print('adamtl_node: stopped while it was being started', file=sys.stderr, flush=True)
+        if not over.wait(PATIENCE):
+            what = 'in the middle of a transition' if served.is_set() else (
+                'while it was being started')
+            print(f'adamtl_node: stopped {what}', file=sys.stderr, flush=True)
             os._exit(0)
 
     Thread(target=wait_for_signal, name='signals', daemon=True).start()
@@ -112,7 +123,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
         Thread(target=wait_for_the_end, daemon=True).start()
         executor.spin_until_future_complete(ended)
-    else:
+    over.set()
+    if not started:
         node.report_failure()
     node.end()
     executor.shutdown()
