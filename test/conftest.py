@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import faulthandler
 import os
 import socket
+import sys
 
 import pytest
 
@@ -60,6 +61,16 @@ def _time_limit() -> Iterator[None]:
     faulthandler.dump_traceback_later(HANG, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_torch() -> Iterator[None]:
+    """Bring back the number of threads that torch had: a test may set it for the process."""
+    torch = sys.modules.get('torch')
+    before = torch.get_num_threads() if torch else 0
+    yield
+    if before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -50,15 +50,7 @@ def test_bad_arguments_say_so(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.fixture
-def torch_threads():
-    """Give torch's threads back after a test."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def test_references_keep_to_threads_and_device(monkeypatch, torch_threads):
+def test_references_keep_to_threads_and_device(monkeypatch):
     torch.set_num_threads(2)
     bench.reference('torch', 'glasses', ('depth',))
     assert torch.get_num_threads() == 2

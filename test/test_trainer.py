@@ -124,29 +124,35 @@ def test_averaged_weights_and_the_best_are_kept(settings, tmp_path):
     assert (tmp_path / 'out.best.safetensors').is_file()
 
 
-def test_killed_and_resumed(settings, tmp_path):
+def test_killed_and_resumed(settings, tmp_path, capsys):
     """A run that is killed goes on from its last state to the weights of one that was not."""
     whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
-    adaptive = ('stage=adaptive', 'distill=1.0')
-    assert train.main([settings, f'out={whole}', 'steps=10', *adaptive]) == 0
+    arguments = [settings, 'steps=10', 'stage=adaptive', 'distill=1.0']
+    assert train.main([*arguments, f'out={whole}', 'threads=1']) == 0
     process = subprocess.Popen(
         [sys.executable, '-c', 'import sys, time\n'
          'from adamtl_ros.training import train\n'
-         'save = train.Trainer.save\n'
-         'def slow(self):\n    save(self)\n    time.sleep(0.5)\n'
-         'train.Trainer.save = slow\n'
-         'train.main(sys.argv[1:])', settings, f'out={parts}', 'steps=10', *adaptive],
-        stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while not parts.is_file() and time.monotonic() < end:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+         'advance = train.Trainer.advance\n'
+         'def stuck(self, frames):\n'
+         '    if self.step == 5:\n        print(flush=True)\n        time.sleep(600)\n'
+         '    return advance(self, frames)\n'
+         'train.Trainer.advance = stuck\n'
+         'train.main(sys.argv[1:])', *arguments, f'out={parts}', 'threads=1'],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout.readline() == b'\n'
+    process.kill()
     assert process.wait(timeout=30) == -signal.SIGKILL
-    assert 2 <= state(parts)['step'] < 10
-    assert train.main([settings, f'out={parts}', 'steps=10', *adaptive]) == 0
+    assert state(parts)['step'] == 4
+    # It goes on in a process that would compute on another number of threads.
+    torch.set_num_threads(2)
+    capsys.readouterr()
+    assert train.main([*arguments, f'out={parts}']) == 0
+    assert 'resuming at step 4 with threads=1, as before, not 2' in capsys.readouterr().err
     first, second = (state(path)['network'] for path in (whole, parts))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
+    assert train.main([*arguments, f'out={parts}', 'steps=11', 'threads=2']) == 0
+    assert 'with threads=2, not 1: results are rounded' in capsys.readouterr().err
 
 
 def test_where_weights_cannot_be_written_no_step_is_taken(settings, capsys, monkeypatch):

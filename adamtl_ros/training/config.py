@@ -73,7 +73,8 @@ class TrainConfig:
     Running
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.  bfloat16: autocast, worth it only where the
         processor computes in it natively; the text 'auto' in a file of settings asks for that.
-        threads: of torch, 0 leaves it to torch.  workers: processes that read data, 0: none.
+        threads: of torch, 0 leaves it to torch, or when resuming to what the run began with.
+        workers: processes that read data, 0: none.
         save_every, validate_every (steps).  val_frames: how many validate, 0: all.
         log: write TensorBoard events.
     """

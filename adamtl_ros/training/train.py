@@ -200,11 +200,26 @@ class Trainer:
         self.network.load_state_dict(state['network'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.average, self.step, self.best = state['average'], state['step'], state['best']
+        threads = self._threads(state)
         if self.step >= self.config.steps:
             self._say(f'finished: {self.out} has its {self.step} steps; to go on give more of '
                       f'them, steps=N, or another out= to begin anew')
         else:
-            self._say(f'resuming at step {self.step}')
+            self._say(f'resuming at step {self.step}{threads}')
+
+    def _threads(self, state: Mapping[str, Any]) -> str:
+        """
+        Compute on as many threads as the run that is resumed; return what is to be said of it.
+
+        Sums are split among threads: on another number of them they are rounded otherwise.
+        """
+        threads, now = state.get('threads', 0), torch.get_num_threads()
+        if threads in (0, now) or self.device.type != 'cpu' or state['world'] != self.world:
+            return ''
+        if self.config.threads:
+            return f' with threads={now}, not {threads}: results are rounded otherwise than before'
+        torch.set_num_threads(threads)
+        return f' with threads={threads}, as before, not {now}'
 
     def _identity(self) -> dict[str, str]:
         """Return what a resumed run must have in common with the one that it continues."""
@@ -537,7 +552,8 @@ class Trainer:
             torch.save({
                 'version': STATE, 'identity': self._identity(), 'step': self.step,
                 'best': self.best, 'network': self.network.state_dict(), 'average': self.average,
-                'optimizer': self.optimizer.state_dict()}, part)
+                'optimizer': self.optimizer.state_dict(), 'world': self.world,
+                'threads': torch.get_num_threads()}, part)
         self._write_weights(self.out)
 
     def _write_weights(self, path: Path) -> None:
