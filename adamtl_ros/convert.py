@@ -202,7 +202,7 @@ def configuration(state: Mapping[str, Tensor], input_size: int = 0) -> NetworkCo
         name=_name(width, tuple(depths)), input_size=(size, size), embed_dim=width,
         depths=tuple(depths), heads=tuple(table.shape[1] for table in tables if table is not None),
         window=(window, window), mlp_ratio=len(hidden) // width,
-        policy_hidden=policy_hidden or 64, cells=((1, 1),) * len(depths), **reference)
+        policy_hidden=policy_hidden or 64, **reference)
     config.check()
     return config
 

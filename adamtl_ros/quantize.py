@@ -32,7 +32,7 @@ from adamtl_ros.runtime.openvino_parts import core
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.sources import open_source
 
-FLOAT = r'encoder\.stem(\..*)?|pyramid\.context|decoders\..*\.(head|segment\.3|out)'
+FLOAT = r'encoder\.stem(\..*)?|pyramid\.context|decoders\..*\.(segment\.3|out)'
 """The layers that stay in float unless told otherwise."""
 _PASSED = {'Reshape', 'Transpose', 'Gather', 'Squeeze', 'Unsqueeze'}
 """Operations that move values without changing them: a range before them is one after them."""
@@ -103,15 +103,15 @@ def _of_lite(
 def _of_swin(
         graphs: Graphs, pixels: Sequence[np.ndarray]) -> dict[str, tuple[float, float]]:
     config = graphs.config
-    found = ranges(graphs.stem(policy=False), pixels)
-    maps = [answer['next'] for answer in _answers(graphs.stem(policy=False), pixels)]
+    found = ranges(graphs.stem(), pixels)
+    answers = _answers(graphs.stem(), pixels)
     taps: list[dict[str, np.ndarray]] = [{} for _ in pixels]
     for stage in range(len(config.depths)):
+        maps = [answer['y'] for answer in answers]
         found |= ranges(graphs.dense(stage), maps)
         answers = _answers(graphs.dense(stage), maps)
-        maps = [answer.get('next', answer['y']) for answer in answers]
-        for tap, answer, after in zip(taps, answers, maps):
-            tap[f'tap{stage}'] = after if config.taps == 'merged' else answer['y']
+        for tap, answer in zip(taps, answers):
+            tap[f'tap{stage}'] = answer['y']
     for task in config.tasks:
         found |= ranges(graphs.decoder(task), taps)
     return found

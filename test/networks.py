@@ -7,53 +7,41 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.kinds import Config
 from adamtl_ros.network.kinds import network_of
 from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.network import AdaMTL
-from adamtl_ros.tasks import TASKS
-
-WINDOWED = NetworkConfig(
-    name='windowed', input_size=(192, 256), embed_dim=48, heads=(2, 4, 8, 16), window=(6, 8),
-    stem='conv', position=True, taps='stage', decoder='pyramid', decoder_dim=48,
-    policy_hidden=32, cells=((3, 4), (3, 4), (3, 4), (2, 2)), token_gates='stage',
-    budget_input=True, skip_attention=True, skipped_norm=False,
-    outputs={name: task.channels for name, task in TASKS.items()})
-"""A Swin whose cells are decided once a stage, which no preset has."""
 
 _SMALL = replace(
-    PRESETS['swin_tiny'], name='small', input_size=(112, 112), embed_dim=24, heads=(1, 2, 4, 8),
-    window=(7, 7), depths=(2, 2, 2), decoder_dim=16, cells=((1, 1),) * 3)
+    PRESETS['swin_tiny'], name='small', input_size=(112, 112), embed_dim=24, heads=(1, 2, 4),
+    window=(7, 7), depths=(2, 2, 2), decoder_dim=16)
 
 CONFIGS: dict[str, Config] = {
-    'windowed': WINDOWED,
     'glasses': PRESETS['glasses'],
     'swin_tiny': PRESETS['swin_tiny'],
     'lite': LiteConfig(
         'lite', input_size=(64, 96), stem=8, pyramid=16, fine=8, head=12, policy_hidden=8, stages=(
             (1, 3, 1, 1, 8), (2, 3, 2, 2, 8), (2, 5, 2, 2, 16), (3, 3, 2, 2, 24),
             (2, 5, 1, 2, 24), (3, 5, 2, 2, 32), (1, 3, 1, 2, 40))),
-    'small': replace(_SMALL, heads=(1, 2, 4)),
-    'task_agnostic': replace(_SMALL, heads=(1, 2, 4), policy='task_agnostic', budget_input=True),
-    'zero_residual': replace(_SMALL, heads=(1, 2, 4), skipped_norm=False, skip_attention=True),
+    'small': _SMALL,
+    'task_agnostic': replace(_SMALL, policy='task_agnostic'),
 }
 
 
 SWIN = [name for name, config in CONFIGS.items() if config.kind == 'swin']
 
 
-def random_network(name: str, seed: int = 0) -> AdaMTL | LiteNetwork:
+def random_network(kind: str | Config, seed: int = 0) -> AdaMTL | LiteNetwork:
     """
-    Return a network whose every part matters for its outputs.
+    Return a network, one of CONFIGS or another, whose every part matters for its outputs.
 
     The weights are larger than at the start of training, and the policy's logits are spread
     around zero, so that a wrong gate, a lost mask or a swapped window shows.
     """
     torch.manual_seed(seed)
-    network = network_of(CONFIGS[name])
+    network = network_of(CONFIGS[kind] if isinstance(kind, str) else kind)
     for module in network.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features ** -0.5)

@@ -95,7 +95,7 @@ def reference_encoder_macs(cost, opened, tokens, controllers):
     macs += config.width(len(size) - 1) * size[0] // 2 ** len(size)
     for block, is_open, active in zip(cost.blocks, opened, tokens):
         if active:
-            macs += block.gated(block.windows, active)
+            macs += block.gated(active)
             macs += 2 * size[block.stage] * config.width(block.stage)
         macs += is_open * controllers * cost.token_controller[block.stage]
     return macs

@@ -1,8 +1,9 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""From logits to gates: the best cells, in the order of their logits, as many as may be paid."""
+"""From logits to gates: the best tokens, in the order of their logits, as many as may be paid."""
 
 import contextlib
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies
@@ -11,45 +12,33 @@ import pytest
 
 from adamtl_ros.network.cost import BlockCost
 from adamtl_ros.network.cost import CostModel
-from adamtl_ros.network.gating import block_geometries
-from adamtl_ros.network.gating import BlockGeometry
 from adamtl_ros.network.gating import FrameGates
+from adamtl_ros.network.gating import TokenGates
+from networks import CONFIGS
 from networks import random_image
 from networks import random_network
-from networks import WINDOWED
 
-CONFIG = WINDOWED
+CONFIG = CONFIGS['swin_tiny']
 COST = CostModel(CONFIG)
-GEOMETRY = block_geometries(CONFIG, COST)
+GATES = [TokenGates(block) for block in COST.blocks]
 
 # Coarse, so that some are equal.
 scores = strategies.lists(strategies.integers(-4, 4).map(lambda n: n / 2), min_size=8, max_size=8)
-bounds = strategies.integers(-100, 1200)
 
 
-@given(scores, strategies.none() | strategies.integers(-100, 1200), strategies.booleans())
-def test_the_number_of_cells_is_the_wanted_or_the_nearest_that_is_paid(logits, allowed, skips):
-    cost = BlockCost(0, 100, 30, 3, 16)
-    window_of = [0, 0, 1, 1, 1, 2, 2, 0]
-    geometry = BlockGeometry(cost, 8, 2, window_of if skips else None)
-    choice = geometry.choose(np.array(logits), allowed)
+@given(scores, strategies.none() | strategies.integers(-100, 1200))
+def test_the_number_of_tokens_is_the_wanted_or_the_nearest_that_is_paid(logits, allowed):
+    cost = BlockCost(0, 100, 60, 3, 8)
+    choice = TokenGates(cost).choose(np.array(logits), allowed)
     order = np.argsort(-np.array(logits), kind='stable')
-    costs = []
-    for count in range(9):
-        windows = len({window_of[cell] for cell in order[:count]}) if skips else 3 * bool(count)
-        costs.append(cost.gated(windows, 2 * count))
+    costs = [300 * bool(count) + 60 * count for count in range(9)]
     wanted = sum(logit > 0 for logit in logits)
     if allowed is not None:
         wanted = int(np.abs(np.array(costs) - allowed).argmin())
-    assert sorted(choice.cells) == sorted(order[:wanted])
-    assert choice.cost == costs[wanted]
+    assert sorted(np.flatnonzero(choice.gate)) == sorted(order[:wanted])
+    assert (choice.tokens, choice.cost) == (wanted, costs[wanted])
     assert choice.whole == (wanted == 8)
-    assert sorted(np.flatnonzero(choice.gate)) == sorted(choice.cells)
-    if skips:
-        assert sorted(choice.windows) == sorted({window_of[cell] for cell in choice.cells})
-        assert [choice.windows[slot] for slot in choice.slots] == [
-            window_of[cell] for cell in choice.cells]
-    # No cell that stays closed has a logit above the threshold, and none that runs one below.
+    # No token that stays closed has a logit above the threshold, and none that runs one below.
     if 0 < wanted < 8:
         assert logits[order[wanted]] <= choice.threshold <= logits[order[wanted - 1]]
 
@@ -57,11 +46,14 @@ def test_the_number_of_cells_is_the_wanted_or_the_nearest_that_is_paid(logits, a
 def walk(tasks, budget, seed, weights=None) -> FrameGates:
     """Return the decisions of a policy of random logits."""
     rng = np.random.default_rng(seed)
-    frame = FrameGates(CONFIG, COST, GEOMETRY, tasks, budget, weights)
+    frame = FrameGates(COST, GATES, tasks, budget, weights)
     for stage, depth in enumerate(CONFIG.depths):
-        cells = GEOMETRY[len(frame.choices)].cells
-        opened = frame.open_stage(stage, rng.normal(size=(len(tasks), depth)))
-        frame.choose(opened, rng.normal(size=(len(tasks), cells, depth)))
+        size = len(tasks), COST.block(stage).tokens
+        for runs in frame.open_stage(stage, rng.normal(size=(len(tasks), depth))):
+            if runs:
+                frame.open_tokens(partial(rng.normal, size=size))
+            else:
+                frame.close()
     return frame
 
 
@@ -74,17 +66,17 @@ def test_blocks_run_whole_but_for_one_that_is_paid_in_part(seed, budget):
     assert [choice.whole for choice in frame.choices] == [gate.all() for gate in trace.gates]
 
 
-def test_a_block_that_is_paid_whole_needs_no_logits_of_its_cells():
-    frame = FrameGates(CONFIG, COST, GEOMETRY, CONFIG.tasks, 0.9)
+def test_a_block_that_is_paid_whole_needs_no_logits_of_its_tokens():
+    frame = FrameGates(COST, GATES, CONFIG.tasks, 0.9)
     opened = frame.open_stage(0, np.ones((len(CONFIG.tasks), CONFIG.depths[0])))
     assert opened[0]
     assert frame.open_tokens(lambda: pytest.fail('asked for logits')).whole
 
 
 def test_each_task_is_told_what_it_asked_for_and_weights_count():
-    tasks = ('semseg', 'depth')
+    tasks = ('semseg', 'normals')
     asked, ran = [], []
-    for weights in ({}, {'depth': 1e6}):
+    for weights in ({}, {'normals': 1e6}):
         frames = [walk(tasks, 0.6, seed, weights) for seed in range(30)]
         asked.append(np.array([frame.trace().task_fraction for frame in frames]))
         ran.append([np.mean([choice.gate.mean() for choice in frame.choices]) for frame in frames])

@@ -18,6 +18,7 @@ from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.runtime.publish import published
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.tasks import NOMINAL_FOCAL
+from networks import CONFIGS
 from networks import random_network
 
 SIZE = (256, 192)
@@ -107,24 +108,26 @@ def test_normals_look_at_the_real_camera(canonical):
     np.testing.assert_allclose(np.linalg.norm(found[~invalid], axis=-1), 1, atol=1e-5)
 
 
-@pytest.fixture(scope='module')
-def engine(tmp_path_factory):
+@pytest.fixture(scope='module', params=['lite', 'small'])
+def engine(tmp_path_factory, request):
+    """Return one that was taught what the canonical camera sees, and one that was not."""
+    change = {'input_size': SIZE[::-1], 'outputs': {'normals': 3, 'depth': 1}, 'classes': {}}
+    if request.param == 'small':
+        change['window'] = (6, 8)
     path = tmp_path_factory.mktemp('model') / 'random.safetensors'
-    checkpoint.save(path, random_network('windowed'))
+    checkpoint.save(path, random_network(replace(CONFIGS[request.param], **change)))
     return Engine(str(path), backend='torch')
 
 
-@pytest.mark.parametrize('canonical', [False, True])
-def test_a_picture_and_its_crop_agree(engine, monkeypatch, canonical):
+def test_a_picture_and_its_crop_agree(engine, monkeypatch):
     """Law 9: depth in metres and normals of the same things do not depend on the lens."""
     whole = Camera(768, 576, 516.0, 510.0, 372.0, 300.0)
     left, top = 201, 150
     answers = []
-    monkeypatch.setattr(engine, 'config', replace(engine.config, canonical=canonical))
     settings = Settings(tasks=('normals', 'depth'))
     _, trace = engine._backend.dense(np.zeros((*SIZE[::-1], 3), np.uint8), settings.tasks)
     for camera in (whole, whole.cropped(left, top, 256, 192)):
-        logits = said(camera.resized(*SIZE), canonical)
+        logits = said(camera.resized(*SIZE), engine.config.canonical)
         monkeypatch.setattr(engine._backend, 'dense', lambda *_, answer=(logits, trace): answer)
         picture = np.zeros((camera.height, camera.width, 3), np.uint8)
         answers.append(engine.infer(picture, settings, camera))

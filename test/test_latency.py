@@ -2,32 +2,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """The latency model and the control that uses it, on made-up devices: nothing is timed here."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from adamtl_ros.network.gating import block_geometries
+from adamtl_ros.network.config import PRESETS
+from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.kinds import cost_of
+from adamtl_ros.network.gating import TokenGates
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.latency import LatencyControl
 from adamtl_ros.runtime.latency import LatencyModel
-from networks import WINDOWED
 
-CONFIG = WINDOWED
-COST = cost_of(CONFIG)
-GEOMETRY = block_geometries(CONFIG, COST)
-TRUE = LatencyModel(3.0, 0.7, 0.3, 12.0)
+COST = CostModel(PRESETS['swin_tiny'])
+CONFIG = COST.config
+GATES = [TokenGates(block) for block in COST.blocks]
+TRUE = LatencyModel(3.0, 0.7, 0.3, 3.0)
 
 
 def gates(tasks: tuple[str, ...], budget: float, seed: int) -> Trace:
     """Return what a policy of random logits would run."""
     rng = np.random.default_rng(seed)
-    frame = FrameGates(CONFIG, COST, GEOMETRY, tasks, budget)
+    frame = FrameGates(COST, GATES, tasks, budget)
     for stage, depth in enumerate(CONFIG.depths):
-        opened = frame.open_stage(stage, rng.normal(size=(len(tasks), depth)))
-        cells = GEOMETRY[len(frame.choices)].cells
-        frame.choose(opened, rng.normal(size=(len(tasks), cells, depth)))
+        size = len(tasks), COST.block(stage).tokens
+        for runs in frame.open_stage(stage, rng.normal(size=(len(tasks), depth))):
+            if runs:
+                frame.open_tokens(partial(rng.normal, size=size))
+            else:
+                frame.close()
     return frame.trace()
 
 
@@ -37,7 +42,7 @@ def test_a_device_that_is_linear_is_found_again():
         return trace, TRUE.predict(trace, tasks)
 
     found = latency.measured(CONFIG, run)
-    for seed, (tasks, budget) in enumerate([(CONFIG.tasks, 0.7), (('depth',), 0.5)]):
+    for seed, (tasks, budget) in enumerate([(CONFIG.tasks, 0.7), (('normals',), 0.5)]):
         trace = gates(tuple(tasks), budget, seed)
         assert found.predict(trace, tasks) == pytest.approx(TRUE.predict(trace, tasks), rel=0.02)
 
@@ -45,7 +50,7 @@ def test_a_device_that_is_linear_is_found_again():
 def test_the_cost_of_the_blocks_adds_up():
     trace = gates(CONFIG.tasks, 0.6, 0)
     assert trace.macs == COST.minimum(CONFIG.tasks) + sum(trace.block_macs)
-    assert [macs > 0 for macs in trace.block_macs] == [cells.any() for cells in trace.gates]
+    assert [macs > 0 for macs in trace.block_macs] == [gate.any() for gate in trace.gates]
 
 
 def test_budget_and_prediction_are_inverse():

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The laws that every network keeps, whatever its weights."""
 
-from dataclasses import replace
 import itertools
 
 import numpy as np
@@ -34,8 +33,8 @@ def random_gates(network, seed, open_share=None):
         return [np.array([gate]) for gate in opened & (~np.array(inside) | opened[-1])]
     shares = itertools.cycle([0.1, 0.0, 0.5, 1.0, 0.9])
     gates = []
-    for geometry, share in zip(network.geometry, shares):
-        count = geometry.cells
+    for block, share in zip(network.cost.blocks, shares):
+        count = block.tokens
         share = share if open_share is None else open_share
         # A run of neighbours, so that some windows are fully inactive and others mixed.
         gate = (np.arange(count) + rng.integers(count)) % count < share * count
@@ -99,9 +98,8 @@ def test_masked_batch_is_masked_singles(name):
             assert_equal(single, {k: v[index:index + 1] for k, v in both.items()}, 1e-4)
 
 
-@pytest.mark.parametrize('name', ['windowed', 'small'])
-def test_a_closed_block_changes_nothing(name):
-    network = random_network(name)
+def test_a_closed_block_changes_nothing():
+    network = random_network('small')
     image, tasks = random_image(network), network.config.tasks
     gates = random_gates(network, 0, open_share=1.0)
     gates[1] = np.zeros_like(gates[1])
@@ -167,13 +165,8 @@ def test_given_gates_cost_what_the_model_says(name):
         macs += sum(block.macs for block, gate in zip(network.cost.blocks, gates) if gate)
         assert counter.get_total_flops() == 2 * macs
         return
-    for gate, geometry, block in zip(gates, network.geometry, network.blocks()):
-        stage = geometry.cost.stage
-        tokens = network.active_tokens(stage, gate).reshape(-1)
-        windows = int(tokens[block.tokens_of_window].any(1).sum())
-        if not network.config.skip_attention and tokens.any():
-            windows = geometry.cost.windows
-        macs += geometry.cost.gated(windows, int(tokens.sum()))
+    macs += sum(
+        block.gated(int(gate.sum())) for block, gate in zip(network.cost.blocks, gates))
     assert counter.get_total_flops() == 2 * macs
 
 
@@ -211,25 +204,8 @@ def test_the_budget_is_kept_and_monotone(name):
     assert all(np.diff(means) >= 0), means
 
 
-def test_frame_spread_lets_frames_differ_within_it():
-    network = random_network('windowed')
-    tasks = network.config.tasks
-    dense = network.cost.dense(tasks)
-
-    def shares(spread):
-        network.config = replace(network.config, frame_spread=spread)
-        return np.array([
-            network.run_policy(random_image(network, seed), tasks, 0.6)[1].macs / dense
-            for seed in range(4)])
-
-    strict, free = shares(0.0), shares(0.1)
-    assert np.abs(strict - 0.6).max() <= 0.01
-    assert np.abs(free - 0.6).max() <= 0.11
-    assert np.abs(free - 0.6).max() > np.abs(strict - 0.6).max() + 0.01
-
-
 def test_masked_policy_is_the_gathered_policy():
-    network = random_network('windowed')
+    network = random_network('small')
     tasks = network.config.tasks
     images = random_image(network, batch=3)
     budgets = torch.tensor([0.4, 0.7, 0.95])
@@ -251,7 +227,7 @@ def test_task_weight_steers_the_policy():
 
 
 def test_gradient_reaches_the_whole_network():
-    network = random_network('windowed').train()
+    network = random_network('small').train()
     routing = network.forward_policy(
         random_image(network, batch=2), torch.tensor([0.9, 0.9]), network.config.tasks)
     (sum(value.square().mean() for value in routing.outputs.values())
@@ -261,10 +237,9 @@ def test_gradient_reaches_the_whole_network():
     assert not [n for n in missing if not n.startswith('encoder.stages')], missing
 
 
-@pytest.mark.parametrize('name', ['windowed', 'small'])
-def test_what_inference_keeps_follows_the_weights(name):
+def test_what_inference_keeps_follows_the_weights():
     """A network that was run is, after it got other weights, as one that was not."""
-    network, other = random_network(name), random_network(name, seed=1)
+    network, other = random_network('small'), random_network('small', seed=1)
     image = random_image(network)
     gates, tasks = random_gates(network, 0), network.config.tasks
     with torch.no_grad():

@@ -17,6 +17,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.files import ASIDE
@@ -34,10 +35,8 @@ from corpus import write_corpus
 
 CONFIG = """
 preset: swin_tiny
-network: {input_size: [48, 64], depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]],
-          stem: conv, position: true, taps: stage, decoder: pyramid, token_gates: stage,
-          budget_input: true, skip_attention: true, skipped_norm: false, window: [6, 8],
-          embed_dim: 16, decoder_dim: 8, policy_hidden: 8}
+network: {input_size: [48, 64], depths: [1, 2], heads: [1, 2], window: [6, 8], embed_dim: 16,
+          decoder_dim: 8, policy_hidden: 8}
 tasks: [semseg, normals, depth]
 batch: 4
 warmup: 2
@@ -81,7 +80,7 @@ def test_three_stages(settings, tmp_path, capsys):
         assert train.main([
             settings, 'stage=adaptive', f'start={opened}', 'steps=4', *objective]) == 0
         last = checkpoint.load(str(out)).state_dict()
-        for part in ('policy.stages.0.tokens.weight1', 'encoder.stem.proj.3.weight',
+        for part in ('policy.stages.0.tokens.weight1', 'encoder.stem.proj.weight',
                      'decoders.depth.predict.weight'):
             if part in last:
                 assert not torch.equal(after[part], last[part]), (objective, part)
@@ -117,7 +116,7 @@ def test_averaged_weights_and_the_best_are_kept(settings, tmp_path):
     assert train.main([settings, 'steps=6', 'ema=0.9', 'rate=0.02']) == 0
     kept, raw = checkpoint.load(f'{tmp_path}/out.safetensors').state_dict(), state(
         tmp_path / 'out.safetensors')
-    name = 'encoder.stem.proj.3.weight'
+    name = 'encoder.stem.proj.weight'
     assert torch.allclose(kept[name], raw['average'][name], atol=1e-3)
     assert not torch.allclose(kept[name], raw['network'][name], atol=1e-3)
     assert math.isfinite(raw['best'])
@@ -176,12 +175,6 @@ def test_a_finished_training_says_so(settings, tmp_path, capsys):
     assert 'resuming' not in said
     assert train.main([*arguments, 'steps=3']) == 0
     assert 'resuming at step 2' in ' '.join(capsys.readouterr().err.split())
-
-
-NETWORK = ('{input_size: [48, 64], depths: [1, 2], heads: [1, 2], cells: [[3, 4], [3, 4]],'
-           ' stem: conv, position: true, taps: stage, decoder: pyramid, token_gates: stage,'
-           ' budget_input: true, skip_attention: true, skipped_norm: false, window: [6, 8],'
-           ' embed_dim: 16, decoder_dim: 8, policy_hidden: 8, policy: none}')
 
 
 @pytest.mark.parametrize('first', [True, False])
@@ -327,8 +320,8 @@ def test_only_products_decay(settings):
 
 def test_a_network_without_a_policy(settings, tmp_path, capsys):
     out = tmp_path / 'none.safetensors'
-    plain = (settings, f'out={out}', f'network={NETWORK}')
-    assert train.main([*plain, 'steps=2']) == 0
+    network = yaml.safe_load(CONFIG)['network'] | {'policy': 'none'}
+    assert train.main([settings, f'out={out}', f'network={network}', 'steps=2']) == 0
     assert checkpoint.load(str(out)).config.policy == 'none'
     for stage in ('open', 'adaptive'):
         assert train.main([
@@ -376,12 +369,7 @@ def test_two_processes_follow_the_curve_of_one(settings, tmp_path):
         done = subprocess.run(
             [sys.executable, '-m', 'torch.distributed.run', '--standalone',
              f'--nproc_per_node={processes}', '-m', 'adamtl_ros.training.train', settings,
-             f'out={out}', 'steps=10', 'rate=0.003', 'loss=paper', 'tasks=[semseg]',
-             'network={stem: linear, window: [6, 8], input_size: [48, 64], taps: stage,'
-             ' decoder: pyramid, token_gates: stage, budget_input: true, skip_attention: true,'
-             ' skipped_norm: false, position: true, depths: [1, 2], heads: [1, 2],'
-             ' cells: [[3, 4], [3, 4]], embed_dim: 16,'
-             ' decoder_dim: 8, policy_hidden: 8}'],
+             f'out={out}', 'steps=10', 'rate=0.005', 'loss=paper', 'tasks=[semseg]'],
             capture_output=True, text=True, timeout=120,
             env={**os.environ, 'OMP_NUM_THREADS': '1'})
         assert done.returncode == 0, done.stderr
@@ -499,14 +487,14 @@ def network_of(settings):
 
 
 def test_gains_teach_which_gates_to_open(settings):
-    """Where some cells are worth their cost and others not, the policy's targets say so."""
+    """Where some tokens are worth their cost and others not, the policy's targets say so."""
     network = network_of(settings)
     budgets, tasks = torch.tensor([0.6, 0.8]), network.config.tasks
     routing = network.forward_policy(
         torch.randn(2, 3, 48, 64), budgets, tasks, 0.0, measured=True)
     for gate in routing.gates:
         gate.grad = torch.randn_like(gate)
-    gains = torch.randn(2, len(network.geometry))
+    gains = torch.randn(2, len(network.cost.blocks))
     with pytest.raises(ValueError, match='backward'):
         gain_loss(network, network.forward_policy(
             torch.randn(1, 3, 48, 64), budgets[:1], tasks, measured=True),
@@ -516,8 +504,8 @@ def test_gains_teach_which_gates_to_open(settings):
     gain_loss(network, routing, gains, budgets, tasks).backward()
     push = torch.cat([part.grad.sum(1) for part in routing.tokens], 1)
     worth = torch.cat([
-        -gate.grad / (g.cost.dense / gate.shape[1])
-        for gate, g in zip(routing.gates, network.geometry)], 1)
+        -gate.grad / (block.dense / gate.shape[1])
+        for gate, block in zip(routing.gates, network.cost.blocks)], 1)
     for row in range(2):
         opened, closed = worth[row][push[row] < 0], worth[row][push[row] > 0]
         assert len(opened) and len(closed) and opened.min() > closed.max()
@@ -525,7 +513,7 @@ def test_gains_teach_which_gates_to_open(settings):
     assert (push[1] < 0).sum() > (push[0] < 0).sum()
     # A block is worth what was measured.
     push = torch.cat([part.grad.sum(1) for part in routing.blocks], 1)
-    worth = gains / torch.tensor([float(g.cost.dense) for g in network.geometry])
+    worth = gains / torch.tensor([float(block.dense) for block in network.cost.blocks])
     for row in range(2):
         opened, closed = worth[row][push[row] < 0], worth[row][push[row] > 0]
         # The one at the border may be either.
@@ -546,7 +534,7 @@ def test_the_gain_of_a_block_is_what_is_lost_without_it(settings):
     for module in network.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=module.in_features ** -0.5)
-    gates = [torch.ones(2, geometry.cells) for geometry in network.geometry]
+    gates = [torch.ones(2, block.tokens) for block in network.cost.blocks]
     # In the second frame the first block is closed.
     gates[0][1] = 0
     before = {name: value.clone() for name, value in network.state_dict().items()}

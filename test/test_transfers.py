@@ -89,15 +89,10 @@ def test_the_gates_cost_one_transfer_a_decision(name, budget):
         assert (gate == other).all()
     for task, value in outputs.items():
         torch.testing.assert_close(value.here, expected[task], rtol=1e-3, atol=1e-3)
-    stages = len(config.depths)
-    if config.token_gates == 'stage':
-        assert len(device.downloads) == stages, device.downloads
-        assert len(device.uploads) <= stages + 2, device.uploads
-    else:
-        # A block that is paid whole asks for no logits of its tokens.
-        whole = sum(bool(gate.all()) for gate in trace.gates)
-        partial = sum(bool(gate.any()) for gate in trace.gates) - whole
-        asked = len(device.downloads) - stages
-        assert partial <= asked <= len(trace.gates) - whole
-        assert whole and (asked or budget < 0.9)
-        assert len(device.uploads) <= asked + 2
+    # A block that is paid whole asks for no logits of its tokens.
+    whole = sum(bool(gate.all()) for gate in trace.gates)
+    partial = sum(bool(gate.any()) for gate in trace.gates) - whole
+    asked = len(device.downloads) - len(config.depths)
+    assert partial <= asked <= len(trace.gates) - whole
+    assert whole and (asked or budget < 0.9)
+    assert len(device.uploads) <= asked + 2

@@ -15,47 +15,27 @@ from adamtl_ros.tasks import TASKS
 
 POLICIES = ('task_aware', 'task_agnostic', 'none')
 
-_WORDS = {
-    'stem': ('linear', 'conv'), 'taps': ('merged', 'stage'), 'decoder': ('residual', 'pyramid'),
-    'policy': POLICIES, 'token_gates': ('block', 'stage')}
-_NUMBER, _PAIR, _LIST, _PAIRS = (
-    'a whole number', 'two whole numbers', 'whole numbers', 'pairs of whole numbers')
+_NUMBER, _PAIR, _LIST = 'a whole number', 'two whole numbers', 'whole numbers'
 _NUMBERS = {
     'input_size': (_PAIR, 8192), 'embed_dim': (_NUMBER, 4096), 'depths': (_LIST, 99),
     'heads': (_LIST, 999), 'window': (_PAIR, 999), 'mlp_ratio': (_NUMBER, 16),
-    'decoder_dim': (_NUMBER, 4096), 'policy_hidden': (_NUMBER, 4096), 'cells': (_PAIRS, 999)}
+    'decoder_dim': (_NUMBER, 4096), 'policy_hidden': (_NUMBER, 4096)}
 """What the settings that are counts and sizes look like, and the largest of them; from 1."""
-_FLAGS = (
-    'position', 'budget_input', 'skip_attention', 'skipped_norm', 'linear_depth', 'canonical')
 _CLASSES = 65535
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """
-    Everything that determines the network's structure.
+    Everything that determines the structure of a network like the reference's.
 
     Pairs are (height, width), in pixels for `input_size` and in tokens elsewhere; stage s works
     on tokens of 4 * 2^s pixels.
 
-    stem: 'linear' (Swin's patch embedding) or 'conv' (two 3x3 convolutions of stride 2).
-    position: add a learned position (row + column) to the tokens of the first stage.
-    taps: 'stage' feeds decoders the stage outputs (strides 4 to 32), 'merged' feeds them what
-    leaves patch merging, as the AdaMTL reference does.
-    decoder: 'pyramid' (top-down, light) or 'residual' (the reference's).
     policy: 'task_aware' (a controller a task, joined over the enabled ones), 'task_agnostic' (one
     for all), or 'none' (a network that always runs dense).
-    cells: per stage, the patch of tokens that shares a gate; (1, 1) gates single tokens.
-    token_gates: when a token controller looks: 'block', before each block, as in the reference, or
-    'stage', once, at the entry of a stage, for all its blocks: the stage then runs in one piece.
-    budget_input: whether the controllers see the requested budget.
-    skip_attention: whether attention is skipped in windows without an active token.
-    skipped_norm: a skipped token's second residual is norm2(x), as in the reference, not 0.
-    frame_spread: how far, in shares of the dense cost, one frame may leave the budget.
     normals_axes: signs that take the decoder's normals to the optical frame.
     linear_depth: the decoder gives metres, as the reference's does, not their logarithm.
-    canonical: depth and normals are for the canonical camera (adamtl_ros.camera), not as the
-    picture's own camera sees them.
     outputs: decoder channels per task; classes: class names of the tasks that have them.
     """
 
@@ -66,22 +46,11 @@ class NetworkConfig:
     heads: tuple[int, ...] = (3, 6, 12, 24)
     window: tuple[int, int] = (7, 7)
     mlp_ratio: int = 4
-    stem: str = 'linear'
-    position: bool = False
-    taps: str = 'merged'
-    decoder: str = 'residual'
     decoder_dim: int = 64
     policy: str = 'task_aware'
     policy_hidden: int = 64
-    cells: tuple[tuple[int, int], ...] = ((1, 1), (1, 1), (1, 1), (1, 1))
-    token_gates: str = 'block'
-    budget_input: bool = False
-    skip_attention: bool = False
-    skipped_norm: bool = True
-    frame_spread: float = 0.0
     normals_axes: tuple[int, int, int] = (1, 1, 1)
     linear_depth: bool = False
-    canonical: bool = False
     outputs: dict[str, int] = field(default_factory=lambda: {
         name: TASKS[name].channels
         for name in ('semseg', 'human_parts', 'saliency', 'normals')})
@@ -89,21 +58,14 @@ class NetworkConfig:
         name: TASKS[name].classes for name in ('semseg', 'human_parts')})
 
     kind = 'swin'
+    # What networks of the other kind have otherwise.
+    canonical = False
+    budget_input = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Return the names of the tasks that the network has, in the order of TASKS."""
         return tuple(name for name in TASKS if name in self.outputs)
-
-    @property
-    def all_controllers(self) -> bool:
-        """
-        Return whether the controllers of all tasks look at every frame, whatever is enabled.
-
-        They do where they look once a stage, and are cheap: nothing then depends on which tasks
-        are enabled but whose logits are read.
-        """
-        return self.policy == 'task_aware' and self.token_gates == 'stage'
 
     def resolution(self, stage: int) -> tuple[int, int]:
         """Return the (height, width) in tokens of a stage, 0 being the first."""
@@ -129,15 +91,15 @@ class NetworkConfig:
     def tap_shapes(self) -> list[tuple[int, int, int]]:
         """Return (channels, height, width) of each map that the decoders get, finest first."""
         stages = [(self.width(s), *self.resolution(s)) for s in range(len(self.depths))]
-        return stages if self.taps == 'stage' else [*stages[1:], stages[-1]]
+        return [*stages[1:], stages[-1]]
 
     def check(self) -> None:
         """Raise ValueError where a setting is out of its range, or sizes do not fit together."""
         self._check_values()
         self._check_outputs()
         stages = len(self.depths)
-        if not len(self.heads) == len(self.cells) == stages:
-            raise ValueError(f'{self.name}: depths, heads and cells need one entry a stage')
+        if len(self.heads) != stages:
+            raise ValueError(f'{self.name}: depths and heads need one entry a stage')
         for stage in range(stages):
             if self.width(stage) % self.heads[stage]:
                 raise ValueError(
@@ -145,16 +107,10 @@ class NetworkConfig:
                     f'{self.width(stage)} channels, which {self.heads[stage]} heads do not divide')
             for axis in (0, 1):
                 size, window = self.resolution(stage)[axis], self.stage_window(stage)[axis]
-                cell = self.cells[stage][axis]
-                if self.input_size[axis] % (4 << stage) or size % window or size % cell:
+                if self.input_size[axis] % (4 << stage) or size % window:
                     raise ValueError(
-                        f'{self.name}: input {self.input_size}, window {self.window} and cells '
-                        f'{self.cells[stage]} do not divide stage {stage} ({size} tokens)')
-                if self.skip_attention and (window % cell or self.shift(stage, 1)[axis] % cell):
-                    raise ValueError(
-                        f'{self.name}: skip_attention needs cells that lie in one window each: '
-                        f'{self.cells[stage]} do not divide the window {self.window} of stage '
-                        f'{stage} and its shift by half')
+                        f'{self.name}: input {self.input_size} and window {self.window} do not '
+                        f'divide stage {stage} ({size} tokens)')
 
     def _check_values(self) -> None:
         def refuse(key: str, allowed: str) -> ValueError:
@@ -162,18 +118,13 @@ class NetworkConfig:
 
         if not isinstance(self.name, str):
             raise refuse('name', 'a text')
-        for key, words in _WORDS.items():
-            if getattr(self, key) not in words:
-                raise refuse(key, f'choose one of {", ".join(words)}')
+        if self.policy not in POLICIES:
+            raise refuse('policy', f'choose one of {", ".join(POLICIES)}')
         for key, (form, most) in _NUMBERS.items():
             if not _fits(getattr(self, key), form, most):
                 raise refuse(key, f'{form} from 1 to {most}')
-        for key in _FLAGS:
-            if not isinstance(getattr(self, key), bool):
-                raise refuse(key, 'true or false')
-        spread = self.frame_spread
-        if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 <= spread <= 1:
-            raise refuse('frame_spread', 'a number from 0 to 1')
+        if not isinstance(self.linear_depth, bool):
+            raise refuse('linear_depth', 'true or false')
         axes = self.normals_axes
         if not isinstance(axes, tuple) or len(axes) != 3 or not set(axes) <= {-1, 1}:
             raise refuse('normals_axes', 'three signs, each 1 or -1')
@@ -249,7 +200,7 @@ def _fits(value: Any, form: str, most: int) -> bool:
         return type(value) is int and 1 <= value <= most
     if not isinstance(value, tuple) or not value or (form == _PAIR and len(value) != 2):
         return False
-    return all(_fits(item, _PAIR if form == _PAIRS else _NUMBER, most) for item in value)
+    return all(_fits(item, _NUMBER, most) for item in value)
 
 
 _SWIN = NetworkConfig('swin_tiny')

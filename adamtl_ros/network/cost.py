@@ -26,11 +26,11 @@ class BlockCost:
     @property
     def dense(self) -> int:
         """Return the cost with every token active."""
-        return self.windows * self.window + self.tokens * self.token
+        return self.gated(self.tokens)
 
-    def gated(self, windows: int, tokens: int) -> int:
-        """Return the cost with so many windows and tokens active."""
-        return windows * self.window + tokens * self.token
+    def gated(self, tokens: int) -> int:
+        """Return the cost with so many tokens active: attention runs in all windows or none."""
+        return self.windows * self.window + tokens * self.token if tokens else 0
 
 
 class CostModel:
@@ -41,7 +41,7 @@ class CostModel:
         taps = config.tap_shapes()
         stages = range(len(config.depths))
         tokens = [height * width for height, width in map(config.resolution, stages)]
-        self.stem = _stem(config)
+        self.stem = config.input_size[0] * config.input_size[1] * 3 * config.embed_dim
         self.merges = [
             8 * config.width(s) ** 2 * tokens[s + 1] for s in stages if s + 1 < len(tokens)]
         self.decoders = {
@@ -52,17 +52,14 @@ class CostModel:
         hidden = config.policy_hidden
         for s in stages:
             channels, window = config.width(s), config.stage_window(s)
-            size, cell = window[0] * window[1], config.cells[s]
-            cells = tokens[s] // (cell[0] * cell[1])
+            size = window[0] * window[1]
             attention = size * (4 * channels ** 2 + 2 * size * channels)
             self.blocks += [BlockCost(
                 s, attention, 2 * config.mlp_ratio * channels ** 2, tokens[s] // size, tokens[s]
             )] * config.depths[s]
-            # Per task: a hidden layer, and one output a cell or one output a block of all cells.
-            per_stage = config.token_gates == 'stage'
-            stage = cells * hidden * (channels + config.depths[s])
-            self.token_controller.append(0 if per_stage else cells * hidden * (channels + 1))
-            self.stage_controller.append(2 * stage if per_stage else stage)
+            # Per task: a hidden layer, and an output a token or one a block of all tokens.
+            self.token_controller.append(tokens[s] * hidden * (channels + 1))
+            self.stage_controller.append(tokens[s] * hidden * (channels + config.depths[s]))
         self._first = [self.blocks[sum(config.depths[:s])] for s in stages]
         # Summed up once, as they are asked for with every frame.
         self._blocks = sum(block.dense for block in self.blocks)
@@ -76,7 +73,7 @@ class CostModel:
     def controllers(self, tasks: Iterable[str]) -> int:
         """Return how many controllers run side by side for these tasks."""
         if self.config.policy == 'task_aware':
-            return len(self.config.tasks if self.config.all_controllers else tuple(tasks))
+            return len(tuple(tasks))
         return 0 if self.config.policy == 'none' else 1
 
     def fixed(self, tasks: Iterable[str]) -> int:
@@ -94,22 +91,9 @@ class CostModel:
         return self.fixed(tasks) + self.controllers(tasks) * self._controllers
 
 
-def _stem(config: NetworkConfig) -> int:
-    height, width = config.input_size
-    channels = config.embed_dim
-    if config.stem == 'linear':
-        return height * width * 3 * channels
-    half = channels // 2
-    return height * width // 4 * 27 * half + height * width // 16 * 9 * half * channels
-
-
 def _decoder(config: NetworkConfig, taps: list[tuple[int, int, int]], channels: int) -> int:
     width = config.decoder_dim
     areas = [height * columns for _, height, columns in taps]
-    if config.decoder == 'pyramid':
-        lateral = sum(area * tap[0] * width for area, tap in zip(areas, taps))
-        fine = areas[0] * (9 * width + width ** 2 + width * channels)
-        return lateral + areas[1] * 9 * width ** 2 + fine
     fuse = sum(
         area * (9 * tap[0] * width + tap[0] * width + 27 * width ** 2)
         for area, tap in zip(areas, taps))

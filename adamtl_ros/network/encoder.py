@@ -10,7 +10,6 @@ everything and mixes by gates (for training), `run` computes what is active and 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch import Tensor
@@ -115,8 +114,6 @@ class Block(nn.Module):
         self.size = config.resolution(stage)
         self.window = config.stage_window(stage)
         self.shift = config.shift(stage, index)
-        self.skip_attention = config.skip_attention
-        self.skipped_norm = config.skipped_norm
         self.norm1 = nn.LayerNorm(channels)
         self.attn = WindowAttention(channels, self.window, config.heads[stage])
         self.norm2 = nn.LayerNorm(channels)
@@ -127,10 +124,9 @@ class Block(nn.Module):
         mask = shift_mask(self.size, self.window, self.shift)
         self.register_buffer(
             'mask', None if mask is None else torch.from_numpy(mask), persistent=False)
-        self.tokens_of_window = window_tokens(self.size, self.window, self.shift)
         self.windows: Tensor
-        self.register_buffer(
-            'windows', torch.from_numpy(self.tokens_of_window), persistent=False)
+        order = window_tokens(self.size, self.window, self.shift)
+        self.register_buffer('windows', torch.from_numpy(order), persistent=False)
 
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
         """
@@ -143,7 +139,8 @@ class Block(nn.Module):
             shifted = shifted.roll((-self.shift[0], -self.shift[1]), (1, 2))
         attended = self.attn(partition(shifted, self.window), self.attn.bias(self.mask))
         if tokens is not None:
-            attended = attended * self._window_gate(tokens)
+            ran = tokens.amax((1, 2))
+            attended = attended * ran.repeat_interleave(len(self.windows))[:, None, None]
         update = merge(attended, self.window, self.size)
         if self.shift != (0, 0):
             update = update.roll(self.shift, (1, 2))
@@ -152,47 +149,23 @@ class Block(nn.Module):
         update = self.mlp(normed)
         if tokens is None:
             return x + update
+        # A skipped token's second residual is its norm, as in the reference.
         gate = tokens[..., None]
-        if self.skipped_norm:
-            ran = tokens.amax((1, 2))[:, None, None, None]
-            return x + gate * update + (1 - gate) * normed * ran
-        return x + gate * update
+        return x + gate * update + (1 - gate) * normed * ran[:, None, None, None]
 
-    def _window_gate(self, tokens: Tensor) -> Tensor:
-        if not self.skip_attention:
-            gate = tokens.amax((1, 2))
-            return gate.repeat_interleave(len(self.tokens_of_window))[:, None, None]
-        if self.shift != (0, 0):
-            tokens = tokens.roll((-self.shift[0], -self.shift[1]), (1, 2))
-        return partition(tokens[..., None], self.window).amax(1, keepdim=True)
-
-    def parts(self, active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what `run` takes for active, bool (H * W): indices of tokens and of windows."""
-        windows = active[self.tokens_of_window].any(1)
-        if not self.skip_attention:
-            windows[:] = True
-        return np.flatnonzero(active), np.flatnonzero(windows)
-
-    def run(self, x: Tensor, tokens: Tensor, windows: Tensor) -> Tensor:
+    def run(self, x: Tensor, tokens: Tensor) -> Tensor:
         """
         Run on the active tokens alone; may change x in place, returns the result.
 
-        x: (1, H, W, C), no gradient.  tokens, windows: int64 indices as by `parts`, on its device.
+        x: (1, H, W, C), no gradient.  tokens: int64, those of H * W, at least one, on its device.
         """
         flat = x.view(-1, x.shape[-1])
-        members, bias = self.windows, self.attn.bias(self.mask)
-        if len(windows) < len(members):
-            members = members[windows]
-            bias = bias[windows] if len(bias) > 1 else bias
-        index = members.reshape(-1)
-        inside = self.norm1(flat[index]).view(*members.shape, -1)
-        flat.index_add_(0, index, self.attn(inside, bias).reshape(len(index), -1))
-        normed = self.norm2(flat if self.skipped_norm else flat[tokens])
-        if self.skipped_norm:
-            update = self.mlp(normed[tokens])
-            flat.add_(normed.index_copy(0, tokens, update))
-        else:
-            flat.index_add_(0, tokens, self.mlp(normed))
+        index = self.windows.reshape(-1)
+        inside = self.norm1(flat[index]).view(*self.windows.shape, -1)
+        flat.index_add_(
+            0, index, self.attn(inside, self.attn.bias(self.mask)).reshape(len(index), -1))
+        normed = self.norm2(flat)
+        flat.add_(normed.index_copy(0, tokens, self.mlp(normed[tokens])))
         return x
 
 
@@ -215,27 +188,12 @@ class Stem(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        width = config.embed_dim
-        if config.stem == 'linear':
-            self.proj: nn.Module = nn.Conv2d(3, width, 4, 4)
-        else:
-            self.proj = nn.Sequential(
-                nn.Conv2d(3, width // 2, 3, 2, 1, bias=False), nn.BatchNorm2d(width // 2),
-                nn.ReLU(), nn.Conv2d(width // 2, width, 3, 2, 1))
-        self.norm = nn.LayerNorm(width)
-        self.rows: nn.Parameter | None = None
-        self.columns: nn.Parameter | None = None
-        if config.position:
-            height, columns = config.resolution(0)
-            self.rows = nn.Parameter(torch.randn(1, height, 1, width) * 0.02)
-            self.columns = nn.Parameter(torch.randn(1, 1, columns, width) * 0.02)
+        self.proj = nn.Conv2d(3, config.embed_dim, 4, 4)
+        self.norm = nn.LayerNorm(config.embed_dim)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, h, w), normalised, to (B, h/4, w/4, C)."""
-        x = self.norm(self.proj(image).permute(0, 2, 3, 1))
-        if self.rows is not None and self.columns is not None:
-            x = x + self.rows + self.columns
-        return x
+        return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
 class Stage(nn.Module):

@@ -19,14 +19,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import CostModel
-from adamtl_ros.network.decoders import decoder
+from adamtl_ros.network.decoders import Decoder
 from adamtl_ros.network.encoder import Block
 from adamtl_ros.network.encoder import Encoder
 from adamtl_ros.network.encoder import Stage
 from adamtl_ros.network.gating import Allowance
-from adamtl_ros.network.gating import block_geometries
-from adamtl_ros.network.gating import BlockGeometry
 from adamtl_ros.network.gating import FrameGates
+from adamtl_ros.network.gating import TokenGates
 from adamtl_ros.network.normalise import normalise
 from adamtl_ros.network.policy import Policy
 from adamtl_ros.network.policy import StagePolicy
@@ -45,8 +44,8 @@ class Routing:
     outputs: per task.  wish: cost (B,) of the policy's own choice (its positive logits, whatever
     the budget), with gradient.  spent: cost (B,) of the gates in force; both are shares of the
     dense cost.  blocks: per stage, logits (B, tasks, blocks).  tokens: per block, logits
-    (B, tasks, cells), both without noise.  opened: per stage, the blocks' gates (B, blocks).
-    gates: per block, (B, cells), the tokens' gates in force, 0 in a closed block.
+    (B, tasks, H * W), both without noise.  opened: per stage, the blocks' gates (B, blocks).
+    gates: per block, (B, H * W), the tokens' gates in force, 0 in a closed block.
     """
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -74,13 +73,13 @@ class AdaMTL(nn.Module):
         self.encoder = Encoder(config)
         self.policy = Policy(config)
         self.decoders = nn.ModuleDict(
-            {task: decoder(config, config.outputs[task]) for task in config.tasks})
+            {task: Decoder(config, config.outputs[task]) for task in config.tasks})
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        self.geometry = block_geometries(config, self.cost)
+        self.token_gates = [TokenGates(block) for block in self.cost.blocks]
 
     def stages(self) -> Iterator[tuple[int, list[Block], StagePolicy]]:
         """Walk through the stages: number, blocks and policy of each."""
@@ -130,13 +129,10 @@ class AdaMTL(nn.Module):
 
     def _downsample(self, stage: int, x: Tensor, taps: list[Tensor]) -> Tensor:
         downsample = cast(Stage, self.encoder.stages[stage]).downsample
-        if self.config.taps == 'stage':
-            taps.append(x)
         if downsample is not None:
             x = downsample(x)
-        if self.config.taps == 'merged':
-            # The next stage's blocks change their input in place.
-            taps.append(x.clone())
+        # The next stage's blocks change their input in place.
+        taps.append(x.clone())
         return x
 
     def forward(
@@ -145,13 +141,13 @@ class AdaMTL(nn.Module):
         """
         Compute everything; `gates` choose what counts.  Returns `standard` outputs.
 
-        gates: per block, (B, cells) of 0 and 1, differentiable; None is the dense network.
+        gates: per block, (B, H * W) of 0 and 1, differentiable; None is the dense network.
         """
         x, index = self.encoder.stem(image), 0
         taps: list[Tensor] = []
-        for number, blocks, policy in self.stages():
+        for number, blocks, _ in self.stages():
             for block in blocks:
-                x = block(x, None if gates is None else policy.spread(gates[index], block.size))
+                x = block(x, None if gates is None else gates[index].view(-1, *block.size))
                 index += 1
             x = self._downsample(number, x, taps)
         return self.standard(self.decode(taps, tasks or self.config.tasks))
@@ -173,18 +169,14 @@ class AdaMTL(nn.Module):
         chosen = self.task_indices(tasks)
         enabled = tuple(tasks)
         allowances = [
-            Allowance(
-                self.cost, enabled, None if free else float(budget), self.config.frame_spread)
-            for budget in budgets]
+            Allowance(self.cost, enabled, None if free else float(budget)) for budget in budgets]
         dense = self.cost.dense(enabled)
-        budgets = budgets.to(image.device)
         routing = Routing()
         wish = torch.full(budgets.shape, float(self.cost.minimum(enabled)), device=image.device)
         x, index = self.encoder.stem(image), 0
         taps: list[Tensor] = []
         for number, blocks, policy in self.stages():
-            pooled = policy.pool(x.detach() if measured else x)
-            logits = policy.blocks(pooled, budgets, chosen).float()
+            logits = policy.blocks(x.detach() if measured else x, chosen).float()
             routing.blocks.append(logits)
             opened, wanted = self._union(logits, noise)
             ranked = np.stack([
@@ -193,14 +185,9 @@ class AdaMTL(nn.Module):
             block_gates = _straight_through(opened, torch.from_numpy(ranked).to(opened))
             routing.opened.append(block_gates)
             controller = allowances[0].controllers * self.cost.token_controller[number]
-            if policy.per_stage:
-                token_logits = policy.tokens(pooled, budgets, chosen).float()
             for position, block in enumerate(blocks):
-                geometry = self.geometry[index]
-                if not policy.per_stage:
-                    pooled = policy.pool(x.detach() if measured else x)
-                    token_logits = policy.tokens(pooled, budgets, chosen).float()
-                logits = token_logits[:, position if policy.per_stage else 0]
+                gates = self.token_gates[index]
+                logits = policy.tokens(x.detach() if measured else x, chosen).float()
                 routing.tokens.append(logits)
                 scores, token_wish = self._union(logits, noise)
                 keys = scores.detach().cpu().numpy()
@@ -209,21 +196,22 @@ class AdaMTL(nn.Module):
                 for row, allowance in enumerate(allowances):
                     if ranked[row, position]:
                         offered = allowance.offer(number)
-                        choice = geometry.choose(keys[row], offered)
+                        choice = gates.choose(keys[row], offered)
                         allowance.spend(number, choice, offered)
                         hard[row] = choice.gate
                         # A block that runs whatever its logits are has no threshold.
                         thresholds[row] = max(choice.threshold, keys[row].min() - 1.0)
                 if measured:
-                    cells = torch.from_numpy(hard).to(scores).requires_grad_()
+                    tokens = torch.from_numpy(hard).to(scores).requires_grad_()
                 else:
-                    cells = block_gates[:, position, None] * _straight_through(
+                    tokens = block_gates[:, position, None] * _straight_through(
                         scores - torch.from_numpy(thresholds).to(scores),
                         torch.from_numpy(hard).to(scores))
-                x = block(x, policy.spread(cells, block.size))
-                routing.gates.append(cells)
-                wish = wish + wanted[:, position] * (
-                    self._gate_cost(geometry, token_wish) + controller)
+                x = block(x, tokens.view(-1, *block.size))
+                routing.gates.append(tokens)
+                cost = token_wish.sum(1) * gates.cost.token + token_wish.amax(
+                    1) * gates.cost.windows * gates.cost.window
+                wish = wish + wanted[:, position] * (cost + controller)
                 index += 1
             x = self._downsample(number, x, taps)
         routing.outputs = self.standard(self.decode(taps, tasks))
@@ -238,21 +226,10 @@ class AdaMTL(nn.Module):
         joined = (logits + scale * (uniform.log() - (-uniform).log1p())).amax(1)
         return joined, _straight_through(joined, (joined > 0).to(joined))
 
-    def _gate_cost(self, geometry: BlockGeometry, cells: Tensor) -> Tensor:
-        """Return the differentiable MACs (B,) of a block with gates (B, cells)."""
-        cost = geometry.cost
-        tokens = cells.sum(1) * geometry.cell_tokens * cost.token
-        if geometry.window_of is None:
-            return tokens + cells.amax(1) * cost.windows * cost.window
-        owner = torch.tensor(geometry.window_of, device=cells.device).expand(len(cells), -1)
-        windows = cells.new_zeros(len(cells), cost.windows).scatter_reduce(
-            1, owner, cells, 'amax')
-        return tokens + windows.sum(1) * cost.window
-
     @torch.no_grad()
     def run_dense(self, image: Tensor, tasks: Sequence[str]) -> tuple[dict[str, Tensor], Trace]:
         """Run one image without policy, every gate open."""
-        gates = [np.ones(geometry.cells, dtype=bool) for geometry in self.geometry]
+        gates = [np.ones(block.tokens, dtype=bool) for block in self.cost.blocks]
         outputs = self.run_gates(image, tasks, None)
         return outputs, Trace(gates, self.cost.dense(tasks), [1.0] * len(gates))
 
@@ -267,35 +244,27 @@ class AdaMTL(nn.Module):
                 for block in blocks:
                     x = block(x)
             else:
-                x = self._run(x, number, blocks, gates[index:index + len(blocks)])
+                x = self._run(x, blocks, gates[index:index + len(blocks)])
                 index += len(blocks)
             x = self._downsample(number, x, taps)
         return self.decode(taps, tasks)
 
-    def _run(self, x: Tensor, stage: int, blocks: Sequence[Block], gates: Gates) -> Tensor:
-        """Run blocks of a stage on their active cells; all indices go to the device at once."""
+    def _run(self, x: Tensor, blocks: Sequence[Block], gates: Gates) -> Tensor:
+        """Run blocks of a stage on their active tokens; all indices go to the device at once."""
         parts = [
-            part for block, cells in zip(blocks, gates) if cells.any() and not cells.all()
-            for part in block.parts(self.active_tokens(stage, cells).reshape(-1))]
+            np.flatnonzero(tokens) for tokens in gates if tokens.any() and not tokens.all()]
         sent: Iterator[Tensor] = iter(())
         if parts:
             joined = torch.from_numpy(np.concatenate(parts))
             if x.is_cuda:
                 joined = joined.pin_memory()  # else the host waits for the device
             sent = iter(joined.to(x.device, non_blocking=True).split([len(p) for p in parts]))
-        for block, cells in zip(blocks, gates):
-            if cells.all():
+        for block, tokens in zip(blocks, gates):
+            if tokens.all():
                 x = block(x)
-            elif cells.any():
-                x = block.run(x, next(sent), next(sent))
+            elif tokens.any():
+                x = block.run(x, next(sent))
         return x
-
-    def active_tokens(self, stage: int, cells: np.ndarray) -> np.ndarray:
-        """Spread bool (cells) over the tokens of a stage: bool (H, W)."""
-        (height, width), (h, w) = self.config.resolution(stage), self.config.cells[stage]
-        maps = cells.reshape(height // h, 1, width // w, 1)
-        spread = np.broadcast_to(maps, (height // h, h, width // w, w))
-        return spread.reshape(height, width)
 
     @torch.no_grad()
     def run_policy(
@@ -306,47 +275,28 @@ class AdaMTL(nn.Module):
 
         budget: None lets the policy choose by its own threshold: every positive logit opens.
         weights: how much each task's wish counts against the others' (1 unless given).
-        ValueError: there is no policy, or a policy that needs a budget has none.
+        ValueError: there is no policy.
         """
         enabled = tuple(tasks)
-        frame = FrameGates(self.config, self.cost, self.geometry, enabled, budget, weights)
-        chosen = self.task_indices(enabled)
-        read: Tensor | slice = slice(None)
-        if self.config.all_controllers:
-            chosen, read = torch.arange(len(self.config.tasks)), chosen
-        chosen = chosen.to(image.device)
-        budgets = torch.tensor([1.0 if budget is None else budget]).to(image)
+        frame = FrameGates(self.cost, self.token_gates, enabled, budget, weights)
+        chosen = self.task_indices(enabled).to(image.device)
         x = self.encoder.stem(image).contiguous()
         taps: list[Tensor] = []
         for number, blocks, policy in self.stages():
-            pooled = policy.pool(x)
-            logits = policy.blocks(pooled, budgets, chosen)[0]
-            if policy.per_stage:
-                # One transfer a stage, and none between its blocks.
-                tokens = policy.tokens(pooled, budgets, chosen)[0]
-                joined = torch.cat((logits.flatten(), tokens.flatten())).cpu()
-                parts = joined.split((logits.numel(), tokens.numel()))
-                opened = frame.open_stage(number, parts[0].view(logits.shape)[read].numpy())
-                scores = parts[1].view(tokens.shape)[:, read]
-                choices = frame.choose(opened, scores.permute(1, 2, 0).numpy())
-                x = self._run(x, number, blocks, [choice.gate for choice in choices])
-            else:
-                opened = frame.open_stage(number, logits.cpu().numpy())
-                for block, runs in zip(blocks, opened):
-                    if not runs:
-                        frame.close()
-                        continue
-                    choice = frame.open_tokens(
-                        partial(_token_logits, policy, x, budgets, chosen))
-                    x = self._run(x, number, [block], [choice.gate])
+            logits = policy.blocks(x, chosen)[0]
+            for block, runs in zip(blocks, frame.open_stage(number, logits.cpu().numpy())):
+                if not runs:
+                    frame.close()
+                    continue
+                choice = frame.open_tokens(partial(_token_logits, policy, x, chosen))
+                x = self._run(x, [block], [choice.gate])
             x = self._downsample(number, x, taps)
         return self.decode(taps, enabled), frame.trace()
 
 
-def _token_logits(
-        policy: StagePolicy, x: Tensor, budgets: Tensor, tasks: Tensor) -> np.ndarray:
-    """Return the logits (tasks, cells) of the token controllers for one image."""
-    return policy.tokens(policy.pool(x), budgets, tasks)[0, 0].cpu().numpy()
+def _token_logits(policy: StagePolicy, x: Tensor, tasks: Tensor) -> np.ndarray:
+    """Return the logits (tasks, H * W) of the token controllers for one image."""
+    return policy.tokens(x, tasks)[0].cpu().numpy()
 
 
 def _straight_through(logits: Tensor, hard: Tensor) -> Tensor:

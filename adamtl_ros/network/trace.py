@@ -8,7 +8,7 @@ from dataclasses import field
 import numpy as np
 
 Gates = list[np.ndarray]
-"""For each block, bool (cells): which cells run; all False is a closed block."""
+"""For each block, bool (n): which tokens run, or (1) of one that runs whole or not at all."""
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Trace:
     """
     What ran for one frame.
 
-    gates: per block, bool (cells); frames share them, so that they may be read-only.
+    gates: see Gates; frames share the arrays, so that they may be read-only.
     macs: everything that was executed, policy included.
     token_fraction: per block, share of its tokens executed.  task_fraction: share of tokens,
     over all blocks, that each enabled task asks for by itself: those whose logit exceeds the

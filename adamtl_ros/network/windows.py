@@ -41,19 +41,6 @@ def shift_mask(
     return (flat[:, None, :] != flat[:, :, None]).astype(np.float32) * np.float32(-100.0)
 
 
-def cell_of_token(size: tuple[int, int], cell: tuple[int, int]) -> np.ndarray:
-    """Return int64 (H * W): which cell of tokens that share a gate each token belongs to."""
-    (height, width), (h, w) = size, cell
-    rows, columns = np.arange(height)[:, None] // h, np.arange(width)[None] // w
-    return (rows * (width // w) + columns).reshape(-1)
-
-
-def cell_places(order: np.ndarray, size: tuple[int, int], cell: tuple[int, int]) -> np.ndarray:
-    """Return int64 (cells, n): where in `order` (`window_tokens`, flat) each cell's tokens lie."""
-    cells = cell_of_token(size, cell)[order.reshape(-1)]
-    return np.argsort(cells, kind='stable').reshape(cells.max() + 1, -1)
-
-
 def _cut(values: np.ndarray, window: tuple[int, int]) -> np.ndarray:
     (height, width), (h, w) = values.shape, window
     return values.reshape(height // h, h, width // w, w).transpose(0, 2, 1, 3).reshape(-1, h * w)

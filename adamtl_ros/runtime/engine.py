@@ -25,7 +25,6 @@ from adamtl_ros.network.kinds import cost_of
 from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.network.lite import nearest_size
 from adamtl_ros.network.trace import Trace
-from adamtl_ros.network.windows import cell_of_token
 from adamtl_ros.paths import cache
 from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.agreement import agreement
@@ -396,11 +395,10 @@ class Engine:
             return np.full(size[::-1], round(255 * share), np.uint8)
         total = np.zeros(self.config.resolution(0))
         weight = 0.0
-        for cells, block in zip(trace.gates, cast(CostModel, self.cost).blocks):
+        for tokens, block in zip(trace.gates, cast(CostModel, self.cost).blocks):
             resolution = self.config.resolution(block.stage)
-            active = cells[cell_of_token(resolution, self.config.cells[block.stage])]
             step = 1 << block.stage
-            total += block.dense * active.reshape(resolution).repeat(step, 0).repeat(step, 1)
+            total += block.dense * tokens.reshape(resolution).repeat(step, 0).repeat(step, 1)
             weight += block.dense
         heat = np.round(total * (255 / weight)).astype(np.uint8)
         return cv2.resize(heat, size, interpolation=cv2.INTER_NEAREST)

@@ -3,10 +3,9 @@
 """
 The network as OpenVINO graphs, built from its weights.
 
-Token maps are flat, (H * W, C).  A segment is what runs between two decisions of the policy: a
-whole stage, or a block where the policy looks before every block.  A block in it branches: whole,
-its shapes are known and nothing is gathered; else its gates are inputs of dynamic length, so that
-its time follows what they let through; closed, nothing of it runs.
+Token maps are flat, (H * W, C).  The policy looks before every block, so a block is a graph.  It
+branches: whole, its shapes are known and nothing is gathered; else its tokens are an input of
+dynamic length, so that its time follows how many there are.
 """
 
 from collections.abc import Mapping
@@ -34,29 +33,11 @@ from adamtl_ros.runtime.operations import rounded
 EPSILON = 1e-5
 """Of torch's LayerNorm and BatchNorm."""
 
-KINDS = ('blocks', 'tokens')
-"""Of controllers: those of a stage's blocks, and those of its tokens."""
 
-def _rows(values: np.ndarray) -> Node:
-    return ops.constant(np.ascontiguousarray(values.reshape(-1), dtype=np.int32))
-
-
-def _gather(x: Node, rows: Node) -> Node:
+def _gather(x: Node, rows: Node | np.ndarray) -> Node:
+    if isinstance(rows, np.ndarray):
+        rows = ops.constant(np.ascontiguousarray(rows.reshape(-1), dtype=np.int32))
     return ops.gather(x, rows, ints(0))
-
-
-def gate_lists(config: NetworkConfig, stage: int, block: int) -> tuple[str, ...]:
-    """
-    Return what the graph of a block wants to know of its gates.
-
-    `rows`: of the map, those of the windows that run, one window after the other; `windows`:
-    their numbers, where their masks differ; both only where attention is skipped.  `tokens`: of
-    those rows (of all windows' where none is skipped), the tokens of the cells that run.
-    """
-    if not config.skip_attention:
-        return ('tokens',)
-    return ('rows', 'tokens') if config.shift(stage, block) == (0, 0) else (
-        'rows', 'windows', 'tokens')
 
 
 class Graphs:
@@ -79,165 +60,88 @@ class Graphs:
         height, width = self.config.resolution(stage)
         return height * width
 
-    def stem(self, policy: bool) -> ov.Model:
-        """
-        Return `pixels` uint8 (1, h, w, 3) to `next`, the tokens (T, C) of stage 0.
-
-        policy: and to the logits of its policy, as of `policy`.
-        """
+    def stem(self) -> ov.Model:
+        """Return `pixels` uint8 (1, h, w, 3) to `y`, the tokens (T, C) of stage 0."""
         pixels = named_input((1, *self.config.input_size, 3), np.uint8, 'pixels')
-        x = self._stem(pixels)
-        inputs, logits = self._policy(x, 0) if policy else ([], {})
-        return named_model({'next': x, **logits}, [pixels, *inputs], 'stem')
+        return named_model({'y': self._stem(pixels)}, [pixels], 'stem')
 
-    def dense(
-            self, stage: int, blocks: Sequence[int] | None = None, policy: bool = False
-    ) -> ov.Model:
-        """
-        Return `x` (T, C) of a stage to `y` (T, C), and `next`, as of `bridge`.
-
-        All of its blocks run whole, or those given.  policy: logits follow, too.
-        """
+    def dense(self, stage: int) -> ov.Model:
+        """Return `x` (T, C) of a stage to `y`, as of `bridge` after all of its blocks, whole."""
         x = y = self._tokens(stage)
-        for block in range(self.config.depths[stage]) if blocks is None else blocks:
+        for block in range(self.config.depths[stage]):
             y = self._block(y, stage, block)
-        inputs, following = self._bridge(y, stage, policy)
-        return named_model({'y': y, **following}, [x, *inputs], f'dense{stage}')
+        return named_model({'y': self._downsample(y, stage)}, [x], f'dense{stage}')
 
-    def policy(
-            self, stage: int, kinds: Sequence[str] = KINDS, tasks: Sequence[int] | None = None
-    ) -> ov.Model:
+    def block(self, stage: int, block: int) -> ov.Model:
         """
-        Return `x` (T, C) of a stage to the logits of its controllers, of all k tasks or some.
+        Return `x` (T, C) of a stage to `y` (T, C), after one block that is not closed.
 
-        Outputs, as many as asked for: `blocks` (k, blocks), `tokens` (k, cells, blocks or 1).
-        `budget` float32 (1) is an input where the configuration has it.
+        whole: bool (1), all of its tokens run.  tokens: int32, where those that run, if not all
+        do, lie in its windows, one window after the other.
         """
-        x = self._tokens(stage)
-        inputs, logits = self._policy(x, stage, kinds, tasks)
-        return named_model(logits, [x, *inputs], f'policy{stage}')
-
-    def segment(self, stage: int, blocks: Sequence[int], whole: bool) -> ov.Model:
-        """
-        Return the graph of some blocks of a stage: `x` (T, C) to `y` (T, C).
-
-        `gates` int32 are the lists that `gate_lists` names, of one block after the other, empty
-        for a block that runs whole or not at all; `lengths` int32, theirs, is an input where there
-        is more than one.  `modes` bool: first which blocks run whole, then which run in part.
-        whole: the blocks are the whole stage: what `bridge` gives follows; the logits where
-        `look`, bool (1), says so, else zeros.
-        """
-        x = y = self._tokens(stage)
-        gates = named_input((-1,), np.int32, 'gates')
-        modes = named_input((2 * len(blocks),), bool, 'modes')
-        kinds = [gate_lists(self.config, stage, block) for block in blocks]
-        count = sum(map(len, kinds))
-        inputs, parts = [x, gates, modes], [gates.output(0)]
-        if count > 1:
-            lengths = named_input((count,), np.int32, 'lengths')
-            inputs.append(lengths)
-            parts = ops.variadic_split(gates, ops.constant(np.int32(0)), lengths).outputs()
-        rest = iter(parts)
-        mode = ops.split(modes, ops.constant(np.int32(0)), 2 * len(blocks)).outputs()
-        for number, (block, names) in enumerate(zip(blocks, kinds)):
-            y = self._branch(
-                y, stage, block, {name: next(rest) for name in names}, mode[number],
-                mode[len(blocks) + number])
-        outputs = {'y': y}
-        if whole:
-            _, following = self._bridge(y, stage, False)
-            if following:
-                more, logits = self._look(following['next'], stage + 1)
-                inputs += more
-                following |= logits
-            outputs |= following
-        return named_model(outputs, inputs, f'stage{stage}.{blocks[0]}')
-
-    def _look(self, x: Node, stage: int) -> tuple[list[Node], dict[str, Node]]:
-        """Return the inputs and the logits of a policy that runs if the input `look` says so."""
-        look, inside = named_input((1,), bool, 'look'), self._tokens(stage)
-        inputs, logits = self._policy(inside, stage)
-        outer = [named_input((1,), np.float32, 'budget') for _ in inputs]
-        parts = either(
-            look, list(logits.values()), [
-                ops.constant(np.zeros(list(each.shape), np.float32)) for each in logits.values()],
-            [(x, inside, None), *((one, two, None) for one, two in zip(outer, inputs))])
-        return [look, *outer], dict(zip(logits, parts))
-
-    def _branch(
-            self, x: Node, stage: int, block: int, gates: Mapping[str, Node], whole: Node,
-            some: Node) -> Node:
-        """Return x after a block that runs whole, in part or not at all."""
-        dense, rest, part, same = (self._tokens(stage) for _ in range(4))
-        outer, inner = ([named_input((-1,), np.int32, name) for name in gates] for _ in range(2))
-        asked = named_input((1,), bool, 'some')
-        partial = either(
-            asked, [self._block(part, stage, block, dict(zip(gates, inner)))], [same],
-            [(rest, part, same), *((one, two, None) for one, two in zip(outer, inner))])
-        return either(whole, [self._block(dense, stage, block)], partial, [
-            (x, dense, rest), (some, None, asked),
-            *((one, None, two) for one, two in zip(gates.values(), outer))])[0]
+        x, dense, part = (self._tokens(stage) for _ in range(3))
+        outer, inner = (named_input((-1,), np.int32, 'tokens') for _ in range(2))
+        whole = named_input((1,), bool, 'whole')
+        y, = either(
+            whole, [self._block(dense, stage, block)], [self._block(part, stage, block, inner)],
+            [(x, dense, part), (outer, None, inner)])
+        return named_model({'y': y}, [x, outer, whole], f'stage{stage}.{block}')
 
     def bridge(self, stage: int) -> ov.Model:
-        """
-        Return `x` (T, C) of a stage to `next`, the next one's tokens.
+        """Return `x` (T, C) of a stage to `y`, the next one's tokens."""
+        x = self._tokens(stage)
+        return named_model({'y': self._downsample(x, stage)}, [x], f'bridge{stage}')
 
-        And to its logits, as of `policy`, where token gates are decided at a stage's entry.
+    def policy(self, stage: int, kind: str, tasks: Sequence[int]) -> ov.Model:
+        """
+        Return `x` (T, C) of a stage to the logits of its controllers, of k tasks by number.
+
+        kind: `blocks` (k, blocks), or `tokens` (k, T); the output is named alike.
         """
         x = self._tokens(stage)
-        inputs, outputs = self._bridge(x, stage, self.config.token_gates == 'stage')
-        return named_model(outputs, [x, *inputs], f'bridge{stage}')
+
+        def stacked(part: str) -> np.ndarray:
+            return self.weights[f'policy.stages.{stage}.{kind}.{part}'][list(tasks)]
+
+        hidden = ops.relu(ops.matmul(
+            ops.unsqueeze(x, ints(0)), floats(stacked('weight1')), False, False) + floats(
+                stacked('bias1')[:, None]))
+        if kind == 'blocks':
+            hidden = ops.reshape(hidden, ints(0, 1, -1), True)
+        logits = ops.matmul(hidden, floats(stacked('weight2')), False, False) + floats(
+            stacked('bias2')[:, None])
+        return named_model(
+            {kind: ops.squeeze(logits, ints(1 if kind == 'blocks' else 2))}, [x],
+            f'policy{stage}')
 
     def _tokens(self, stage: int) -> Node:
         return named_input((self.size(stage), self.config.width(stage)), np.float32, 'x')
-
-    def _bridge(
-            self, x: Node, stage: int, policy: bool) -> tuple[list[Node], dict[str, Node]]:
-        if stage + 1 == len(self.config.depths):
-            return [], {}
-        after = self._downsample(x, stage)
-        inputs, logits = self._policy(after, stage + 1) if policy else ([], {})
-        return inputs, {'next': after, **logits}
 
     def _stem(self, pixels: Node) -> Node:
         name, height, width = 'encoder.stem.', *self.config.resolution(0)
         x = (ops.convert(pixels, np.float32) - floats(np.array(MEAN))) * floats(
             1 / np.array(STD))
         x = ops.transpose(x, ints(0, 3, 1, 2))
-        if self.config.stem == 'linear':
-            x = self._conv(x, name + 'proj', stride=4)
-        else:
-            x = ops.relu(self._conv(x, name + 'proj.0', name + 'proj.1', stride=2))
-            x = self._conv(x, name + 'proj.3', stride=2)
+        x = self._conv(x, name + 'proj', stride=4)
         x = ops.reshape(ops.transpose(x, ints(0, 2, 3, 1)), ints(height * width, -1), False)
-        shift = self.weights[name + 'norm.bias']
-        if self.config.position:
-            places = self.weights[name + 'rows'] + self.weights[name + 'columns']
-            shift = places.reshape(height * width, -1) + shift
-        return _normalised(x) * floats(self.weights[name + 'norm.weight']) + floats(shift)
+        return _normalised(x) * floats(self.weights[name + 'norm.weight']) + floats(
+            self.weights[name + 'norm.bias'])
 
-    def _block(
-            self, x: Node, stage: int, block: int, gates: Mapping[str, Node] = {}
-    ) -> Node:
+    def _block(self, x: Node, stage: int, block: int, tokens: Node | None = None) -> Node:
         config, name = self.config, f'encoder.stages.{stage}.blocks.{block}.'
         channels, heads = config.width(stage), config.heads[stage]
         size, window = config.resolution(stage), config.stage_window(stage)
         shift = config.shift(stage, block)
         order = window_tokens(size, window, shift)
-        skips = 'rows' in gates
-        windows = gates['rows'] if skips else _rows(order)
         bias = self.weights[name + 'attn.relative_position_bias_table'][
             relative_index(window)].transpose(2, 0, 1)[None]
         mask = shift_mask(size, window, shift)
         if mask is not None:
             bias = bias + mask[:, None]
-        biases = floats(bias)
-        if 'windows' in gates:
-            biases = _gather(biases, gates['windows'])
 
         # One window holds the map in its order: there is nothing to gather then.
         single = len(order) == 1
-        rows = x if single and not skips else _gather(x, windows)
+        rows = x if single else _gather(x, order)
         scale = np.ones((3 * channels, 1), dtype=np.float32)
         scale[:channels] = (channels // heads) ** -0.5
         parts = self._linear(_normalised(rows), name + 'attn.qkv', name + 'norm1', scale)
@@ -245,27 +149,21 @@ class Graphs:
         parts = ops.transpose(ops.reshape(parts, shape, False), ints(2, 0, 3, 1, 4))
         split = ops.split(parts, ops.constant(np.int32(0)), 3)
         query, key, value = (ops.squeeze(part, ints(0)) for part in split.outputs())
-        mixed = ops.scaled_dot_product_attention(query, key, value, biases, floats(1.0))
+        mixed = ops.scaled_dot_product_attention(query, key, value, floats(bias), floats(1.0))
         mixed = ops.reshape(ops.transpose(mixed, ints(0, 2, 1, 3)), ints(-1, channels), False)
         rows = rows + self._linear(mixed, name + 'attn.proj')
 
-        tokens = gates.get('tokens')
-        if config.skipped_norm and tokens is not None:
-            plain = _normalised(rows)
+        plain = _normalised(rows)
+        chosen = plain if tokens is None else _gather(plain, tokens)
+        chosen = self._linear(chosen, name + 'mlp.0', name + 'norm2')
+        chosen = self._linear(ops.gelu(chosen, 'erf'), name + 'mlp.2')
+        if tokens is not None:
+            # A skipped token's second residual is its norm, as in the reference.
             normed = plain * floats(self.weights[name + 'norm2.weight']) + floats(
                 self.weights[name + 'norm2.bias'])
-            chosen = self._linear(_gather(plain, tokens), name + 'mlp.0', name + 'norm2')
-            chosen = self._linear(ops.gelu(chosen, 'erf'), name + 'mlp.2')
-            rows = rows + ops.scatter_update(normed, tokens, chosen, ints(0))
-        else:
-            chosen = rows if tokens is None else _gather(rows, tokens)
-            inner = self._linear(_normalised(chosen), name + 'mlp.0', name + 'norm2')
-            chosen = chosen + self._linear(ops.gelu(inner, 'erf'), name + 'mlp.2')
-            rows = chosen if tokens is None else ops.scatter_update(
-                rows, tokens, chosen, ints(0))
-        if skips:
-            return ops.scatter_update(x, windows, rows, ints(0))
-        return rows if single else _gather(rows, _rows(np.argsort(order.reshape(-1))))
+            chosen = ops.scatter_update(normed, tokens, chosen, ints(0))
+        rows = rows + chosen
+        return rows if single else _gather(rows, np.argsort(order.reshape(-1)))
 
     def _downsample(self, x: Node, stage: int) -> Node:
         if stage + 1 == len(self.config.depths):
@@ -278,78 +176,15 @@ class Graphs:
         name = f'encoder.stages.{stage}.downsample.'
         return self._linear(_normalised(x), name + 'reduction', name + 'norm')
 
-    def _policy(
-            self, x: Node, stage: int, kinds: Sequence[str] = KINDS,
-            tasks: Sequence[int] | None = None) -> tuple[list[Node], dict[str, Node]]:
-        """Return the controllers' inputs, and their logits, of some kinds and tasks (all)."""
-        config = self.config
-        if config.policy == 'none':
-            return [], {}
-        height, width = config.resolution(stage)
-        h, w = config.cells[stage]
-        # Means over cells, as sums of slices: ReduceMean takes up to three times as long.
-        x = _sum(ops.reshape(x, ints(height // h, h, -1), False), h)
-        x = _sum(ops.reshape(x, ints(height // h * (width // w), w, -1), False), w)
-        if h * w > 1:
-            x = x * floats(1 / (h * w))
-        x = ops.reshape(x, ints(1, height // h * (width // w), -1), False)
-        inputs = [named_input((1,), np.float32, 'budget')] if config.budget_input else []
-
-        def weights(kind: str, part: str) -> np.ndarray:
-            every = self.weights[f'policy.stages.{stage}.{kind}.{part}']
-            return every if tasks is None else every[list(tasks)]
-
-        def stacked(part: str) -> Node:
-            return floats(np.concatenate([weights(kind, part) for kind in kinds]))
-
-        bias = ops.unsqueeze(stacked('bias1'), ints(1))
-        if config.budget_input:
-            bias = bias + ops.unsqueeze(stacked('budget'), ints(1)) * inputs[0]
-        hidden = ops.relu(ops.matmul(x, stacked('weight1'), False, False) + bias)
-        parts = [hidden] if len(kinds) == 1 else ops.split(
-            hidden, ops.constant(np.int32(0)), len(kinds)).outputs()
-        logits = {}
-        for kind, part in zip(kinds, parts):
-            if kind == 'blocks':
-                part = ops.reshape(part, ints(0, 1, -1), True)
-            output = ops.matmul(part, floats(weights(kind, 'weight2')), False, False) + floats(
-                weights(kind, 'bias2')[:, None])
-            logits[kind] = ops.squeeze(output, ints(1)) if kind == 'blocks' else output
-        return inputs, logits
-
     def decoder(self, task: str) -> ov.Model:
         """Return `tap<i>` (T, C) to `logits` (1, channels, H, W)."""
         shapes = self.config.tap_shapes()
         taps = [named_input((height * width, channels), np.float32, f'tap{i}')
                 for i, (channels, height, width) in enumerate(shapes)]
-        decode = self._pyramid if self.config.decoder == 'pyramid' else self._residual
-        return named_model({'logits': decode(taps, shapes, f'decoders.{task}.')}, taps, task)
+        return named_model(
+            {'logits': self._decoder(taps, shapes, f'decoders.{task}.')}, taps, task)
 
-    def _pyramid(
-            self, taps: Sequence[Node], shapes: Sequence[tuple[int, int, int]], name: str) -> Node:
-        maps = []
-        for i, (tap, (_, height, width)) in enumerate(zip(taps, shapes)):
-            # The batch norm after the sum is linear, and so is upsampling: it goes in here.
-            scale, shift = self._norm(name + ('fine.0' if i == 0 else 'coarse.0'))
-            weight = self.weights[f'{name}lateral.{i}.weight'][:, :, 0, 0] * scale[:, None]
-            bias = self.weights[f'{name}lateral.{i}.bias'] * scale
-            bias = bias + shift if i < 2 else bias
-            x = ops.reshape(tap, ints(1, height, width, -1), False)
-            x = self._convolve(
-                ops.transpose(x, ints(0, 3, 1, 2)), weight[:, :, None, None], bias,
-                f'{name}lateral.{i}')
-            maps.append(x if i < 2 else resized(x, shapes[1][1:]))
-        x = maps[1]
-        for part in maps[2:]:
-            x = x + part
-        x = ops.relu(self._conv(x, name + 'coarse.1', name + 'coarse.2', pad=1))
-        scale, _ = self._norm(name + 'fine.0')
-        x = maps[0] + resized(x * floats(scale.reshape(1, -1, 1, 1)), shapes[0][1:])
-        x = self._conv(x, name + 'fine.1', name + 'fine.2', pad=1, groups=True)
-        x = ops.relu(self._conv(x, name + 'fine.3', name + 'fine.4'))
-        return self._head(x, name + 'head')
-
-    def _residual(
+    def _decoder(
             self, taps: Sequence[Node], shapes: Sequence[tuple[int, int, int]], name: str) -> Node:
         maps = []
         for i, (tap, (channels, height, width)) in enumerate(zip(taps, shapes)):
@@ -399,43 +234,21 @@ class Graphs:
         """Return a layer's input and weights, rounded to int8 steps where it has a range."""
         return rounded(x, weight, self.ranges.get(name))
 
-    def _norm(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the factor and the summand of a BatchNorm."""
-        mean, variance, weight, bias = (self.weights[f'{name}.{part}'] for part in (
-            'running_mean', 'running_var', 'weight', 'bias'))
-        scale = weight / np.sqrt(variance + EPSILON)
-        return scale, bias - mean * scale
-
     def _conv(
-            self, x: Node, name: str, norm: str = '', *, stride: int = 1, pad: int = 0,
-            groups: bool = False) -> Node:
+            self, x: Node, name: str, norm: str = '', *, stride: int = 1, pad: int = 0) -> Node:
         """Convolve; the BatchNorm after it, if named, goes into the weights."""
         weight = self.weights[name + '.weight']
         bias = self.weights.get(name + '.bias', np.zeros(len(weight), dtype=np.float32))
         if norm:
-            scale, shift = self._norm(norm)
-            weight, bias = weight * scale.reshape(-1, 1, 1, 1), bias * scale + shift
-        if name.startswith('encoder.stem') and self.config.stem == 'conv':
-            pad = 1
-        return self._convolve(x, weight, bias, name, stride, pad, groups)
-
-    def _convolve(
-            self, x: Node, weight: np.ndarray, bias: np.ndarray, name: str, stride: int = 1,
-            pad: int = 0, groups: bool = False) -> Node:
-        convolve = ops.group_convolution if groups else ops.convolution
-        x, weights = self._operands(x, weight[:, None] if groups else weight, name)
-        x = convolve(x, weights, [stride] * 2, [pad] * 2, [pad] * 2, [1, 1], name=name)
+            mean, variance, factor, summand = (self.weights[f'{norm}.{part}'] for part in (
+                'running_mean', 'running_var', 'weight', 'bias'))
+            scale = factor / np.sqrt(variance + EPSILON)
+            weight = weight * scale.reshape(-1, 1, 1, 1)
+            bias = bias * scale + (summand - mean * scale)
+        x, weights = self._operands(x, weight, name)
+        x = ops.convolution(
+            x, weights, [stride] * 2, [pad] * 2, [pad] * 2, [1, 1], name=name)
         return x + floats(bias.reshape(1, -1, 1, 1))
-
-
-def _sum(x: Node, count: int) -> Node:
-    """Sum (A, count, B) to (A, 1, B)."""
-    if count == 1:
-        return x
-    first, *others = ops.split(x, ops.constant(np.int32(1)), count).outputs()
-    for other in others:
-        first = ops.add(first, other)
-    return first
 
 
 def _normalised(x: Node) -> Node:
