@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 #   make demo    plays the shipped sequence through the node into demo_out/
-#   make test    runs the tests against the installed package
+#   make test    runs the tests against the installed package, and tells what they cover
 #   make lint    ruff and mypy
 #
 # Each sets up what it needs: in .venv with ROS 2 Jazzy, or with ROS=kilted in .venv-kilted.
@@ -37,7 +37,7 @@ demo: $(STAMP)
 	$(VENV)/bin/adamtl demo --out $(OUT) $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/pytest $(TESTS) $(ARGS)
+	$(VENV)/bin/pytest --cov --cov-report=term:skip-covered $(TESTS) $(ARGS)
 
 lint: $(LINT_STAMP)
 	$(VENV)/bin/ruff check .

@@ -28,6 +28,9 @@ def free_domain() -> int:
     raise RuntimeError('all ROS domains from 1 to 101 are in use: end some ROS processes')
 
 
+# Before any test imports torch: where others compute beside these tests, threads that wait for
+# their next small share by spinning take the processors from those that have one.
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 # Before any test imports rclpy.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_DOMAIN_ID'] = str(free_domain())

@@ -43,6 +43,7 @@ warmup: 2
 save_every: 2
 validate_every: 2
 workers: 0
+threads: 1
 """
 
 
@@ -127,7 +128,7 @@ def test_killed_and_resumed(settings, tmp_path, capsys):
     """A run that is killed goes on from its last state to the weights of one that was not."""
     whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
     arguments = [settings, 'steps=10', 'stage=adaptive', 'distill=1.0']
-    assert train.main([*arguments, f'out={whole}', 'threads=1']) == 0
+    assert train.main([*arguments, f'out={whole}']) == 0
     process = subprocess.Popen(
         [sys.executable, '-c', 'import sys, time\n'
          'from adamtl_ros.training import train\n'
@@ -136,7 +137,7 @@ def test_killed_and_resumed(settings, tmp_path, capsys):
          '    if self.step == 5:\n        print(flush=True)\n        time.sleep(600)\n'
          '    return advance(self, frames)\n'
          'train.Trainer.advance = stuck\n'
-         'train.main(sys.argv[1:])', *arguments, f'out={parts}', 'threads=1'],
+         'train.main(sys.argv[1:])', *arguments, f'out={parts}'],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout.readline() == b'\n'
     process.kill()
@@ -145,7 +146,7 @@ def test_killed_and_resumed(settings, tmp_path, capsys):
     # It goes on in a process that would compute on another number of threads.
     torch.set_num_threads(2)
     capsys.readouterr()
-    assert train.main([*arguments, f'out={parts}']) == 0
+    assert train.main([*arguments, f'out={parts}', 'threads=0']) == 0
     assert 'resuming at step 4 with threads=1, as before, not 2' in capsys.readouterr().err
     first, second = (state(path)['network'] for path in (whole, parts))
     for name, value in first.items():
