@@ -26,7 +26,7 @@ CONFIGS: dict[str, Config] = {
             (1, 3, 1, 1, 8), (2, 3, 2, 2, 8), (2, 5, 2, 2, 16), (3, 3, 2, 2, 24),
             (2, 5, 1, 2, 24), (3, 5, 2, 2, 32), (1, 3, 1, 2, 40))),
     'small': _SMALL,
-    'task_agnostic': replace(_SMALL, policy='task_agnostic'),
+    'task_agnostic': replace(_SMALL, policy='task_agnostic', stem='conv'),
 }
 
 

@@ -58,6 +58,7 @@ def test_presets_fit_together():
     ({'input_size': (100, 128)}, 'do not divide'), ({'window': (5, 8)}, 'do not divide'),
     ({'heads': (1, 2)}, 'one entry a stage'), ({'outputs': {}}, 'at least one'),
     ({'name': 3}, 'name 3: a text'), ({'policy': ('none',)}, 'policy .* choose one of'),
+    ({'stem': 'cnv'}, "stem 'cnv': choose one of linear, conv"),
     ({'policy': 'task'}, "policy 'task': choose one of task_aware, task_agnostic, none"),
     ({'depths': (2, 2, 0, 2)}, 'depths .* whole numbers from 1 to'),
     ({'depths': (2, 2, 100, 2)}, 'depths .* from 1 to 99'), ({'depths': 3}, 'depths 3: whole'),

@@ -22,6 +22,7 @@ import yaml
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.files import ASIDE
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.config import PRESETS
 from adamtl_ros.tasks import TASKS
 from adamtl_ros.training import batches
 from adamtl_ros.training import train
@@ -153,6 +154,14 @@ def test_killed_and_resumed(settings, tmp_path, capsys):
         assert torch.equal(value, second[name]), name
     assert train.main([*arguments, f'out={parts}', 'steps=11', 'threads=2']) == 0
     assert 'with threads=2, not 1: results are rounded' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['train_glasses.yaml', 'reproduction.yaml'])
+def test_the_recipes_name_settings_that_there_are(name, corpus):
+    recipe = Path(__file__).parents[1] / 'config' / name
+    config = read_config([str(recipe), f'data={corpus}'])
+    base = PRESETS[config.preset]
+    config.check_kind(config.network_config(base, base.classes))
 
 
 def test_where_weights_cannot_be_written_no_step_is_taken(settings, capsys, monkeypatch):

@@ -15,6 +15,7 @@ from adamtl_ros.tasks import TASKS
 
 POLICIES = ('task_aware', 'task_agnostic', 'none')
 
+_WORDS = {'stem': ('linear', 'conv'), 'policy': POLICIES}
 _NUMBER, _PAIR, _LIST = 'a whole number', 'two whole numbers', 'whole numbers'
 _NUMBERS = {
     'input_size': (_PAIR, 8192), 'embed_dim': (_NUMBER, 4096), 'depths': (_LIST, 99),
@@ -32,6 +33,7 @@ class NetworkConfig:
     Pairs are (height, width), in pixels for `input_size` and in tokens elsewhere; stage s works
     on tokens of 4 * 2^s pixels.
 
+    stem: 'linear' (Swin's patch embedding) or 'conv' (two 3x3 convolutions of stride 2).
     policy: 'task_aware' (a controller a task, joined over the enabled ones), 'task_agnostic' (one
     for all), or 'none' (a network that always runs dense).
     normals_axes: signs that take the decoder's normals to the optical frame.
@@ -46,6 +48,7 @@ class NetworkConfig:
     heads: tuple[int, ...] = (3, 6, 12, 24)
     window: tuple[int, int] = (7, 7)
     mlp_ratio: int = 4
+    stem: str = 'linear'
     decoder_dim: int = 64
     policy: str = 'task_aware'
     policy_hidden: int = 64
@@ -118,8 +121,9 @@ class NetworkConfig:
 
         if not isinstance(self.name, str):
             raise refuse('name', 'a text')
-        if self.policy not in POLICIES:
-            raise refuse('policy', f'choose one of {", ".join(POLICIES)}')
+        for key, words in _WORDS.items():
+            if getattr(self, key) not in words:
+                raise refuse(key, f'choose one of {", ".join(words)}')
         for key, (form, most) in _NUMBERS.items():
             if not _fits(getattr(self, key), form, most):
                 raise refuse(key, f'{form} from 1 to {most}')

@@ -41,7 +41,7 @@ class CostModel:
         taps = config.tap_shapes()
         stages = range(len(config.depths))
         tokens = [height * width for height, width in map(config.resolution, stages)]
-        self.stem = config.input_size[0] * config.input_size[1] * 3 * config.embed_dim
+        self.stem = _stem(config)
         self.merges = [
             8 * config.width(s) ** 2 * tokens[s + 1] for s in stages if s + 1 < len(tokens)]
         self.decoders = {
@@ -89,6 +89,13 @@ class CostModel:
         if self.config.policy == 'none':
             return self.dense(tasks)
         return self.fixed(tasks) + self.controllers(tasks) * self._controllers
+
+
+def _stem(config: NetworkConfig) -> int:
+    area, channels = config.input_size[0] * config.input_size[1], config.embed_dim
+    if config.stem == 'linear':
+        return area * 3 * channels
+    return area // 4 * 27 * (channels // 2) + area // 16 * 9 * (channels // 2) * channels
 
 
 def _decoder(config: NetworkConfig, taps: list[tuple[int, int, int]], channels: int) -> int:

@@ -188,8 +188,14 @@ class Stem(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, config.embed_dim, 4, 4)
-        self.norm = nn.LayerNorm(config.embed_dim)
+        width = config.embed_dim
+        if config.stem == 'linear':
+            self.proj: nn.Module = nn.Conv2d(3, width, 4, 4)
+        else:
+            self.proj = nn.Sequential(
+                nn.Conv2d(3, width // 2, 3, 2, 1, bias=False), nn.BatchNorm2d(width // 2),
+                nn.ReLU(), nn.Conv2d(width // 2, width, 3, 2, 1))
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, h, w), normalised, to (B, h/4, w/4, C)."""

@@ -122,7 +122,11 @@ class Graphs:
         x = (ops.convert(pixels, np.float32) - floats(np.array(MEAN))) * floats(
             1 / np.array(STD))
         x = ops.transpose(x, ints(0, 3, 1, 2))
-        x = self._conv(x, name + 'proj', stride=4)
+        if self.config.stem == 'linear':
+            x = self._conv(x, name + 'proj', stride=4)
+        else:
+            x = ops.relu(self._conv(x, name + 'proj.0', name + 'proj.1', stride=2, pad=1))
+            x = self._conv(x, name + 'proj.3', stride=2, pad=1)
         x = ops.reshape(ops.transpose(x, ints(0, 2, 3, 1)), ints(height * width, -1), False)
         return _normalised(x) * floats(self.weights[name + 'norm.weight']) + floats(
             self.weights[name + 'norm.bias'])
