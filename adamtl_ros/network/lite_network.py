@@ -277,6 +277,14 @@ class LiteNetwork(nn.Module):
             taps[-1] = taps[-1] * gates[:, -1].view(-1, 1, 1, 1).to(x.dtype)
         return taps
 
+    def look(self, x: Tensor) -> Tensor:
+        """Return the map of (B, 3, h, w) that the policy looks at, every block before it open."""
+        x = self.encoder.stem(x)
+        for stage in self.encoder.stages[:self.config.decision]:
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x)
+        return x
+
     def decode(self, taps: Sequence[Tensor], tasks: Sequence[str]) -> dict[str, Tensor]:
         """Run pyramid and decoders."""
         eighth, fine = self.pyramid(taps)

@@ -81,11 +81,8 @@ def backend_of(
             raise ValueError(
                 f"device {device!r}: the backend openvino runs on 'cpu' alone; choose torch")
         return openvino_backend(model, num_threads, precision, cache())
-    if precision != 'f32':
-        raise ValueError(
-            f'precision {precision!r}: the backend torch has f32 alone; choose openvino')
     from adamtl_ros.runtime.torch_backend import TorchBackend
-    return TorchBackend(model, device, num_threads)
+    return TorchBackend(model, device, num_threads, precision)
 
 
 def openvino_backend(

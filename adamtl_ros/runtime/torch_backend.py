@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The network run by torch, on the CPU or a CUDA device."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import cast
@@ -16,8 +17,12 @@ from adamtl_ros.network.lite import trace_of
 from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.runtime.device import device as device_of
+from adamtl_ros.runtime.segments import Segments
 
 Logits = dict[str, np.ndarray]
+
+SIZES = 4
+"""Input sizes whose recordings a GPU keeps."""
 
 
 class TorchBackend:
@@ -25,17 +30,29 @@ class TorchBackend:
     Runs pixels through the network.
 
     model: as for checkpoint.load.  device: 'cpu', 'cuda' or 'cuda:N'.  num_threads: of torch, for
-    the whole process; 0 leaves it.  Both ways to run take uint8 (h, w, 3) of the network's input
-    size and return, by task, the decoders' outputs, float32 (channels, H, W).
+    the whole process; 0 leaves it.  precision: 'f32', or 'bf16' for a convolutional network on
+    CUDA.  All ways to run take uint8 (h, w, 3) of the network's input size and return, by task,
+    the decoders' outputs, float32 (channels, H, W).
     """
 
     name = 'torch'
 
-    def __init__(self, model: str, device: str = 'cpu', num_threads: int = 0) -> None:
-        """Load the network; ValueError where that or the device is not possible."""
+    def __init__(
+            self, model: str, device: str = 'cpu', num_threads: int = 0, precision: str = 'f32'
+    ) -> None:
+        """Load the network; ValueError where that, the device or precision is not possible."""
         self._device = device_of(device)
         network = checkpoint.load(model)
         network.prepare()
+        # On a GPU what is recorded is replayed.
+        self._recorded = self._device.type == 'cuda' and isinstance(network, LiteNetwork)
+        self._segments: OrderedDict[tuple[int, ...], Segments] = OrderedDict()
+        if precision != 'f32':
+            if precision != 'bf16' or not self._recorded:
+                raise ValueError(
+                    f'precision {precision!r}: the backend torch has f32 alone here, and bf16 for '
+                    'convolutional networks on CUDA; choose one of them, or openvino')
+            network.to(torch.bfloat16)
         self._network = network.to(self._device)
         self.config = self._network.config
         if num_threads:
@@ -44,6 +61,8 @@ class TorchBackend:
     @torch.inference_mode()
     def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
         """Run every block on every token."""
+        if self._recorded:
+            return self._at(pixels).dense(pixels, tasks)
         logits, trace = self._network.run_dense(self._inputs(pixels), tasks)
         return _arrays(logits), trace
 
@@ -52,6 +71,8 @@ class TorchBackend:
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float | None,
             weights: Mapping[str, float]) -> tuple[Logits, Trace]:
         """Run what the policy chooses; see FrameGates and BlockPolicy."""
+        if self._recorded:
+            return self._at(pixels).chosen(pixels, tasks, cast(float, budget), weights)
         logits, trace = self._network.run_policy(
             self._inputs(pixels), tasks, budget, weights)  # type: ignore[arg-type]
         return _arrays(logits), trace
@@ -61,6 +82,8 @@ class TorchBackend:
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
             weights: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
         """Run what is worth its price, and costs no more than the cap."""
+        if self._recorded:
+            return self._at(pixels).chosen(pixels, tasks, cap, weights, price)
         logits, trace = cast(LiteNetwork, self._network).run_policy(
             self._inputs(pixels), tasks, cap, weights, price)
         return _arrays(logits), trace
@@ -73,9 +96,11 @@ class TorchBackend:
         height, width = pixels.shape[:2]
         network = cast(LiteNetwork, self._network)
         gates = network.chooser((height, width), tasks, weights).fixed(budget)
+        trace = trace_of(LiteCost(network.config.at((height, width))), tasks, gates, None)
+        if self._recorded:
+            return self._at(pixels).under(pixels, tasks, gates), trace
         outputs = network.run_gates(self._inputs(pixels), tasks, list(gates[:, None]))
-        config = network.config.at((height, width))
-        return _arrays(outputs), trace_of(LiteCost(config), tasks, gates, None)
+        return _arrays(outputs), trace
 
     def price(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
@@ -84,6 +109,17 @@ class TorchBackend:
         height, width = pixels.shape[:2]
         network = cast(LiteNetwork, self._network)
         return network.chooser((height, width), tasks, weights).price(budget)
+
+    def _at(self, pixels: np.ndarray) -> Segments:
+        """Return what runs pictures of this size, recorded when it is met first."""
+        size = pixels.shape[:2]
+        if size not in self._segments:
+            self._segments[size] = Segments(
+                cast(LiteNetwork, self._network), cast(tuple[int, int], size))
+            if len(self._segments) > SIZES:
+                self._segments.popitem(last=False)
+        self._segments.move_to_end(size)
+        return self._segments[size]
 
     def _inputs(self, pixels: np.ndarray) -> Tensor:
         return self._network.inputs(torch.from_numpy(pixels)[None].to(self._device))

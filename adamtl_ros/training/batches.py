@@ -3,7 +3,8 @@
 """
 Batches for training: which frames a step sees, and how they are changed, depends on its number.
 
-So a resumed run, and one that is spread over processes, sees what an uninterrupted one would.
+So a resumed run sees what an uninterrupted one would; one that is spread over processes sees the
+same frames.
 """
 
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 from adamtl_ros.training.augment import augmented as far_augmented
 from adamtl_ros.training.augment import canonical
+from adamtl_ros.training.augment import Strength
 
 COUNTED = 400
 """Frames, evenly spaced, from which the frequencies of the classes are taken."""
@@ -90,17 +92,19 @@ class StepBatches(Dataset):
     Maps a step to its batch: {'ids': names, 'image': (B, h, w, 3), task: labels}.
 
     sizes: (height, width) of the network's input, of which each step draws one.  batch: over all
-    `world` processes, of which this is number `rank`.  Files that cannot be read give
-    {'error': words} instead.
+    `world` processes, of which this is number `rank`.  later: frames for the canonical camera
+    come as they were read, for `changed` to work on where the network is.  Files that cannot be
+    read give {'error': words} instead.
     """
 
     def __init__(
             self, pool: Pool, sizes: Sequence[tuple[int, int]], batch: int, seed: int,
-            rank: int = 0, world: int = 1) -> None:
+            rank: int = 0, world: int = 1, later: bool = False) -> None:
         self.pool = pool
         self.sizes = sizes
         self.batch = batch
         self.seed = seed
+        self.later = later
         self.mine = slice(rank, None, world)
         if batch > len(pool):
             raise ValueError(f'batch={batch}: {pool.root} has fewer frames ({len(pool)})')
@@ -117,22 +121,52 @@ class StepBatches(Dataset):
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pool))
         chosen = list(enumerate(order[position * self.batch:][:self.batch]))[self.mine]
         size = self.sizes[int(np.random.default_rng((self.seed, step)).integers(len(self.sizes)))]
-        frames, ids = [], []
-        for place, item in chosen:
-            rng = np.random.default_rng((self.seed, step, place))
-            data, index = self.pool.pick(int(item), epoch)
-            ids.append(data.ids[index])
-            try:
-                frames.append(augmented(self.pool, int(item), epoch, rng, size))
-            except (OSError, ValueError) as error:
-                return {'error': str(error)}
-        return stack(frames, ids)
+        ids = [self.pool.pick(int(item), epoch) for _, item in chosen]
+        names = [data.ids[index] for data, index in ids]
+        try:
+            if self.pool.lens:
+                batch = self._read([int(item) for _, item in chosen], epoch, step, size)
+                return {'ids': names, **(batch if self.later else changed(batch))}
+            return stack([
+                augmented(self.pool, int(item), epoch,
+                          np.random.default_rng((self.seed, step, place)), size)
+                for place, item in chosen], names)
+        except (OSError, ValueError) as error:
+            return {'error': str(error)}
+
+    def _read(self, items: Sequence[int], epoch: int, step: int, size: tuple[int, int]) -> Any:
+        """Return what `changed` works on: frames, others to take things from, and a seed."""
+        seed = self.seed, step, self.mine.start
+        rng = np.random.default_rng((*seed, 1))
+        rows = np.flatnonzero(rng.random(len(items)) < Strength().pasted).tolist()
+        picked = [*items, *rng.integers(len(self.pool), size=len(rows)).tolist()]
+        seen = [_seen(*self.pool.pick(item, epoch)) for item in picked]
+        # Frames of several data sets are brought to the size of the first.
+        first = seen[0][1]
+        frames = stack([
+            resize(frame, (first.height, first.width)) for frame, _ in seen], [])
+        frames.pop('ids')
+        return {
+            'frames': frames, 'rows': rows, 'size': size, 'seed': seed,
+            'cameras': [camera.resized(first.width, first.height) for _, camera in seen]}
 
     def loader(self, first: int, last: int, workers: int) -> DataLoader:
         """Return what yields the batches of the steps from `first` up to `last`."""
         return DataLoader(
             self, batch_size=None, sampler=range(first, last), num_workers=workers,
             prefetch_factor=4 if workers else None, worker_init_fn=_worker)
+
+
+def changed(batch: dict[str, Any], device: torch.device | str = 'cpu') -> dict[str, Tensor]:
+    """Return the frames of StepBatches(later=True), changed as `training.augment` does, there."""
+    frames = {
+        key: value.to(device, non_blocking=True) for key, value in batch['frames'].items()}
+    count = len(batch['cameras']) - len(batch['rows'])
+    others = {key: value[count:] for key, value in frames.items()}
+    return far_augmented(
+        {key: value[:count] for key, value in frames.items()}, batch['cameras'][:count],
+        np.random.default_rng(batch['seed']), batch['size'],
+        (batch['rows'], others, batch['cameras'][count:]))
 
 
 def _worker(_: int) -> None:
@@ -148,14 +182,18 @@ def unchanged(
     chosen = np.linspace(0, len(pool) - 1, min(count, len(pool)) or len(pool)).astype(int)
     for start in range(0, len(chosen), batch):
         picked = [pool.pick(int(item), 0) for item in chosen[start:start + batch]]
-        yield stack([_fitted(pool, data, index, size) for data, index in picked],
-                    [data.ids[index] for data, index in picked])
+        ids = [data.ids[index] for data, index in picked]
+        if not pool.lens:
+            yield stack([_fitted(data, index, size) for data, index in picked], ids)
+            continue
+        seen = [_seen(data, index) for data, index in picked]
+        frames = stack([resize(frame, size) for frame, _ in seen], ids)
+        frames.pop('ids')
+        yield {'ids': ids, **canonical(
+            frames, [camera.resized(*size[::-1]) for _, camera in seen])}
 
 
-def _fitted(pool: Pool, data: Frames, index: int, size: tuple[int, int]) -> Any:
-    if pool.lens:
-        frame, camera = _seen(data, index)
-        return canonical(resize(frame, size), camera.resized(*size[::-1]))
+def _fitted(data: Frames, index: int, size: tuple[int, int]) -> Any:
     if data.augmentation is not None:
         return published.resize(data[index], size[::-1])
     return resize(data[index], size)
@@ -183,12 +221,8 @@ def augmented(
     """
     Return the frame of an item at (height, width), changed.
 
-    For the canonical camera as `training.augment` does, else as published for the data set, or
-    where nothing was as here.
+    As published for the data set, or where nothing was as here.
     """
-    if pool.lens:
-        return far_augmented(
-            lambda number: _seen(*pool.pick(number, epoch)), item, len(pool), rng, size)
     data, index = pool.pick(item, epoch)
     if data.augmentation is not None:
         return data.augmentation(data[index], rng, size[::-1])

@@ -48,6 +48,7 @@ from adamtl_ros.runtime.device import device
 from adamtl_ros.tasks import ordered
 from adamtl_ros.training import lite
 from adamtl_ros.training import worth
+from adamtl_ros.training.batches import changed
 from adamtl_ros.training.batches import class_weights
 from adamtl_ros.training.batches import open_pool
 from adamtl_ros.training.batches import Pool
@@ -110,7 +111,8 @@ class Trainer:
         self.tasks = self.network.config.tasks
         size = self.network.config.input_size
         self.batches = StepBatches(
-            data, config.sizes or (size,), config.batch, config.seed, self.rank, self.world)
+            data, config.sizes or (size,), config.batch, config.seed, self.rank, self.world,
+            later=self.device.type == 'cuda')
         self.validation = []
         if config.val:
             self.validation = list(unchanged(
@@ -377,6 +379,8 @@ class Trainer:
         return report
 
     def _move(self, frames: Mapping[str, Any]) -> dict[str, Any]:
+        if 'frames' in frames:
+            return changed(dict(frames), self.device)
         return {key: value.to(self.device, non_blocking=True) for key, value in frames.items()
                 if key != 'ids'}
 

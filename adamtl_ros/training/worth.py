@@ -57,7 +57,7 @@ def errors(
         outputs: Mapping[str, Tensor], frame: Mapping[str, Tensor],
         class_weights: Mapping[str, Tensor]) -> Tensor:
     """
-    Return (B, tasks), how far outputs (B, channels, H, W) are from the labels of one frame.
+    Return (B, tasks), how far outputs (B, channels, H, W) are from labels, of B frames or of one.
 
     As the metrics have it, where they can be told for a frame: absolute difference of saliency,
     angle of normals, half the squared difference of canonical metres (a root of a mean halves a
@@ -112,10 +112,11 @@ def sample(
         chosen = likely[rng.integers(len(likely), size=count)]
         changed = chosen ^ (rng.random(chosen.shape) < 0.12)
         gates = np.where(near[:, None], changed, gates)
-    return _valid(network, gates).astype(np.float32)
+    return valid(network, gates).astype(np.float32)
 
 
-def _valid(network: LiteNetwork, gates: np.ndarray) -> np.ndarray:
+def valid(network: LiteNetwork, gates: np.ndarray) -> np.ndarray:
+    """Return gates (n, G), bool, without what cannot run: blocks of a level that is left out."""
     config = network.config
     inside = np.array([block.stage >= config.coarse for block in config.gated])
     return np.where(inside & ~gates[:, -1:].astype(bool), False, gates)
@@ -159,16 +160,24 @@ def measure(
     return Measured(np.stack(seen), np.stack(closed), np.nan_to_num(rises).astype(np.float32))
 
 
+def parts(network: LiteNetwork, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """
+    Return what the policy expects of seen (N, F): the rise by gate alone, and of pairs beyond.
+
+    (N, T, G) and (T, G, G), of which the part above the diagonal counts.
+    """
+    policy, config = network.policy, network.config
+    hidden = torch.relu(policy.first((seen - policy.mean) * policy.scale))
+    late = policy.second(hidden).view(len(seen), len(config.tasks), -1)
+    logits = policy.bias + functional.pad(late, (config.early, 0))
+    return functional.softplus(logits), torch.triu(policy.pairs, 1)
+
+
 def predicted(network: LiteNetwork, seen: Tensor, closed: Tensor) -> Tensor:
     """Return the rise (N, K, T) that the policy expects of seen (N, F) and closed (N, K, G)."""
-    policy, early = network.policy, network.config.early
-    tasks = len(network.config.tasks)
-    hidden = torch.relu(policy.first((seen - policy.mean) * policy.scale))
-    late = policy.second(hidden).view(len(seen), tasks, -1)
-    logits = policy.bias + functional.pad(late, (early, 0))
-    pairs = torch.triu(policy.pairs, 1)
-    alone = torch.einsum('nkg,ntg->nkt', closed, functional.softplus(logits))
-    return alone + torch.einsum('nkg,tgh,nkh->nkt', closed, pairs, closed)
+    alone, pairs = parts(network, seen)
+    return torch.einsum('nkg,ntg->nkt', closed, alone) + torch.einsum(
+        'nkg,tgh,nkh->nkt', closed, pairs, closed)
 
 
 def fit(
@@ -241,10 +250,7 @@ def fit(
 def settle(network: LiteNetwork, seen: np.ndarray) -> None:
     """Set what follows from the frames seen (N, F): the typical rise, and the prices."""
     policy = network.policy
-    hidden = torch.relu(policy.first((torch.from_numpy(seen) - policy.mean) * policy.scale))
-    late = policy.second(hidden).view(len(seen), len(network.config.tasks), -1)
-    logits = policy.bias + functional.pad(late, (network.config.early, 0))
-    policy.typical.copy_(functional.softplus(logits).mean(0))
+    policy.typical.copy_(parts(network, torch.from_numpy(seen))[0].mean(0))
     policy.prices.zero_()
     cost, tasks = network.cost, network.config.tasks
     dense = cost.dense(tasks)

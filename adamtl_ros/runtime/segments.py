@@ -1,0 +1,210 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+The convolutional network on a GPU: recorded once, piece by piece, and then only replayed.
+
+A small network leaves a GPU waiting for the host, which has to start some hundred kernels a
+frame.  So what always runs together is one CUDA graph, and so is each block that may be left out:
+it works in place on the map of its stage, so that leaving it out is not to replay it, whatever
+was left out before.  A frame is one upload, some 25 replays and one wait; the policy, which looks
+at the frame on the host, is a second one.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+from torch import Tensor
+
+from adamtl_ros.network.lite import LiteCost
+from adamtl_ros.network.lite import trace_of
+from adamtl_ros.network.lite_network import features
+from adamtl_ros.network.lite_network import LiteNetwork
+from adamtl_ros.network.trace import Trace
+
+WARM_UP = 3
+"""Runs of a piece before it is recorded: the first ones choose kernels and take memory."""
+
+
+@dataclass
+class _Piece:
+    """What runs as one; gate: the one that leaves it out, if any."""
+
+    run: Callable[[], None]
+    gate: int | None
+
+
+class Segments:
+    """
+    A prepared network (LiteNetwork.prepare) at one input size, (height, width).
+
+    Works on any device; only on CUDA are the pieces recorded.
+    """
+
+    def __init__(self, network: LiteNetwork, size: tuple[int, int]) -> None:
+        self._network = network
+        self._config = network.config.at(size)
+        self._cost = LiteCost(self._config)
+        weight = network.encoder.stem.conv.weight
+        self._device, self._type = weight.device, weight.dtype
+        self._recorded = self._device.type == 'cuda'
+        self._pool = torch.cuda.graph_pool_handle() if self._recorded else None
+        self._pixels = torch.zeros((1, *size, 3), dtype=torch.uint8, device=self._device)
+        self._staged = self._host((1, *size, 3), torch.uint8)
+        self._early: list[_Piece] = []
+        self._late: list[_Piece] = []
+        with torch.inference_mode():
+            taps = self._encoder()
+            empty = torch.zeros_like(taps[-1])
+            self._pyramids = [self._pyramid((*taps[:-1], last)) for last in (empty, taps[-1])]
+            self._decoders = {
+                task: self._decoder(task) for task in self._config.tasks}
+
+    def _host(self, shape: Sequence[int], kind: torch.dtype) -> Tensor:
+        return torch.zeros(tuple(shape), dtype=kind, pin_memory=self._recorded)
+
+    def _record(self, run: Callable[[], None]) -> Callable[[], None]:
+        if not self._recorded:
+            run()
+            return run
+        side = torch.cuda.Stream(self._device)
+        side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                run()
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            run()
+        return graph.replay
+
+    def _encoder(self) -> list[Tensor]:
+        config, network = self._config, self._network
+        numbers = {block.name: number for number, block in enumerate(config.gated)}
+        taps: list[Tensor] = []
+        pending: list[tuple[Callable[[Tensor], Tensor], Tensor, Tensor]] = []
+        pieces = self._early
+
+        def flush(gate: int | None = None) -> None:
+            if pending:
+                steps = tuple(pending)
+                pending.clear()
+
+                def run() -> None:
+                    for module, source, target in steps:
+                        target.copy_(module(source))
+
+                pieces.append(_Piece(self._record(run), gate))
+
+        def start(pixels: Tensor) -> Tensor:
+            return network.encoder.stem(network.inputs(pixels).to(self._type))
+
+        x = start(self._pixels)
+        pending.append((start, self._pixels, x))
+        for index, stage in enumerate(network.encoder.stages):
+            if index == config.decision:
+                flush()
+                self._look = features(x)
+                pending.append((features, x, self._look))
+                flush()
+                self._seen = self._host(self._look.shape, torch.float32)
+                pieces = self._late
+            coarse = len(config.gated) - 1 if index >= config.coarse else None
+            if index == config.coarse:
+                flush()
+            for number, block in enumerate(cast(nn.ModuleList, stage)):
+                gate = numbers.get(f'encoder.stages.{index}.{number}')
+                if gate is not None:
+                    flush(coarse)
+                    pending.append((block, x, x))
+                    flush(gate)
+                else:
+                    y = block(x)
+                    pending.append((block, x, y))
+                    x = y
+            taps += [x] * (index in config.taps)
+            if index >= config.coarse:
+                flush(coarse)
+        flush()
+        return taps
+
+    def _pyramid(self, taps: Sequence[Tensor]) -> Callable[[], None]:
+        if not hasattr(self, '_maps'):
+            self._maps = self._network.pyramid(taps)
+
+        def run() -> None:
+            for target, value in zip(self._maps, self._network.pyramid(taps)):
+                target.copy_(value)
+
+        return self._record(run)
+
+    def _decoder(self, task: str) -> tuple[Callable[[], None], Tensor, Tensor]:
+        module: nn.Module = self._network.decoders[task]
+        target = module(*self._maps).float().contiguous()
+
+        def run() -> None:
+            target.copy_(module(*self._maps))
+
+        return self._record(run), target, self._host(target.shape, torch.float32)
+
+    def dense(
+            self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[dict[str, np.ndarray], Trace]:
+        """Run one frame, every gate open."""
+        gates = np.ones(len(self._config.gated), dtype=bool)
+        return self.under(pixels, tasks, gates), trace_of(self._cost, tasks, gates, None)
+
+    @torch.inference_mode()
+    def under(
+            self, pixels: np.ndarray, tasks: Sequence[str], gates: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Run one frame, uint8 (h, w, 3), under given gates, bool."""
+        self._upload(pixels)
+        self._replay(self._early, gates)
+        return self._finish(tasks, gates)
+
+    @torch.inference_mode()
+    def chosen(
+            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
+            weights: Mapping[str, float], price: float = 0.0
+    ) -> tuple[dict[str, np.ndarray], Trace]:
+        """Run one frame under the policy's choice; see LiteNetwork.run_policy."""
+        config = self._config
+        chooser = self._network.chooser(config.input_size, tasks, weights)
+        number = chooser.begin(budget, price)
+        gates = np.concatenate((
+            chooser.early(number), np.zeros(len(config.gated) - config.early, dtype=bool)))
+        self._upload(pixels)
+        self._replay(self._early, gates)
+        self._seen.copy_(self._look, non_blocking=True)
+        self._wait()
+        choice = chooser.finish(number, self._seen[0].numpy(), budget, price)
+        outputs = self._finish(tasks, choice.gates)
+        return outputs, trace_of(self._cost, tasks, choice.gates, choice.wishes)
+
+    def _upload(self, pixels: np.ndarray) -> None:
+        self._staged[0].copy_(torch.from_numpy(pixels))
+        self._pixels.copy_(self._staged, non_blocking=True)
+
+    def _replay(self, pieces: Sequence[_Piece], gates: np.ndarray) -> None:
+        for piece in pieces:
+            if piece.gate is None or gates[piece.gate]:
+                piece.run()
+
+    def _finish(self, tasks: Sequence[str], gates: np.ndarray) -> dict[str, np.ndarray]:
+        self._replay(self._late, gates)
+        self._pyramids[int(gates[-1])]()
+        for task in tasks:
+            run, target, host = self._decoders[task]
+            run()
+            host.copy_(target, non_blocking=True)
+        self._wait()
+        return {task: self._decoders[task][2][0].numpy().copy() for task in tasks}
+
+    def _wait(self) -> None:
+        if self._recorded:
+            torch.cuda.current_stream(self._device).synchronize()
