@@ -46,6 +46,9 @@ FIGURES = {
     'edges': ('edges F strict', 3), 'depth': ('depth RMSE m', 3)}
 """Heading and digits of each task's headline."""
 
+PERSON = 15
+"""Number of VOC's class."""
+
 KINDS = {
     'view_type': ('simple', 'medium', 'cluttered'),
     'lighting': ('day', 'lamp', 'dim', 'night'),
@@ -158,16 +161,29 @@ class Pictures:
         interpreter.invoke()
         return interpreter.get_tensor(leave['index'])[0]
 
+    def _scores(self, image: np.ndarray) -> np.ndarray:
+        scores = self._lite('deeplab_v3.tflite', image, 127.5, 127.5)
+        return cv2.resize(scores, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
     def deeplab(self, image: np.ndarray) -> np.ndarray:
         """Return bool (h, w): where DeepLab v3 (VOC classes) sees a person."""
-        scores = self._lite('deeplab_v3.tflite', image, 127.5, 127.5)
-        scores = cv2.resize(scores, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        return scores.argmax(-1) == 15
+        return self._scores(image).argmax(-1) == PERSON
+
+    def person(self, image: np.ndarray) -> np.ndarray:
+        """Return float (h, w) in [0, 1]: how sure DeepLab is of a person."""
+        scores = self._scores(image)
+        shares = np.exp(scores - scores.max(-1, keepdims=True))
+        return shares[..., PERSON] / shares.sum(-1)
+
+    def selfie_share(self, image: np.ndarray) -> np.ndarray:
+        """Return float (h, w) in [0, 1]: MediaPipe's selfie mask."""
+        mask = self._lite('selfie_segmentation.tflite', image, 0, 255)[..., 0]
+        return np.clip(
+            cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR), 0, 1)
 
     def selfie(self, image: np.ndarray) -> np.ndarray:
         """Return bool (h, w): where MediaPipe's selfie mask says person."""
-        mask = self._lite('selfie_segmentation.tflite', image, 0, 255)[..., 0]
-        return cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+        return self.selfie_share(image) > 0.5
 
     @cache  # noqa: B019
     def _u2net(self):

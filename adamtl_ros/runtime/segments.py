@@ -43,16 +43,17 @@ class Segments:
     """
     A prepared network (LiteNetwork.prepare) at one input size, (height, width).
 
-    Works on any device; only on CUDA are the pieces recorded.
+    record: record the pieces, which CUDA alone can do; else each runs kernel by kernel.
+    RuntimeError: what CUDA says where it cannot.
     """
 
-    def __init__(self, network: LiteNetwork, size: tuple[int, int]) -> None:
+    def __init__(self, network: LiteNetwork, size: tuple[int, int], record: bool) -> None:
         self._network = network
         self._config = network.config.at(size)
         self._cost = LiteCost(self._config)
         weight = network.encoder.stem.conv.weight
         self._device, self._type = weight.device, weight.dtype
-        self._recorded = self._device.type == 'cuda'
+        self._recorded = record
         self._pool = torch.cuda.graph_pool_handle() if self._recorded else None
         self._pixels = torch.zeros((1, *size, 3), dtype=torch.uint8, device=self._device)
         self._staged = self._host((1, *size, 3), torch.uint8)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import cast
+import warnings
 
 import numpy as np
 import torch
@@ -112,10 +113,16 @@ class TorchBackend:
 
     def _at(self, pixels: np.ndarray) -> Segments:
         """Return what runs pictures of this size, recorded when it is met first."""
-        size = pixels.shape[:2]
+        size = pixels.shape[0], pixels.shape[1]
         if size not in self._segments:
-            self._segments[size] = Segments(
-                cast(LiteNetwork, self._network), cast(tuple[int, int], size))
+            network = cast(LiteNetwork, self._network)
+            try:
+                self._segments[size] = Segments(network, size, self._device.type == 'cuda')
+            except RuntimeError as error:
+                warnings.warn(
+                    f'{self._device} cannot record the network, so it runs slower, kernel by '
+                    f'kernel: {error}', RuntimeWarning, stacklevel=2)
+                self._segments[size] = Segments(network, size, False)
             if len(self._segments) > SIZES:
                 self._segments.popitem(last=False)
         self._segments.move_to_end(size)

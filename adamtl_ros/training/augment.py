@@ -26,6 +26,8 @@ import torch.nn.functional as functional
 from adamtl_ros.camera import Camera
 from adamtl_ros.camera import CANONICAL_FOCAL
 from adamtl_ros.tasks import IGNORE
+from adamtl_ros.training.pictures import SIZE
+from adamtl_ros.training.pictures import UNKNOWN
 
 Frames = dict[str, Tensor]
 Rng = np.random.Generator
@@ -65,16 +67,23 @@ class Strength:
     photometric: float = 0.85
 
 
+PICTURED = Strength(zoom=1.8, zoomed=0.6)
+"""Of real pictures, of which no label depends on the lens."""
+
+_LENS = Camera.nominal(SIZE[1], SIZE[0], 200.0)
+
+
 def augmented(
         frames: Frames, cameras: Sequence[Camera], rng: Rng, size: tuple[int, int],
         others: tuple[Sequence[int], Frames, Sequence[Camera]] | None = None,
-        strength: Strength = Strength()) -> Frames:
+        pictures: Frames | None = None, strength: Strength = Strength()) -> Frames:
     """
     Return frames, changed, at (height, width) = size in multiples of 16, for the canonical camera.
 
     frames: uint8 'image' (B, h, w, 3) and labels as datasets.frames describes them, depth as
     int32.  others: numbers of frames into which things of others are put, those, and their
-    cameras.
+    cameras.  pictures: 'image', 'person' and 'saliency' as `training.pictures` reads them; they
+    come last, without the labels that they have not, and all frames get a 'person'.
     """
     frames = warped(frames, cameras, rng, size, strength)
     if others is not None and len(others[0]) and {'semseg', 'depth'} <= set(frames):
@@ -82,8 +91,26 @@ def augmented(
         part = paste({key: value[rows] for key, value in frames.items()},
                      warped(others[1], others[2], rng, size, strength), rng)
         frames = {key: value.index_copy(0, rows, part[key]) for key, value in frames.items()}
+    if pictures is not None:
+        frames = _joined(frames, warped(
+            pictures, [_LENS] * len(pictures['image']), rng, size, PICTURED))
     frames['image'] = light(frames['image'], rng, strength.photometric)
     return frames
+
+
+def _joined(frames: Frames, pictures: Frames) -> Frames:
+    """Return frames, then pictures, each with what is unknown where it has no label."""
+    count = len(pictures['image'])
+    person = torch.full_like(frames['image'][..., 0], UNKNOWN)
+    joined = {'person': torch.cat((person, pictures['person']))}
+    for key, value in frames.items():
+        if key not in pictures:
+            nothing = 0 if key in ('normals', 'depth') else IGNORE
+            added = value.new_full((count, *value.shape[1:]), nothing)
+        else:
+            added = pictures[key]
+        joined[key] = torch.cat((value, added))
+    return joined
 
 
 def canonical(frames: Frames, cameras: Sequence[Camera]) -> Frames:

@@ -30,6 +30,7 @@ from adamtl_ros.tasks import TASKS
 from adamtl_ros.training.augment import augmented as far_augmented
 from adamtl_ros.training.augment import canonical
 from adamtl_ros.training.augment import Strength
+from adamtl_ros.training.pictures import Pictures
 
 COUNTED = 400
 """Frames, evenly spaced, from which the frequencies of the classes are taken."""
@@ -93,19 +94,31 @@ class StepBatches(Dataset):
 
     sizes: (height, width) of the network's input, of which each step draws one.  batch: over all
     `world` processes, of which this is number `rank`.  later: frames for the canonical camera
-    come as they were read, for `changed` to work on where the network is.  Files that cannot be
-    read give {'error': words} instead.
+    come as they were read, for `changed` to work on where the network is.  pictures: real ones,
+    so many of which (over all processes) end the batch.  Files that cannot be read give
+    {'error': words} instead.
     """
 
     def __init__(
             self, pool: Pool, sizes: Sequence[tuple[int, int]], batch: int, seed: int,
-            rank: int = 0, world: int = 1, later: bool = False) -> None:
+            rank: int = 0, world: int = 1, later: bool = False,
+            pictures: tuple[Pictures, int] | None = None) -> None:
         self.pool = pool
         self.sizes = sizes
         self.batch = batch
         self.seed = seed
         self.later = later
         self.mine = slice(rank, None, world)
+        self.pictures = pictures[0] if pictures else None
+        self.pictured = pictures[1] if pictures else 0
+        self.batch = batch - self.pictured
+        if self.pictured and (not pool.lens or not 0 < self.pictured < batch):
+            raise ValueError(
+                f'{self.pictured} of batch={batch} are pictures: at least one of each kind, and a '
+                'network of the canonical camera')
+        if self.pictured % world:
+            raise ValueError(
+                f'{self.pictured} pictures in a batch do not divide among {world} processes')
         if batch > len(pool):
             raise ValueError(f'batch={batch}: {pool.root} has fewer frames ({len(pool)})')
         if batch % world:
@@ -146,8 +159,15 @@ class StepBatches(Dataset):
         frames = stack([
             resize(frame, (first.height, first.width)) for frame, _ in seen], [])
         frames.pop('ids')
+        pictures: dict[str, Any] | None = None
+        if self.pictures is not None:
+            share = len(range(self.pictured)[self.mine])
+            pictures = stack([
+                self.pictures.read(int(number), rng)
+                for number in rng.integers(len(self.pictures), size=share)], [])
+            pictures.pop('ids')
         return {
-            'frames': frames, 'rows': rows, 'size': size, 'seed': seed,
+            'frames': frames, 'pictures': pictures, 'rows': rows, 'size': size, 'seed': seed,
             'cameras': [camera.resized(first.width, first.height) for _, camera in seen]}
 
     def loader(self, first: int, last: int, workers: int) -> DataLoader:
@@ -163,10 +183,12 @@ def changed(batch: dict[str, Any], device: torch.device | str = 'cpu') -> dict[s
         key: value.to(device, non_blocking=True) for key, value in batch['frames'].items()}
     count = len(batch['cameras']) - len(batch['rows'])
     others = {key: value[count:] for key, value in frames.items()}
+    pictures = batch['pictures'] and {
+        key: value.to(device, non_blocking=True) for key, value in batch['pictures'].items()}
     return far_augmented(
         {key: value[:count] for key, value in frames.items()}, batch['cameras'][:count],
         np.random.default_rng(batch['seed']), batch['size'],
-        (batch['rows'], others, batch['cameras'][count:]))
+        (batch['rows'], others, batch['cameras'][count:]), pictures)
 
 
 def _worker(_: int) -> None:

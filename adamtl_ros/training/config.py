@@ -44,15 +44,15 @@ class TrainConfig:
         NetworkConfig or LiteConfig over it.  tasks: those trained, () for all (one is a
         single-task baseline).  start: weights to begin with, '' for none.
     Stages
-        stage: 'static', the dense network; of networks with controllers 'open', those alone,
-        until they open every gate, and 'adaptive', network and policy together; of those whose
-        blocks run whole or not at all 'policy': what blocks are worth is measured on `frames`
-        frames (0: all), under `sets` sets of gates each, and taught to the policy alone.
-        objective: what the adaptive stage wants
-        of the policy.  'efficiency' is the paper's: the shares of open blocks and active tokens
-        approach blocks_target and tokens_target (efficiency: of the 'total', of each 'layer', or
-        'mixed'; weighted_tokens: counted by their channels; efficiency_weight), and for the first
-        `alternate` steps the tasks take turns, an epoch each.  'gain' teaches the policy, for
+        stage: 'static', the dense network; 'adaptive', network and policy together; of networks
+        with controllers 'open', those alone, until they open every gate; of those whose blocks
+        run whole or not at all 'policy': what blocks are worth is measured on `frames` frames
+        (0: all), under `sets` sets of gates each, and taught to the policy alone.
+        objective: what the adaptive stage wants of controllers.  'efficiency' is the paper's: the
+        shares of open blocks and active tokens approach blocks_target and tokens_target
+        (efficiency: of the 'total', of each 'layer', or 'mixed'; weighted_tokens: counted by their
+        channels; efficiency_weight), and for the first `alternate` steps the tasks take turns, an
+        epoch each.  'gain' teaches the policy, for
         budgets drawn from the range `budgets`, which gates were measured to be worth their MACs;
         prices: what a MAC counts in each stage (empty: 1), where some take longer than others.
     Losses
@@ -68,8 +68,9 @@ class TrainConfig:
         network.  frozen: the stem and so many stages keep the weights that they begin with, and
         all later ones their depthwise layers and the statistics of their norms; 0: all is
         trained.  encoder_rate: peak of the last stage's rate, each earlier one's is layer_decay
-        times that of the next; 0: as rate.  gated: share of each batch of which gates are closed
-        at random.  style: probability that the features of two frames exchange their style.
+        times that of the next; 0: as rate.  style: probability that the features of two frames
+        exchange their style.  pictures: a folder of real ones (training.pictures), '' for none;
+        pictured: their share of each batch.
     Running
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.  bfloat16: autocast, worth it only where the
         processor computes in it natively; the text 'auto' in a file of settings asks for that.
@@ -116,8 +117,9 @@ class TrainConfig:
     frozen: int = 0
     encoder_rate: float = 0.0
     layer_decay: float = 1.0
-    gated: float = 0.0
     style: float = 0.0
+    pictures: str = ''
+    pictured: float = 0.125
     device: str = 'auto'
     bfloat16: bool = False
     threads: int = 0
@@ -151,7 +153,7 @@ class TrainConfig:
         for key in ('decay', 'distill', 'efficiency_weight', 'encoder_rate'):
             if not getattr(self, key) >= 0:
                 raise ValueError(f'{key}={getattr(self, key)}: at least 0')
-        for key in ('blocks_target', 'tokens_target', 'last_rate', 'gated', 'style'):
+        for key in ('blocks_target', 'tokens_target', 'last_rate', 'style', 'pictured'):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(f'{key}={getattr(self, key)}: from 0 to 1')
         if not 0 <= self.ema < 1:
@@ -169,7 +171,7 @@ class TrainConfig:
         ordered(self.tasks)
         if self.teacher and not self.distill:
             raise ValueError('teacher needs a weight: give distill=1.0, say')
-        if self.distill and not self.teacher and (
+        if self.distill and not self.teacher and self.stage != 'policy' and (
                 self.stage != 'adaptive' or self.objective != 'gain'):
             raise ValueError(
                 f'distill={self.distill}: give teacher=WEIGHTS (only the objective gain of the '
@@ -180,15 +182,15 @@ class TrainConfig:
 
     def check_kind(self, network: Config) -> None:
         """Raise ValueError on settings that networks of this kind do not have."""
-        stages: tuple[str, ...] = ('static', 'policy')
+        stages: tuple[str, ...] = ('static', 'adaptive', 'policy')
         others: tuple[str, ...] = ('prices',)
         if network.kind != 'lite':
             stages, others = ('static', 'open', 'adaptive'), (
-                'sizes', 'frozen', 'encoder_rate', 'gated', 'style')
+                'sizes', 'frozen', 'encoder_rate', 'style', 'pictures')
         if self.stage not in stages:
             raise ValueError(
                 f'stage={self.stage}: of the network {network.name} there are '
-                f'{" and ".join(stages)}')
+                f'{", ".join(stages[:-1])} and {stages[-1]}')
         for key in others:
             if getattr(self, key):
                 raise ValueError(
@@ -197,10 +199,10 @@ class TrainConfig:
             if self.frozen > len(network.stages):
                 raise ValueError(
                     f'frozen={self.frozen}: {network.name} has {len(network.stages)} stages')
-            if self.gated and network.policy == 'none':
+            if self.pictures and 'person' not in network.classes.get('semseg', ()):
                 raise ValueError(
-                    f'gated={self.gated}: the network has no policy and always runs dense; '
-                    'give gated=0')
+                    f'pictures={self.pictures}: they teach what a person is, and the data have no '
+                    "class 'person' of semseg")
 
     def network_config(
             self, base: Config, classes: Mapping[str, tuple[str, ...]]) -> Config:

@@ -1,13 +1,13 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 """
-How the convolutional network is trained dense, so that any set of its blocks may be left out.
+How the convolutional network is trained, dense and under sets of its blocks (`training.sets`).
 
 It begins with weights learned from photos, and most of its frames are rendered: early stages,
 depthwise layers and norms' statistics stay as they were, the other layers learn the slower the
 earlier they are.  Frames exchange the style of their early features (Zhou et al., "Domain
-Generalization with MixStyle", ICLR 2021).  Of part of each batch blocks are left out at random,
-few at first (Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016).
+Generalization with MixStyle", ICLR 2021).  Under a set of blocks the network learns from the
+labels and from what it says dense (Yu & Huang, "Universally Slimmable Networks", ICCV 2019).
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,9 @@ BETAS = 0.9, 0.99
 """Of AdamW."""
 
 # Shares of the training.
-GENTLE = 0.3
-"""Until here at most 30 % of the gates are closed, and in half as many frames."""
-COARSE_FROM = 0.15
-"""From here on the level at stride 32 is left out as a whole, too."""
 STYLE_UNTIL = 0.85
 """From here on no styles are exchanged."""
-SETTLED = 0.7
+SETTLED = 0.75
 """From here on the norms of pyramid and decoders keep their statistics."""
 
 STYLED = 1
@@ -38,6 +34,11 @@ STYLED = 1
 
 SPREAD = 0.2
 """Parameter of the Beta distribution of how two styles are mixed; one of both prevails."""
+
+POLICY_RATES = {'bias': 7.0, 'pairs': 0.7}
+"""Of the policy's parts, how much faster than its layers they learn."""
+
+POLICY_DECAY = 0.02
 
 
 def freeze(network: LiteNetwork, stages: int) -> None:
@@ -62,6 +63,16 @@ def parts(network: LiteNetwork, config: TrainConfig) -> Iterator[tuple[nn.Module
     yield network.decoders, config.rate
 
 
+def policy_groups(network: LiteNetwork, rate: float) -> list[dict[str, object]]:
+    """Return the optimiser's groups of the policy, what closed pairs add among them."""
+    policy = network.policy
+    policy.pairs.requires_grad_(True)
+    layers = [*policy.first.parameters(), *policy.second.parameters()]
+    return [{'params': layers, 'weight_decay': POLICY_DECAY, 'peak': rate}, *(
+        {'params': [getattr(policy, name)], 'weight_decay': 0.0, 'peak': rate * factor}
+        for name, factor in POLICY_RATES.items())]
+
+
 def set_modes(network: LiteNetwork, config: TrainConfig, done: float) -> None:
     """Bring the norms into the mode for a share `done` of the training."""
     network.train()
@@ -71,46 +82,45 @@ def set_modes(network: LiteNetwork, config: TrainConfig, done: float) -> None:
         network.eval()
 
 
-def draw_gates(network: LiteNetwork, config: TrainConfig, count: int, done: float) -> Tensor:
-    """Return (count, gates) of 0 and 1 for a share `done` of the training, on the CPU."""
-    gates = torch.ones(count, len(network.config.gated))
-    changed = round(count * config.gated * (0.5 if done < GENTLE else 1.0))
-    share = torch.rand(changed, 1)
-    if done < GENTLE:
-        share = 0.7 + 0.3 * share
-    gates[:changed] = (torch.rand(changed, gates.shape[1]) < share).float()
-    closed = torch.rand(changed) < 0.05 + 0.3 * (1 - share[:, 0])
-    gates[:changed, -1] = 1 - (closed & (done >= COARSE_FROM)).float()
-    return gates
+def mix_styles(x: Tensor, copies: int = 1) -> Tensor:
+    """
+    Bring mean and deviation of features (B, C, h, w) between a frame's and another's.
 
-
-def mix_styles(x: Tensor) -> Tensor:
-    """Bring mean and deviation of features (B, C, h, w) between a frame's and another's."""
-    count = len(x)
+    copies: the batch is so many times the same frames; each time they meet the same others.
+    """
+    count = len(x) // copies
     mixed = torch.distributions.Beta(SPREAD, SPREAD).sample((count, 1, 1, 1)).to(x.device)
     other = torch.randperm(count).to(x.device)
-    values = x.float()
-    # What the features change to is no way to change the features.
-    mean = values.mean((2, 3), keepdim=True).detach()
-    spread = values.std((2, 3), keepdim=True).detach() + 1e-4
-    values = (values - mean) / spread
-    values = values * torch.lerp(spread[other], spread, mixed) + torch.lerp(
-        mean[other], mean, mixed)
-    return values.to(x.dtype)
+    results = []
+    for part in x.float().chunk(copies):
+        # What the features change to is no way to change the features.
+        mean = part.mean((2, 3), keepdim=True).detach()
+        spread = part.std((2, 3), keepdim=True).detach() + 1e-4
+        results.append((part - mean) / spread * torch.lerp(
+            spread[other], spread, mixed) + torch.lerp(mean[other], mean, mixed))
+    return torch.cat(results).to(x.dtype)
 
 
 def forward(
-        network: LiteNetwork, image: Tensor, config: TrainConfig, done: float
-) -> dict[str, Tensor]:
+        network: LiteNetwork, image: Tensor, config: TrainConfig, done: float,
+        gates: Tensor | None = None) -> list[dict[str, Tensor]]:
     """
     Run a batch, as `inputs` gives it, as a step at a share `done` of the training does.
 
-    All that is drawn comes from torch's own generator, on the CPU.
+    Returns the outputs of the dense network, and with gates, bool (B, gates), those under them.
+    What is drawn comes from torch's own generator, on the CPU.
     """
-    gates = draw_gates(network, config, len(image), done).to(image.device)
     styled = bool(torch.rand(()) < config.style) and done < STYLE_UNTIL
+    copies = 1
+    opened = None
+    if gates is not None:
+        copies = 2
+        opened = torch.cat((torch.ones_like(gates), gates)).float()
+        image = torch.cat((image, image)).contiguous(memory_format=torch.channels_last)
 
     def after(stage: int, x: Tensor) -> Tensor:
-        return mix_styles(x) if styled and stage == STYLED else x
+        return mix_styles(x, copies) if styled and stage == STYLED else x
 
-    return network.decode(network.taps(image, gates, after=after), network.config.tasks)
+    outputs = network.decode(network.taps(image, opened, after=after), network.config.tasks)
+    halves = {task: value.chunk(copies) for task, value in outputs.items()}
+    return [{task: value[half] for task, value in halves.items()} for half in range(copies)]

@@ -3,6 +3,7 @@
 """A loss per kind of task, on decoder outputs of any resolution."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import math
 
 import torch
@@ -13,13 +14,14 @@ from adamtl_ros.network.encoder import upsample
 from adamtl_ros.tasks import DEPTH_RANGE
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
+from adamtl_ros.training.pictures import UNKNOWN
 
 WEIGHTS = {
     'plain': {
         'semseg': 1.0, 'human_parts': 1.0, 'saliency': 2.0, 'normals': 3.0, 'edges': 2.0,
         'depth': 1.5},
     'robust': {
-        'semseg': 1.0, 'human_parts': 1.0, 'saliency': 1.5, 'normals': 1.5, 'edges': 2.0,
+        'semseg': 1.0, 'human_parts': 1.0, 'saliency': 1.5, 'normals': 2.5, 'edges': 2.0,
         'depth': 2.0},
     'paper': {
         'semseg': 1.0, 'human_parts': 2.0, 'saliency': 5.0, 'normals': 10.0, 'edges': 50.0,
@@ -31,6 +33,12 @@ STRIDE = {'edges': 1}
 
 EDGE_WEIGHT = 4.0
 """How much an edge pixel counts in the plain loss: about a twelfth of all pixels are edges."""
+
+FAR_WEIGHT = 0.1
+"""How much a metre counts beside one of the logarithm, in the robust loss of depth."""
+
+MOST_LOG_METRES = 4.0
+"""What is said beyond this counts as this, so that nothing overflows."""
 
 EDGE_SHARE = 0.95
 """Weight of edge pixels, and 1 - this of the others, in the paper's loss."""
@@ -71,7 +79,7 @@ def robust_loss(
     Return the scalar loss of one task, with terms that do not vanish where it is nearly right.
 
     As `plain_loss`, but for maps with soft targets the absolute difference is added, and normals
-    are compared by the distance of unit vectors; centimetres do not count in depth.
+    are compared by the distance of unit vectors; centimetres do not count in depth, metres do.
     """
     kind = TASKS[task].kind
     if kind not in ('map', 'normals', 'depth') or task == 'edges':
@@ -86,8 +94,27 @@ def robust_loss(
         vectors, valid = normals_of(label)
         squares = (functional.normalize(outputs, dim=1) - vectors).square().sum(1)
         return _mean((squares + 1e-4).sqrt(), valid)
-    metres = label.float() / 1000
-    return _mean((outputs[:, 0] - metres.clamp(min=1e-2).log()).abs(), metres > 0)
+    metres, said = label.float() / 1000, outputs[:, 0]
+    error = (said - metres.clamp(min=1e-2).log()).abs()
+    return _mean(
+        error + FAR_WEIGHT * (said.clamp(max=MOST_LOG_METRES).exp() - metres).abs(), metres > 0)
+
+
+def person_loss(outputs: Tensor, person: Tensor, classes: Sequence[int]) -> Tensor:
+    """
+    Return the scalar loss of one task's classes against what is known of people alone.
+
+    outputs: (B, channels, H, W).  person: uint8 (B, h, w), how likely each pixel is of a person,
+    and UNKNOWN.  classes: those that are of people.  Of the loss of the frames of which something
+    is known the share of these frames counts.
+    """
+    person = person[:, ::2, ::2]
+    known, share = (person != UNKNOWN).float(), person.float() / 255
+    logits = upsample(outputs.float(), person.shape[1:]).log_softmax(1)
+    others = [number for number in range(outputs.shape[1]) if number not in classes]
+    yes, no = (logits[:, list(part)].logsumexp(1) for part in (classes, others))
+    error = -(share * yes + (1 - share) * no) * (1 + 2 * share)
+    return _mean(error, known) * known.flatten(1).amax(1).mean()
 
 
 def paper_loss(
@@ -141,11 +168,18 @@ def normals_of(label: Tensor) -> tuple[Tensor, Tensor]:
 def total_loss(
         outputs: Mapping[str, Tensor], frames: Mapping[str, Tensor],
         class_weights: Mapping[str, Tensor], kind: str = 'plain',
+        people: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return the weighted sum over the tasks, and each task's own loss."""
+    """
+    Return the weighted sum over the tasks, and each task's own loss.
+
+    people: by task the classes that are of people; frames have a 'person' then.
+    """
     losses = {
         task: LOSSES[kind](task, value, frames[task], class_weights.get(task))
         for task, value in outputs.items()}
+    for task, classes in (people or {}).items():
+        losses[task] = losses[task] + person_loss(outputs[task], frames['person'], classes)
     total = torch.stack([WEIGHTS[kind][task] * value for task, value in losses.items()]).sum()
     return total, {task: float(value.detach()) for task, value in losses.items()}
 

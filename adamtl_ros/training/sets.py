@@ -62,6 +62,8 @@ class Sets:
         tasks = len(config.tasks)
         # The mean error of each task, dense, and how far rises are apart; NaN: not known yet.
         self.state = torch.full((2, tasks), torch.nan, device=device)
+        # A policy that has learned before has seen frames.
+        self.begun = bool(network.policy.mean.any())
 
     @torch.no_grad()
     def draw(self, image: Tensor, done: float, rng: np.random.Generator) -> Tensor:
@@ -85,8 +87,15 @@ class Sets:
         drawn[:, :-1] &= ~(inside & ~drawn[:, -1:])
         return drawn
 
+    @torch.no_grad()
     def _seen(self, image: Tensor) -> Tensor:
-        return features(self._network.look(image))
+        encoder = self._network.encoder
+        training = encoder.training
+        # Looking is no reason for norms to follow.
+        encoder.eval()
+        seen = features(self._network.look(image))
+        encoder.train(training)
+        return seen
 
     def _choose(self, seen: Tensor, goal: Tensor) -> Tensor:
         """Return the sets that are best at the prices at which this batch costs each goal."""
@@ -103,32 +112,45 @@ class Sets:
         price = torch.lerp(prices[place - 1], prices[place], share)
         return self._opened[(rise + price[:, None] * self._cost).argmin(1)]
 
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keep what two closed gates add at 0 or more, as worth.fit does and says why."""
+        self._network.policy.pairs.clamp_(min=0)
+
+    def _follow(self, row: int, now: Tensor) -> Tensor:
+        """Let a mean follow what is now, where that is known; returns it."""
+        old = self.state[row]
+        new = torch.where(torch.isnan(old), now, torch.lerp(now, old, SLOWNESS))
+        self.state[row] = torch.where(torch.isnan(now), old, new)
+        return self.state[row]
+
     def lesson(
-            self, image: Tensor, gates: Tensor, dense: Mapping[str, Tensor],
-            gated: Mapping[str, Tensor], frames: Mapping[str, Tensor],
-            class_weights: Mapping[str, Tensor]) -> Tensor:
+            self, image: Tensor, gates: Tensor, outputs: Sequence[Mapping[str, Tensor]],
+            frames: Mapping[str, Tensor], class_weights: Mapping[str, Tensor]) -> Tensor:
         """
         Return the policy's loss: how far the rises are from what it expected of them.
 
-        image: inputs (B, 3, h, w), gates (B, gates), outputs and labels.
+        image: inputs (B, 3, h, w), gates (B, gates), outputs dense and under them, labels.
         """
         network, policy = self._network, self._network.policy
         with torch.no_grad():
             before, after = (worth.errors(
-                {task: value.detach() for task, value in outputs.items()}, frames,
-                class_weights) for outputs in (dense, gated))
-            mean, spread = self.state
-            self._follow(mean, torch.nanmean(before, 0))
-            rises = (after - before) / mean
-            self._follow(spread, torch.nanmean(rises.square(), 0).sqrt().clamp(min=1e-3))
+                {task: value.detach() for task, value in each.items()}, frames, class_weights)
+                for each in outputs)
             seen = self._seen(image)
-            first = torch.isnan(self.state).all()
-            weight = 1.0 if bool(first) else 1 - SLOWNESS
-            policy.mean.lerp_(seen.mean(0), weight)
-            policy.scale.lerp_(1 / seen.std(0).clamp(min=1e-4), weight)
+            if not self.begun:
+                policy.mean.copy_(seen.mean(0))
+                policy.scale.copy_(1 / seen.std(0).clamp(min=1e-4))
+            self.begun = True
+            policy.mean.lerp_(seen.mean(0), 1 - SLOWNESS)
+            policy.scale.lerp_(1 / seen.std(0).clamp(min=1e-4), 1 - SLOWNESS)
+            mean = self._follow(0, torch.nanmean(before, 0))
+            rises = (after - before) / mean
+            spread = self._follow(1, torch.nanmean(rises.square(), 0).sqrt().clamp(min=1e-3))
+            # Where nothing is labelled nothing is to be learned, not even that it is no number.
+            known = torch.isfinite(rises / spread)
+            goal = torch.where(known, rises / spread, 0.0)
+            scale = torch.where(known, 1 / spread, 0.0)
         expected = worth.predicted(network, seen, (~gates).float()[:, None])[:, 0]
-        error = (expected - rises) / spread
-        known = torch.isfinite(error)
-        error = functional.smooth_l1_loss(
-            torch.where(known, error, 0.0), torch.zeros_like(error), reduction='none')
+        error = functional.smooth_l1_loss(expected * scale, goal, reduction='none')
         return error.sum() / known.sum().clamp(min=1)

@@ -37,10 +37,12 @@ import torch.distributed as distributed
 
 from adamtl_ros.files import try_folder
 from adamtl_ros.files import whole
+from adamtl_ros.gating.subsets import BUDGETS
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.kinds import Config
 from adamtl_ros.network.kinds import network_of
+from adamtl_ros.network.lite_network import features
 from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.network.normalise import normalise
@@ -61,8 +63,10 @@ from adamtl_ros.training.losses import total_loss
 from adamtl_ros.training.objectives import efficiency_loss
 from adamtl_ros.training.objectives import gain_loss
 from adamtl_ros.training.objectives import open_loss
+from adamtl_ros.training.pictures import Pictures
+from adamtl_ros.training.sets import Sets
 
-STATE = 4
+STATE = 5
 """Version of the state file."""
 
 GATED_WEIGHT = 0.5
@@ -75,6 +79,9 @@ EXPLORE = 0.3
 """Share of frames that are routed nearly at random: gains must be known off the policy's path."""
 
 VALIDATION_BUDGET = 0.5
+
+LOOKED = 64
+"""Frames on which the prices of budgets are found that the weights tell."""
 
 LOG_EVERY = 20
 
@@ -100,6 +107,7 @@ class Trainer:
         self.network, data = begin(config, self._say)
         self.network.to(self.device)
         self.lite = isinstance(self.network, LiteNetwork)
+        self.sets: Sets | None = None
         if config.prices and len(config.prices) != len(self.network.config.depths):
             raise ValueError(
                 f'prices={list(config.prices)}: give one for each of '
@@ -112,7 +120,15 @@ class Trainer:
         size = self.network.config.input_size
         self.batches = StepBatches(
             data, config.sizes or (size,), config.batch, config.seed, self.rank, self.world,
-            later=self.device.type == 'cuda')
+            self.device.type == 'cuda', (
+                Pictures(config.pictures), round(config.pictured * config.batch))
+            if config.pictures else None)
+        self.people: dict[str, Sequence[int]] = {}
+        if config.pictures:
+            semseg = self.network.config.classes['semseg'].index('person')
+            parts = range(1, self.network.config.outputs.get('human_parts', 1))
+            self.people = {task: classes for task, classes in (
+                ('semseg', [semseg]), ('human_parts', parts)) if task in self.tasks}
         self.validation = []
         if config.val:
             self.validation = list(unchanged(
@@ -139,7 +155,12 @@ class Trainer:
                 parameter.requires_grad_(False)
         if self.lite:
             lite.freeze(self.network, config.frozen)
-            self.network.to(memory_format=torch.channels_last)
+            if self.device.type == 'cpu':
+                # On GPUs the gradients of depthwise layers are slow in this format.
+                self.network.to(memory_format=torch.channels_last)
+            if config.stage == 'adaptive':
+                self.sets = Sets(self.network)
+                self.looked = list(unchanged(data, size, config.batch, LOOKED))
         groups = self._groups(rest, policy)
         self.peaks = [group.pop('peak') for group in groups]
         self.optimizer = torch.optim.AdamW(
@@ -181,7 +202,9 @@ class Trainer:
                     groups.append({
                         'params': [p for p in part if (id(p) in decayed) == decays],
                         'weight_decay': config.decay if decays else 0.0, 'peak': rate})
-        if config.stage != 'static':
+        if self.lite and config.stage == 'adaptive':
+            groups += lite.policy_groups(self.network, config.policy_rate)
+        elif config.stage != 'static':
             groups.append({'params': policy, 'weight_decay': 0.0, 'peak': config.policy_rate})
         return [group for group in groups if group['params']]
 
@@ -202,6 +225,8 @@ class Trainer:
         self.network.load_state_dict(state['network'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.average, self.step, self.best = state['average'], state['step'], state['best']
+        if self.sets is not None:
+            self.sets.state, self.sets.begun = state['sets'], True
         threads = self._threads(state)
         if self.step >= self.config.steps:
             self._say(f'finished: {self.out} has its {self.step} steps; to go on give more of '
@@ -226,7 +251,7 @@ class Trainer:
     def _identity(self) -> dict[str, str]:
         """Return what a resumed run must have in common with the one that it continues."""
         keys = ('data', 'per_clip', 'stage', 'objective', 'loss', 'batch', 'seed', 'ema', 'sizes',
-                'frozen')
+                'frozen', 'pictures', 'pictured')
         return {
             **{key: str(getattr(self.config, key)) for key in keys},
             'network': self.network.config.to_json()}
@@ -247,9 +272,11 @@ class Trainer:
         if self.teacher is not None:
             with torch.no_grad():
                 taught = self.teacher(image, self.tasks)
+        if self.sets is not None:
+            return (*self._under_sets(self.sets, image, frames, step), None)
         if config.stage == 'static':
             outputs = self.network(image) if not self.lite else lite.forward(
-                self.network, image, config, step / config.steps)
+                self.network, image, config, step / config.steps)[0]
             loss, report = self._task_loss(outputs, frames)
         elif config.objective == 'gain':
             return self._gain(image, frames, step, taught)
@@ -272,6 +299,22 @@ class Trainer:
             report['distil'] = float(distance.detach())
             loss = loss + config.distill * distance
         return loss, report, None
+
+    def _under_sets(
+            self, sets: Sets, image: Tensor, frames: Mapping[str, Any], step: int
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Run the batch dense and each frame under a set of blocks; the policy learns of both."""
+        config, done = self.config, step / self.config.steps
+        rng = np.random.default_rng((config.seed, step, self.rank, 2))
+        gates = sets.draw(image, done, rng)
+        outputs = lite.forward(self.network, image, config, done, gates)
+        (dense, report), (gated, _) = (self._task_loss(each, frames) for each in outputs)
+        distance = distances(outputs[1], outputs[0]).mean()
+        lesson = sets.lesson(image, gates, outputs, frames, self.class_weights)
+        report |= {
+            'dense': float(dense.detach()), 'gated': float(gated.detach()),
+            'distil': float(distance.detach()), 'policy': float(lesson.detach())}
+        return dense + gated + config.distill * distance + lesson, report
 
     def _inputs(self, pixels: Tensor) -> Tensor:
         return self.network.inputs(pixels) if self.lite else normalise(pixels)
@@ -329,7 +372,9 @@ class Trainer:
     def _task_loss(
             self, outputs: Mapping[str, Tensor], frames: Mapping[str, Any]
     ) -> tuple[Tensor, dict[str, float]]:
-        return total_loss(outputs, frames, self.class_weights, self.config.loss)
+        return total_loss(
+            outputs, frames, self.class_weights, self.config.loss,
+            self.people if 'person' in frames else None)
 
     def advance(self, frames: Mapping[str, Any]) -> dict[str, float]:
         """
@@ -363,13 +408,16 @@ class Trainer:
         self._share_gradients(report)
         norms = [torch.nn.utils.clip_grad_norm_(part, config.clip) for part in self.clipped]
         if not math.isfinite(report['loss']) or not all(bool(n.isfinite()) for n in norms):
-            for buffer, value in zip(self.network.buffers(), buffers):
-                buffer.copy_(value)
+            with torch.no_grad():
+                for buffer, value in zip(self.network.buffers(), buffers):
+                    buffer.copy_(value)
             raise TrainingError(
                 f'the loss is {report["loss"]} (gradient {max(map(float, norms))}) at step '
                 f'{self.step}, frames {", ".join(frames["ids"])}. {self._kept()} Lower rate= (or '
                 'look at these frames) and start again: it resumes there')
         self.optimizer.step()
+        if self.sets is not None:
+            self.sets.clamp()
         if self.average is not None:
             weight = 1 - min(config.ema, (1 + self.step) / (10 + self.step))
             for name, value in self.network.state_dict().items():
@@ -507,6 +555,18 @@ class Trainer:
         return network
 
     @torch.no_grad()
+    def _settled(self) -> Any:
+        """Return those on the CPU, with the prices that the policy as it is has for budgets."""
+        network: Any = network_of(self.network.config)
+        network.load_state_dict(self.weights().state_dict())
+        if self.sets is not None:
+            network.eval()
+            worth.settle(network, np.concatenate([
+                features(network.look(network.inputs(batch['image']))).numpy()
+                for batch in self.looked]))
+        return network
+
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """
         Return the mean losses on the validation frames: 'dense', and 'gated' where a policy runs.
@@ -514,13 +574,20 @@ class Trainer:
         The policy runs without noise, under a budget of 0.5 or (objective efficiency) as it
         chooses by itself.
         """
-        network = self.weights().eval()
+        # Where prices change with the policy, they are settled on the CPU first.
+        network = (self.weights() if self.sets is None else self._settled().to(self.device)).eval()
         sums: dict[str, float] = {}
         for batch in self.validation:
             frames = self._move(batch)
             image, count = self._inputs(frames['image']), len(batch['ids'])
             runs = {'dense': network(image)}
-            if self.config.stage != 'static':
+            if self.sets is not None:
+                seen = features(network.look(image)).cpu().numpy()
+                price = float(np.interp(
+                    VALIDATION_BUDGET, BUDGETS, network.policy.prices.cpu().numpy()))
+                gates = torch.from_numpy(worth.choose(network, seen, price)).to(image)
+                runs['gated'] = network.decode(network.taps(image, gates), self.tasks)
+            elif self.config.stage != 'static':
                 free = self.config.objective == 'efficiency'
                 level = self.config.tokens_target if free else VALIDATION_BUDGET
                 runs['gated'] = network.forward_policy(
@@ -556,13 +623,14 @@ class Trainer:
             torch.save({
                 'version': STATE, 'identity': self._identity(), 'step': self.step,
                 'best': self.best, 'network': self.network.state_dict(), 'average': self.average,
+                'sets': self.sets and self.sets.state,
                 'optimizer': self.optimizer.state_dict(), 'world': self.world,
                 'threads': torch.get_num_threads()}, part)
         self._write_weights(self.out)
 
     def _write_weights(self, path: Path) -> None:
         with self._writing(path):
-            checkpoint.save(path, self.weights(), notes=notes(
+            checkpoint.save(path, self._settled(), notes=notes(
                 self.config, f'{self.config.stage} stage, step {self.step}'))
 
     @contextlib.contextmanager
