@@ -117,7 +117,10 @@ def test_evaluate_command(corpus, tmp_path, capsys):
     assert [row['mode'] for row in report['rows']] == [
         'static', 'adaptive', 'stream', 'fixed', 'constant']
     assert report['frames'] == 2 and report['rows'][0]['delta_m'] == 0
-    assert report['rows'][1]['achieved'] == pytest.approx(0.5, abs=0.02)
+    # What is left over does not pay for one more block.
+    network = checkpoint.load('glasses')
+    least = min(block.macs for block in network.config.gated) / network.cost.dense(TASKS)
+    assert 0.5 - least < report['rows'][1]['achieved'] <= 0.5
     assert set(report['rows'][0]['tasks']) == set(TASKS)
     for arguments, words in (
             (['/nowhere'], 'no such folder of a data set'),
