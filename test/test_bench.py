@@ -13,6 +13,7 @@ from adamtl_ros import bench
 from adamtl_ros import cli
 from adamtl_ros.runtime import device
 from adamtl_ros.runtime import engine
+from adamtl_ros.runtime.latency import processor
 
 
 def test_rows_of_static_and_every_budget(tmp_path, capsys):
@@ -21,6 +22,7 @@ def test_rows_of_static_and_every_budget(tmp_path, capsys):
         'bench', '--rounds', '3', '--warm-up', '1', '--budgets', '0.8,0.4', '--json', str(out),
         '--tasks', 'depth,semseg', '--backend', 'torch', '--reference', 'torch']) == 0
     figures = json.loads(out.read_text())
+    assert figures['processor'] == processor() and figures['load'] >= 0
     assert figures['backend'] == 'torch' and figures['tasks'] == ['semseg', 'depth']
     assert [(row['mode'], row['budget']) for row in figures['rows']] == [
         ('static', None), ('adaptive', 0.8), ('adaptive', 0.4)]

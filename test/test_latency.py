@@ -135,7 +135,7 @@ def test_the_key_tells_weights_settings_and_machines_apart(tmp_path, monkeypatch
     assert len(set(before)) == len(before)
     assert keys() == before
     for name, changed in (
-            ('_cores', lambda: [7]), ('_processor', lambda: 'another'), ('version', lambda: '9'),
+            ('_cores', lambda: [7]), ('processor', lambda: 'another'), ('version', lambda: '9'),
             ('_release', lambda backend: f'{backend} 2')):
         with monkeypatch.context() as patch:
             patch.setattr(latency, name, changed)

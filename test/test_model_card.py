@@ -1,8 +1,8 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of docs/model.md: how they are measured, and that the page has them."""
+"""The figures of the pages: how they are measured, and that the pages have them."""
 
-import json
+import re
 
 import numpy as np
 import pytest
@@ -13,21 +13,24 @@ from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 from model_card import added
 from model_card import DOCS
+from model_card import figures
 from model_card import filled
 from model_card import ordered_right
 from model_card import overlap
+from model_card import PAGES
 from model_card import shares
-from model_card import TABLES
 from model_card import value
 
 
-def test_the_page_has_the_tables_of_the_figures():
-    page = (DOCS / 'model.md').read_text(encoding='utf-8')
-    told = json.loads((DOCS / 'model.json').read_text())
-    assert filled(page, told) == page
-    for name in TABLES:
-        with pytest.raises(ValueError, match=f'figures: {name}'):
-            filled(page.replace(f'figures: {name} ', 'figures: other '), told)
+@pytest.mark.parametrize(('name', 'tables'), PAGES.items())
+def test_pages_have_the_tables_of_the_figures(name, tables):
+    page = (DOCS.parent / name).read_text(encoding='utf-8')
+    told = figures()
+    assert filled(page, told, tables) == page, 'run  python test/model_card.py page'
+    assert tables == tuple(re.findall('<!-- figures: (.*) -->', page))
+    for table in tables:
+        with pytest.raises(ValueError, match=f'figures: {table}'):
+            filled(page.replace(f'figures: {table} ', 'figures: other '), told, tables)
 
 
 def _frame(rng, task, classes):

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> None:
             aside.write_text(json.dumps(report, indent=1), encoding='utf-8')
     if options.figure:
         with whole(Path(options.figure)) as aside:
-            draw(report, str(aside))
+            draw(report, aside)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

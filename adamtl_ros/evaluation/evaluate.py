@@ -161,33 +161,33 @@ def _budget(row: Mapping[str, Any]) -> str:
     return 'own' if row['budget'] is None else f'{row["budget"]:.2f}'
 
 
-def draw(report: Mapping[str, Any], path: str) -> None:
+def draw(report: Mapping[str, Any], path: Path) -> None:
     """Draw accuracy against cost to a picture file: Δm, and each task's metric."""
     from matplotlib.figure import Figure
-    headline = report['headline']
+    headline, dense = report['headline'], report['rows'][0]
     panels = ['Δm %', *headline]
-    figure = Figure(figsize=(3.4 * len(panels), 3.2), layout='constrained')
-    runs = sorted((row for row in report['rows'] if row['mode'] == 'adaptive'),
-                  key=lambda row: row['gmacs'])
-    dense = report['rows'][0]
-    for axes, panel in zip(figure.subplots(1, len(panels)), panels):
+    columns = min(len(panels), 4)
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(3 * columns, 2.7 * lines), layout='constrained')
+    for axes, panel in zip(figure.subplots(lines, columns, squeeze=False).flat, panels):
         def value(row: Mapping[str, Any], panel: str = panel) -> float:
             if panel not in headline:
                 return row['delta_m']
             return row['tasks'][panel][headline[panel]]
-        axes.plot([row['gmacs'] for row in runs], [value(row) for row in runs], 'o-',
-                  label='adaptive')
-        for mode, mark in ((STREAM, '^-'), (FIXED, 'x:')):
+        for mode, mark in ((STREAM, '^-'), ('adaptive', 'o-'), (FIXED, 'x:')):
             rows = sorted((row for row in report['rows'] if row['mode'] == mode),
                           key=lambda row: row['gmacs'])
             if rows:
                 axes.plot([row['gmacs'] for row in rows], [value(row) for row in rows], mark,
                           label=mode)
-        axes.plot([dense['gmacs']], [value(dense)], 's', label='dense')
+        axes.plot([dense['gmacs']], [value(dense)], 's', color='black', label='dense')
         axes.set_xlabel('GMACs a frame')
         axes.set_title(f'{panel} {headline.get(panel, "")}')
         axes.grid(alpha=0.3)
-    figure.axes[0].legend()
+    for axes in figure.axes[len(panels):]:
+        axes.remove()
+    # In the place that a panel leaves, else beside the first.
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc='lower right')
     figure.savefig(path)
 
 

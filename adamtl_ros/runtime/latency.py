@@ -138,15 +138,16 @@ def key(weights: Path, backend: str, device: str, *settings: object) -> str:
     """
     digest = hashlib.sha256(weights.read_bytes())
     digest.update(repr((
-        backend, device, settings, _processor(), _cores(), _gpu(device), version(),
+        backend, device, settings, processor(), _cores(), _gpu(device), version(),
         _release(backend))).encode())
     return digest.hexdigest()[:16]
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of this machine's processor, '' where the system has none."""
     try:
         return next(
-            line for line in Path('/proc/cpuinfo').read_text().splitlines()
+            line.partition(': ')[2] for line in Path('/proc/cpuinfo').read_text().splitlines()
             if line.startswith('model name'))
     except (OSError, StopIteration):
         return platform.processor()

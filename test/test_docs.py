@@ -1,0 +1,125 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The pages: their lines, the links between them, and the commands that they name."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+import re
+import shlex
+
+import pytest
+
+from adamtl_ros import cli
+from adamtl_ros.nodes import player
+from adamtl_ros.nodes.parameters import PARAMETERS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    page for page in (*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('.github/*.md')))
+OWN = re.compile(r'(?:^|[\s`])(adamtl(?:_player)? [^`]*)')
+SENTENCE_ENDS = re.compile(r'(?<![.\d])[.!?]["»)*]* (?=["«(*\[]*[A-Z])')
+
+pytestmark = pytest.mark.skipif(not PAGES, reason='the documentation is not beside the tests')
+
+
+def parts(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield ('prose' or 'code', line); a line of code has those that continue it."""
+    fence, code = False, ''
+    before = ''
+    for line in page.read_text(encoding='utf-8').splitlines():
+        if line.startswith('```'):
+            fence = not fence
+        elif fence or line.startswith('    ') and (code or not before.strip()):
+            code = code.removesuffix('\\') + line.strip()
+            if not code.endswith('\\'):
+                yield 'code', code
+                code = ''
+        else:
+            yield 'prose', line
+        before = '' if line.startswith('    ') and not fence else line
+
+
+def pieces(page: Path) -> Iterator[tuple[bool, str]]:
+    """Yield what stands on a page as code: whether on a line of its own, and the text."""
+    for kind, line in parts(page):
+        yield from [(True, line)] if kind == 'code' else (
+            (False, piece) for piece in re.findall('`([^`]+)`', line))
+
+
+def commands() -> list[tuple[bool, str]]:
+    """Return every command line of this package that stands on a page, once."""
+    found = {}
+    for page in PAGES:
+        for whole, piece in pieces(page):
+            named = OWN.search(piece)
+            if named and '...' not in piece:
+                found[named[1].partition(' # ')[0].strip(' &')] = whole
+    return [(whole, command) for command, whole in found.items()]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_a_sentence_a_line_of_at_most_100_characters(page):
+    for kind, line in parts(page):
+        if kind == 'prose' and not line.startswith(('|', '<svg')):
+            assert len(line) <= 100 or ' ' not in line.strip(), line
+            assert not SENTENCE_ENDS.search(re.sub('`[^`]*`', '``', line)), line
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the names that its headings have as targets of links."""
+    return {
+        re.sub(r'[^\w\- ]', '', line.lstrip('# ').lower()).replace(' ', '-')
+        for kind, line in parts(page) if kind == 'prose' and line.startswith('#')}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', page.read_text(encoding='utf-8')):
+        if '://' in target:
+            continue
+        path, _, anchor = target.partition('#')
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), target
+        if anchor:
+            assert anchor in anchors(there), target
+
+
+class _ParsedError(Exception):
+    """The arguments of a command were read to the end."""
+
+
+@pytest.mark.parametrize(('whole', 'command'), commands())
+def test_commands_have_the_options_that_pages_give_them(whole, command, monkeypatch):
+    program, *arguments = shlex.split(command)
+    parse = ArgumentParser.parse_known_args
+
+    def read(self, args=None, namespace=None):
+        for action in self._actions:
+            action.required &= whole  # one that is told in passing may leave things out
+        options, rest = parse(self, args, namespace)
+        assert not rest, f'{self.prog} does not know {rest}'
+        # That of a subcommand is the first to be done, within the one that it belongs to.
+        raise _ParsedError
+
+    monkeypatch.setattr(ArgumentParser, 'parse_known_args', read)
+    with pytest.raises(_ParsedError):
+        if program == 'adamtl_player':
+            player.parse(arguments)
+        else:
+            cli._command(arguments)()
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_parameters_and_files_that_pages_name_are_there(page):
+    for _, piece in pieces(page):
+        named = re.findall(r' -p ([\w.]+):=', piece)
+        named += re.findall(r'ros2 param (?:set|get|describe) /adamtl ([\w.]+)', piece)
+        if 'glasses.launch.py' in piece:
+            launch = (ROOT / 'launch/glasses.launch.py').read_text()
+            named += [name for name in re.findall(r' (\w+):=', piece)
+                      if f"'{name}'" not in launch]
+        for name in named:
+            assert name in PARAMETERS, piece
+        for path in re.findall(r'(?:^|\s)((?:test|config|launch|\.ci)/[\w./]+)', piece):
+            assert (ROOT / path).exists(), piece
