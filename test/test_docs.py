@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 import re
 import shlex
+import shutil
 
 import pytest
 
 from adamtl_ros import cli
 from adamtl_ros.nodes import player
 from adamtl_ros.nodes.parameters import PARAMETERS
+from adamtl_ros.sources import DEMO
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -123,3 +125,13 @@ def test_parameters_and_files_that_pages_name_are_there(page):
             assert name in PARAMETERS, piece
         for path in re.findall(r'(?:^|\s)((?:test|config|launch|\.ci)/[\w./]+)', piece):
             assert (ROOT / path).exists(), piece
+
+
+def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
+    page = (ROOT / 'docs/start.md').read_text(encoding='utf-8')
+    _, block, *_ = page.split('```python\n')
+    shutil.copy(DEMO / 'seq_a_0005.jpg', tmp_path / 'photo.jpg')
+    monkeypatch.chdir(tmp_path)
+    exec(block.partition('```')[0], {})
+    depth, achieved = map(float, capsys.readouterr().out.split())
+    assert 0.3 < depth < 10 and 0 < achieved <= 0.6
