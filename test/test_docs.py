@@ -127,6 +127,14 @@ def test_parameters_and_files_that_pages_name_are_there(page):
             assert (ROOT / path).exists(), piece
 
 
+def test_all_commands_are_told_with_what_they_say_themselves():
+    page = (ROOT / 'docs/interface.md').read_text(encoding='utf-8')
+    told = page.partition('## Commands\n')[2].partition('\n## ')[0]
+    (commands,) = cli.build()._subparsers._group_actions
+    rows = [f'| `adamtl {each.dest}` | {each.help} |' for each in commands._choices_actions]
+    assert [line for line in told.splitlines() if line.startswith('| `')] == rows
+
+
 def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
     page = (ROOT / 'docs/start.md').read_text(encoding='utf-8')
     _, block, *_ = page.split('```python\n')
