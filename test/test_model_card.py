@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from adamtl_ros.evaluation.evaluate import draw
 from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.tasks import IGNORE
@@ -31,6 +32,20 @@ def test_pages_have_the_tables_of_the_figures(name, tables):
     for table in tables:
         with pytest.raises(ValueError, match=f'figures: {table}'):
             filled(page.replace(f'figures: {table} ', 'figures: other '), told, tables)
+
+
+def test_curves_have_every_kind_of_row_and_every_task(tmp_path):
+    matplotlib = pytest.importorskip('matplotlib')
+    report, picture = figures()['evaluate'], tmp_path / 'accuracy.svg'
+    with matplotlib.rc_context({'svg.fonttype': 'none'}):  # so that words stay words
+        draw(report, picture)
+    said = re.findall('<text[^>]*>([^<]*)</text>', picture.read_text(encoding='utf-8'))
+    for mode in {row['mode'] for row in report['rows']} - {'static'}:
+        assert said.count(mode) == 1
+    assert said.count('dense') == 1
+    assert said.count('GMACs a frame') == 1 + len(report['headline'])
+    for task, name in report['headline'].items():
+        assert f'{task} {name}' in said
 
 
 def _frame(rng, task, classes):
