@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adamtl_ros.datasets.augment import encode_normals
+from adamtl_ros.evaluation import oracle
 from adamtl_ros.evaluation.edges import EdgeCounts
 from adamtl_ros.evaluation.edges import matched
 from adamtl_ros.evaluation.metrics import delta_m
@@ -179,3 +180,34 @@ def test_sizes_must_agree(task):
     predicted = np.zeros((4, 5, 3) if task == 'normals' else (4, 5), np.float32)
     with pytest.raises(ValueError, match=f'{task}: the result is 5x4 pixels, the label 6x4'):
         TaskMetrics(task, 3).update(predicted, label)
+
+
+def test_an_oracle_spends_where_it_gains():
+    """Of three frames one gains from the dear run; there is money for one."""
+    wrong = np.array([[[1.0], [1.0]], [[3.0], [1.0]], [[1.1], [1.0]]])
+    costs = np.array([[0.4, 1.0]] * 3)
+    assert oracle.choose(wrong, costs, 0.6).tolist() == [0, 1, 0]
+    assert oracle.choose(wrong, costs, 0.4).tolist() == [0, 0, 0]
+    assert oracle.choose(wrong, costs, 1.0)[1:].tolist() == [1, 1]
+    # What is not labelled says nothing.
+    unknown = np.concatenate((wrong, np.full_like(wrong, np.nan)), 2)
+    assert oracle.choose(unknown, costs, 0.6).tolist() == [0, 1, 0]
+
+
+def test_errors_of_a_frame():
+    frame = {
+        'semseg': np.array([[0, 1, 255, 2]], np.uint8), 'edges': np.array([[1, 0, 1, 255]]),
+        'saliency': np.array([[0, 255, 0, 255]], np.uint8),
+        'normals': np.array([[[128, 128, 0], [0, 0, 0], [255, 128, 128], [0, 0, 0]]], np.uint8),
+        'depth': np.array([[1000, 0, 3000, 0]], np.uint16)}
+    away = np.array([0.0, 0.0, -1.0], np.float32)
+    outputs = {
+        'semseg': np.array([[0, 0, 0, 2]]), 'edges': np.array([[0.9, 0.8, 0.1, 1.0]]),
+        'saliency': np.array([[0.5, 1.0, 0.0, 1.0]]), 'normals': np.tile(away, (1, 4, 1)),
+        'depth': np.array([[2.0, 9.0, 3.0, 9.0]])}
+    found = dict(zip(outputs, oracle.errors(outputs, frame)))
+    assert found['semseg'] == pytest.approx(1 / 3) and found['edges'] == pytest.approx(0.5)
+    assert found['saliency'] == pytest.approx(0.125)
+    assert found['normals'] == pytest.approx(45, abs=1) and found['depth'] == pytest.approx(0.5)
+    empty = {'semseg': np.full((1, 4), 255, np.uint8)}
+    assert np.isnan(oracle.errors({'semseg': outputs['semseg']}, empty)[0])

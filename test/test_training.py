@@ -205,3 +205,33 @@ def test_shipped_weights_keep_their_budget_and_know_the_demo_scene():
     classes = [np.unique(engine.infer(image, Settings(tasks=('semseg',))).outputs['semseg'])
                for image in images]
     assert all({0, 1} <= set(found.tolist()) for found in classes), 'no wall or floor'
+
+
+def test_yardsticks_of_a_policy(corpus, tmp_path):
+    out = tmp_path / 'report.json'
+    assert command.main([
+        str(corpus), '--budgets', '0.6', '--limit', '3', '--yardsticks', '--tasks', 'semseg,depth',
+        '--json', str(out)]) == 0
+    rows = {row['mode']: row for row in json.loads(out.read_text())['rows']}
+    assert list(rows) == ['static', 'adaptive', 'stream', 'fixed', 'random', 'oracle']
+    for mode in ('fixed', 'random', 'oracle'):
+        assert rows[mode]['achieved'] <= 0.6 + 1e-6
+    assert rows['random']['achieved'] > 0.55
+    best = rows['oracle']['delta_m'] - rows['fixed']['delta_m']
+    worth = rows['stream']['worth']
+    if best > 0:
+        assert worth == pytest.approx(
+            (rows['stream']['delta_m'] - rows['fixed']['delta_m']) / best)
+    else:
+        assert worth is None
+
+
+def test_sets_drawn_differ_between_pictures_alone(corpus):
+    engine = Engine('glasses')
+    settings = Settings('random', 0.6)
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (192, 256, 3), dtype=np.uint8) for _ in range(6)]
+    spent = [engine.infer(picture, settings).stats.budget_achieved for picture in pictures]
+    assert len(set(spent)) > 2 and max(spent) <= 0.6
+    assert spent == [
+        engine.infer(picture, settings).stats.budget_achieved for picture in pictures]

@@ -50,6 +50,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '--baseline', metavar='DATASET',
         help='training split: add the best constant answers (default: none)')
     parser.add_argument(
+        '--yardsticks', action='store_true',
+        help='beside each budget also random sets of blocks, and an oracle that knows the labels')
+    parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='of the backend; 0: automatic')
     parser.add_argument('--json', metavar='FILE', help='write the report there (default: nowhere)')
     parser.add_argument(
@@ -105,7 +108,8 @@ def run(options: argparse.Namespace) -> None:
     check_classes(engine, data)
     baseline = open_dataset(options.baseline, tasks, 'train') if options.baseline else None
     report = evaluate(
-        engine, data, options.budgets, options.limit, baseline, reference or None, counterpart)
+        engine, data, options.budgets, options.limit, baseline, reference or None, counterpart,
+        options.yardsticks)
     Console(width=180).print(table(report))
     if options.json:
         with whole(Path(options.json)) as aside:

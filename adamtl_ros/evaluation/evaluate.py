@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import replace
 import json
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,22 @@ from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import PUBLISHED
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.evaluation.metrics import undefined
+from adamtl_ros.evaluation.oracle import choose
+from adamtl_ros.evaluation.oracle import errors
+from adamtl_ros.evaluation.oracle import RUNGS
 from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.settings import BLIND
 from adamtl_ros.runtime.settings import FIXED
+from adamtl_ros.runtime.settings import RANDOM
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
 
 STREAM = 'stream'
 """Mode of the rows whose budget is the mean of a stream."""
+
+ORACLE = 'oracle'
+"""Mode of the rows whose sets of blocks were chosen by the labels."""
 
 
 def compares_frames(engine: Engine) -> bool:
@@ -39,13 +48,15 @@ def evaluate(
         engine: Engine, data: Frames, budgets: Sequence[float | None], limit: int = 0,
         baseline: Frames | None = None,
         reference: Mapping[str, Mapping[str, float]] | None = None,
-        counterpart: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        counterpart: Mapping[str, Any] | None = None, yardsticks: bool = False) -> dict[str, Any]:
     """
     Return {'dataset', 'frames', 'headline', 'rows'}: a row for the dense network, some per budget.
 
     mode of a row: 'static'; 'adaptive', each frame within the budget by itself; 'stream', the
     frames in their order as a stream whose mean is the budget; 'fixed', the best set of blocks for
-    frames in general within it.
+    frames in general within it.  With yardsticks also 'random', sets drawn for each frame, and
+    'oracle', see evaluation.oracle; rows 'stream' get 'worth' then, the share of the way in Δm
+    from fixed to oracle that they come.
 
     A row's `left_out` are the tasks that its Δm leaves out: what it compares with has no value.
     budgets: each in (0, 1], or None for the policy's own choice.  limit: use so many evenly
@@ -59,9 +70,15 @@ def evaluate(
     runs = [Settings(mode='static', tasks=tasks, output_size='camera')]
     # Of networks whose policy compares frames, each budget is also that of a stream's mean, and
     # of the best fixed set of blocks: what looking at the frame is worth lies between.
-    modes = ('adaptive', STREAM, FIXED) if compares_frames(engine) else ('adaptive',)
+    modes: tuple[str, ...] = ('adaptive',)
+    if compares_frames(engine):
+        modes = ('adaptive', STREAM, FIXED, *([RANDOM] if yardsticks else ()))
+    elif yardsticks:
+        raise ValueError(
+            f'yardsticks: the blocks of the model {engine.model!r} run in parts; only networks '
+            'whose blocks run whole have sets of them to compare with')
     names = ['static', *(mode for _ in budgets for mode in modes)]
-    runs += [Settings(mode=mode if mode == FIXED else 'adaptive', budget=budget, tasks=tasks,
+    runs += [Settings(mode=mode if mode in BLIND else 'adaptive', budget=budget, tasks=tasks,
                       output_size='camera', reuse=False)
              for budget in budgets for mode in modes]
     streams = [Stream() if name == STREAM else None for name in names]
@@ -77,9 +94,16 @@ def evaluate(
     spent: list[list[tuple[float, float, float]]] = [[] for _ in runs]
     count = min(limit, len(data)) if limit else len(data)
     console = Console(stderr=True)
-    for index in track(
-            np.linspace(0, len(data) - 1, count).astype(int), 'evaluating', console=console):
+    chosen = np.linspace(0, len(data) - 1, count).astype(int)
+    rungs = [replace(runs[0], mode=FIXED, budget=rung) for rung in RUNGS] if yardsticks else []
+    wrong: list[list[list[float]]] = []
+    prices: list[list[float]] = []
+    for index in track(chosen, 'evaluating', console=console):
         frame = data[int(index)]
+        answers_of = [
+            engine.infer(frame['image'], rung, data.camera(int(index))) for rung in rungs]
+        wrong.append([errors(answer.outputs, frame) for answer in answers_of])
+        prices.append([answer.stats.budget_achieved for answer in answers_of])
         for run, stream, score, costs in zip(runs, streams, scores, spent):
             result = engine.infer(frame['image'], run, data.camera(int(index)), stream)
             costs.append((
@@ -89,6 +113,21 @@ def evaluate(
         if answers is not None:
             for task in tasks:
                 trivial[task].update(answers[task], frame[task])
+    if yardsticks:
+        for budget in budgets:
+            best = choose(np.array(wrong), np.array(prices), budget or 1.0)
+            score, costs = metrics(), []
+            for index, place in zip(track(chosen, f'oracle {budget:g}', console=console), best):
+                frame = data[int(index)]
+                result = engine.infer(frame['image'], rungs[place], data.camera(int(index)))
+                costs.append((
+                    result.stats.budget_achieved, result.stats.gmacs, result.stats.gmacs_dense))
+                for task in tasks:
+                    score[task].update(result.outputs[task], frame[task])
+            names.append(ORACLE)
+            runs.append(replace(runs[0], mode=FIXED, budget=budget))
+            scores.append(score)
+            spent.append(costs)
     rows: list[dict[str, Any]] = []
     for name, run, score, costs in zip(names, runs, scores, spent):
         achieved, gmacs, dense = np.mean(costs, axis=0)
@@ -108,6 +147,12 @@ def evaluate(
             compared = _counterpart(row, counterpart, count)
         row['delta_m'] = delta_m(row['tasks'], compared, headline)
         row['left_out'] = undefined(compared, tasks, headline)
+    if yardsticks:
+        by = {(row['mode'], row['budget']): row['delta_m'] for row in rows}
+        for row in rows:
+            if row['mode'] == STREAM:
+                least, most = (by[mode, row['budget']] for mode in (FIXED, ORACLE))
+                row['worth'] = (row['delta_m'] - least) / (most - least) if most > least else None
     return {'dataset': str(data.root), 'frames': count, 'model': engine.model,
             'backend': engine.backend, 'precision': engine.precision,
             'headline': {task: headline[task] for task in tasks}, 'rows': rows}
@@ -156,7 +201,7 @@ def table(report: Mapping[str, Any]) -> Table:
 
 
 def _budget(row: Mapping[str, Any]) -> str:
-    if row['mode'] not in ('adaptive', STREAM, FIXED):
+    if row['mode'] in ('static', 'constant'):
         return ''
     return 'own' if row['budget'] is None else f'{row["budget"]:.2f}'
 
@@ -174,7 +219,8 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
             if panel not in headline:
                 return row['delta_m']
             return row['tasks'][panel][headline[panel]]
-        for mode, mark in ((STREAM, '^-'), ('adaptive', 'o-'), (FIXED, 'x:')):
+        for mode, mark in ((STREAM, '^-'), ('adaptive', 'o-'), (FIXED, 'x:'), (RANDOM, '.:'),
+                           (ORACLE, '*--')):
             rows = sorted((row for row in report['rows'] if row['mode'] == mode),
                           key=lambda row: row['gmacs'])
             if rows:

@@ -28,6 +28,9 @@ from adamtl_ros.network.lite import LiteCost
 BUDGETS = np.linspace(0.3, 1.0, 29)
 """The mean budgets for which the weights hold a price."""
 
+NEAR = 0.03
+"""Share of the dense cost by which sets drawn at random stay below their limit at most."""
+
 Weights = Mapping[str, np.ndarray]
 
 
@@ -141,7 +144,20 @@ class BlockPolicy:
     def fixed(self, limit: float) -> np.ndarray:
         """Return the gates, bool, that are best within a limit for frames in general."""
         worth = np.where(self._joint_cost <= self._rest(limit), self._joint, np.inf)
-        early, late = divmod(int(worth.argmin()), worth.shape[1])
+        return self._gates(int(worth.argmin()))
+
+    def random(self, limit: float, seed: int) -> np.ndarray:
+        """Return the gates, bool, of a set drawn from those that nearly use up a limit."""
+        rest = self._rest(limit)
+        fit = self._joint_cost <= rest
+        near = np.flatnonzero(fit & (self._joint_cost > rest - NEAR * self._dense))
+        # Where the limit is below all of them the least set is all that there is.
+        drawn = near if len(near) else np.flatnonzero(fit)
+        return self._gates(
+            int(np.random.default_rng(seed).choice(drawn)) if len(drawn) else 0)
+
+    def _gates(self, place: int) -> np.ndarray:
+        early, late = divmod(place, self._joint_cost.shape[1])
         return np.concatenate((self._sets.early[early], self._sets.late[late]))
 
     def early(self, number: int) -> np.ndarray:

@@ -60,8 +60,8 @@ class PricedBackend(Backend, Protocol):
 
     def fixed(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float]) -> tuple[Logits, Trace]:
-        """Run the set of blocks that is best within the budget for frames in general."""
+            weights: Mapping[str, float], seed: int | None = None) -> tuple[Logits, Trace]:
+        """Run the set of blocks that BlockPolicy.fixed or, with a seed, .random returns."""
 
 
 def backend_of(

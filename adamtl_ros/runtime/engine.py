@@ -13,6 +13,7 @@ import os
 from threading import Lock
 import time
 from typing import cast
+import zlib
 
 import cv2
 import numpy as np
@@ -38,8 +39,9 @@ from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.publish import confidence
 from adamtl_ros.runtime.publish import published
-from adamtl_ros.runtime.settings import FIXED
+from adamtl_ros.runtime.settings import BLIND
 from adamtl_ros.runtime.settings import MODES
+from adamtl_ros.runtime.settings import RANDOM
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import ordered
@@ -167,10 +169,10 @@ class Engine:
             raise ValueError(
                 f'mode {settings.mode!r}: the model {self.model!r} has no policy; choose mode '
                 'static, or give it a policy by an adaptive stage of `adamtl train`')
-        if settings.mode == FIXED and config.kind != 'lite':
+        if settings.mode in BLIND and config.kind != 'lite':
             raise ValueError(
-                f'mode {FIXED!r}: the blocks of the model {self.model!r} run in parts; only those '
-                'of networks whose blocks run whole have a best set')
+                f'mode {settings.mode!r}: the blocks of the model {self.model!r} run in parts; '
+                'only those of networks whose blocks run whole have a best set')
         if settings.budget is None and config.budget_input:
             raise ValueError(
                 f'no budget: the policy of the model {self.model!r} was trained with budgets, '
@@ -246,8 +248,8 @@ class Engine:
             policy = answer = self._policy(pixels, frame, stream, laps, 'network')
             if settings.compares:
                 other = self._dense(pixels, frame, laps, 'compare')
-        elif settings.mode == FIXED:
-            answer = self._fixed(pixels, frame, laps)
+        elif settings.mode in BLIND:
+            answer = self._blind(pixels, frame, laps)
         else:
             answer = self._dense(pixels, frame, laps, 'network')
             if settings.compares:
@@ -283,11 +285,13 @@ class Engine:
         with laps('postprocess' if lap == 'network' else lap):
             return self._answer(logits, trace, frame)
 
-    def _fixed(self, pixels: np.ndarray, frame: '_Frame', laps: '_Laps') -> '_Answer':
+    def _blind(self, pixels: np.ndarray, frame: '_Frame', laps: '_Laps') -> '_Answer':
         settings = frame.settings
+        # What is drawn for a picture is always the same, too.
+        seed = zlib.crc32(pixels.data) if settings.mode == RANDOM else None
         with laps('network'):
             logits, trace = cast(PricedBackend, self._backend).fixed(
-                pixels, frame.tasks, settings.budget or 1.0, settings.weights)
+                pixels, frame.tasks, settings.budget or 1.0, settings.weights, seed)
         with laps('postprocess'):
             return self._answer(logits, trace, frame)
 

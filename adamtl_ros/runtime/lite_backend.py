@@ -72,11 +72,12 @@ class LiteBackend:
 
     def fixed(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float]) -> tuple[Logits, Trace]:
-        """Run the set of blocks that is best within the budget for frames in general."""
+            weights: Mapping[str, float], seed: int | None = None) -> tuple[Logits, Trace]:
+        """Run the set of blocks that BlockPolicy.fixed or, with a seed, .random returns."""
         sized = self._at(pixels)
-        return sized.gates(
-            pixels, tuple(tasks), sized.policy(tuple(tasks), weights).fixed(budget))
+        policy = sized.policy(tuple(tasks), weights)
+        gates = policy.fixed(budget) if seed is None else policy.random(budget, seed)
+        return sized.gates(pixels, tuple(tasks), gates)
 
     def _at(self, pixels: np.ndarray) -> '_Sized':
         size = pixels.shape[0], pixels.shape[1]

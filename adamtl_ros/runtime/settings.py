@@ -10,8 +10,12 @@ import math
 from adamtl_ros.tasks import ordered
 
 MODES = ('static', 'shadow', 'adaptive')
-FIXED = 'fixed'
-"""A mode to compare with alone, which no node runs in."""
+FIXED, RANDOM = BLIND = 'fixed', 'random'
+"""
+Modes to compare with alone, which no node runs in: sets of blocks that look at no frame.
+
+The set that is best within the budget for frames in general, and one that is drawn.
+"""
 
 OUTPUT_SIZES = ('network', 'camera', 'divided')
 MAX_WEIGHT = 10.0
@@ -68,7 +72,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every field, and bring the tasks into their fixed order."""
-        if self.mode not in (*MODES, FIXED):
+        if self.mode not in (*MODES, *BLIND):
             raise ValueError(f'mode {self.mode!r}: choose one of {", ".join(MODES)}')
         if self.output_size not in OUTPUT_SIZES:
             raise ValueError(
@@ -109,6 +113,6 @@ class Settings:
     @property
     def compares(self) -> bool:
         """Return whether both paths, dense and the policy's, are run and compared."""
-        if self.mode in ('static', FIXED):
+        if self.mode in ('static', *BLIND):
             return False
         return self.mode == 'shadow' if self.compare is None else self.compare

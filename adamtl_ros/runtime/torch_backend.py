@@ -92,11 +92,12 @@ class TorchBackend:
     @torch.inference_mode()
     def fixed(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float]) -> tuple[Logits, Trace]:
-        """Run the set of blocks that is best within the budget for frames in general."""
+            weights: Mapping[str, float], seed: int | None = None) -> tuple[Logits, Trace]:
+        """Run the set of blocks that BlockPolicy.fixed or, with a seed, .random returns."""
         height, width = pixels.shape[:2]
         network = cast(LiteNetwork, self._network)
-        gates = network.chooser((height, width), tasks, weights).fixed(budget)
+        policy = network.chooser((height, width), tasks, weights)
+        gates = policy.fixed(budget) if seed is None else policy.random(budget, seed)
         trace = trace_of(LiteCost(network.config.at((height, width))), tasks, gates, None)
         if self._recorded:
             return self._at(pixels).under(pixels, tasks, gates), trace
