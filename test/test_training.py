@@ -228,7 +228,7 @@ def test_yardsticks_of_a_policy(corpus, tmp_path):
 
 def test_sets_drawn_differ_between_pictures_alone(corpus):
     engine = Engine('glasses')
-    settings = Settings('random', 0.6)
+    settings = Settings('random', 0.6, engine.tasks)
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (192, 256, 3), dtype=np.uint8) for _ in range(6)]
     spent = [engine.infer(picture, settings).stats.budget_achieved for picture in pictures]
