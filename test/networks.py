@@ -4,6 +4,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
@@ -29,6 +30,10 @@ CONFIGS: dict[str, Config] = {
     'task_agnostic': replace(_SMALL, policy='task_agnostic', stem='conv'),
 }
 
+
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name == 'swin_tiny' else name
+        for name in CONFIGS]
+"""Their names, to run a test with each of them."""
 
 SWIN = [name for name, config in CONFIGS.items() if config.kind == 'swin']
 

@@ -20,7 +20,7 @@ from adamtl_ros.runtime.backends import openvino_backend  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from adamtl_ros.runtime.settings import Settings  # noqa: E402
 from adamtl_ros.runtime.torch_backend import TorchBackend  # noqa: E402
-from networks import CONFIGS  # noqa: E402
+from networks import EACH  # noqa: E402
 from networks import random_network  # noqa: E402
 
 
@@ -30,7 +30,7 @@ def pixels(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.kron(coarse, np.ones((16, 16, 1))).astype(np.uint8)
 
 
-@pytest.fixture(scope='module', params=list(CONFIGS))
+@pytest.fixture(scope='module', params=EACH)
 def pair(request, tmp_path_factory) -> tuple[Backend, TorchBackend]:
     """Return the same random network in both backends."""
     path = tmp_path_factory.mktemp('weights') / f'{request.param}.safetensors'
@@ -106,6 +106,7 @@ def test_it_needs_no_torch(tmp_path):
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_used_is_done_without(tmp_path):
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))
@@ -122,6 +123,7 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path):
     close(openvino_backend(str(path), folder=cache).dense(image, ('semseg',))[0], expected)
 
 
+@pytest.mark.slow
 def test_the_one_pool_of_threads_is_left_where_it_cannot_be_used(tmp_path, monkeypatch):
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))
@@ -144,6 +146,7 @@ def test_the_one_pool_of_threads_is_left_where_it_cannot_be_used(tmp_path, monke
         assert (openvino_parts.ONE_POOL in given[-1]) == pooled
 
 
+@pytest.mark.slow
 def test_signals_are_survived_after_another_thread_let_it_go(tmp_path):
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))
@@ -162,6 +165,7 @@ def test_signals_are_survived_after_another_thread_let_it_go(tmp_path):
     subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_compiled_models_are_kept(tmp_path):
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))

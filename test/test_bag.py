@@ -436,6 +436,7 @@ def test_output_bag_is_what_the_node_publishes(done: Path, bag: Path, engine: En
     assert found['/adamtl/semseg/label_info'][0][1].class_map[4].class_name == 'person'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('node', ['left/glasses', '/left/glasses'])
 def test_output_bag_of_a_node_in_a_namespace(node: str, bag: Path, tmp_path: Path) -> None:
     """Its topics are those of the node, with one slash before them."""
@@ -460,6 +461,7 @@ def test_what_is_odd_and_costs_nothing_is_told(
     assert 'walk.mcap is read instead' in results['notes'][0]
 
 
+@pytest.mark.slow
 def test_a_topic_of_depth_names_the_camera(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Asked for by name; left alone it is the camera that is evaluated."""
@@ -488,6 +490,7 @@ def test_every_and_max_frames(bag: Path, engine: Engine) -> None:
     assert [len(each['agreement']) for each in figures['rows']] == [1, 1]
 
 
+@pytest.mark.slow
 def test_cut_off_bag_is_reported_and_evaluated(
         tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1, the results of what there is, and a line that says what is missing."""
@@ -544,6 +547,7 @@ def test_bad_input_is_named(
 # Labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('where', ['topics', 'folder', 'order'])
 def test_labels_that_are_the_dense_results_give_perfect_scores(
         where: str, tmp_path: Path, engine: Engine) -> None:
@@ -723,6 +727,7 @@ def several(tmp_path: Path) -> Path:
 QUICK = ['--budgets', '0.5', '--modes', 'adaptive', '--tasks', 'depth']
 
 
+@pytest.mark.slow
 def test_many_recordings_resume(several: Path, tmp_path: Path) -> None:
     """One summary; what is finished is not done again, unless asked otherwise."""
     out = tmp_path / 'out'
@@ -749,6 +754,7 @@ def test_many_recordings_resume(several: Path, tmp_path: Path) -> None:
     assert (out / 'a_2' / 'results.json').stat().st_mtime_ns > before
 
 
+@pytest.mark.slow
 def test_loose_files_do_not_hide_or_stop_the_others(tmp_path: Path) -> None:
     """Each file is a recording of its own; those in folders beside it are evaluated too."""
     bags = tmp_path / 'bags'
@@ -773,6 +779,7 @@ def test_loose_files_do_not_hide_or_stop_the_others(tmp_path: Path) -> None:
                for bag in found.values() if 'error' not in bag)
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_be_read_are_named(
         several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They stop no other recording."""
@@ -806,6 +813,7 @@ def test_whatever_is_wrong_with_one_the_others_go_on(
     assert "KeyError: 'surprise'" in next(bag['error'] for bag in bags if bag['name'] == 'a')
 
 
+@pytest.mark.slow
 def test_many_recordings_over_a_dask_cluster(several: Path, tmp_path: Path) -> None:
     """The scheduler named on the command line does the work; the results come back."""
     distributed = pytest.importorskip('distributed')

@@ -48,6 +48,7 @@ def run(bag: Path, out: Path, *arguments: str) -> tuple[dict, list[np.ndarray]]:
     return json.loads((out / 'results.json').read_text()), depths(out / 'record')
 
 
+@pytest.mark.slow
 def test_depth_is_of_the_camera_that_was_recorded_or_given(bag, tmp_path):
     engine, settings = Engine('glasses'), Settings(tasks=('depth',))
     frames, opened = Frames(TOPIC), Bag(bag)

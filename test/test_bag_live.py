@@ -16,6 +16,8 @@ pytest.importorskip('rclpy')
 
 from adamtl_ros.bag.sample import write_sample  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 180.0
 
 

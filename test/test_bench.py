@@ -16,6 +16,7 @@ from adamtl_ros.runtime import engine
 from adamtl_ros.runtime.latency import processor
 
 
+@pytest.mark.slow
 def test_rows_of_static_and_every_budget(tmp_path, capsys):
     out = tmp_path / 'bench.json'
     assert cli.main([
@@ -34,6 +35,7 @@ def test_rows_of_static_and_every_budget(tmp_path, capsys):
     assert 'adaptive' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_start_up_and_figure(tmp_path):
     pytest.importorskip('matplotlib', reason="pip install 'adamtl_ros[plot]'")
     out, plot = tmp_path / 'bench.json', tmp_path / 'bench.png'
@@ -52,6 +54,7 @@ def test_bad_arguments_say_so(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_references_keep_to_threads_and_device(monkeypatch):
     torch.set_num_threads(2)
     bench.reference('torch', 'glasses', ('depth',))
@@ -67,8 +70,10 @@ def test_references_keep_to_threads_and_device(monkeypatch):
         bench.reference('openvino', 'glasses', ('depth',), 'cuda')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('threads', [0, 1])
-def test_the_reference_in_openvino_keeps_to_threads(monkeypatch, threads):
+def test_the_reference_in_openvino_keeps_to_threads_and_prints_nothing(
+        monkeypatch, recwarn, capfd, threads):
     parts = pytest.importorskip('adamtl_ros.runtime.openvino_parts')
     core, compiled = parts.core(), []
 
@@ -82,6 +87,9 @@ def test_the_reference_in_openvino_keeps_to_threads(monkeypatch, threads):
     bench.reference('openvino', 'glasses', ('depth',), **given)()
     found = compiled[0].get_property('INFERENCE_NUM_THREADS')
     assert found == 1 if threads else found >= 1
+    assert not recwarn.list
+    written = capfd.readouterr()
+    assert written.out + written.err == ''
 
 
 def test_a_start_is_that_of_the_engine_that_was_measured(monkeypatch, capsys):
@@ -109,11 +117,3 @@ def test_a_start_is_that_of_the_engine_that_was_measured(monkeypatch, capsys):
     assert taken.keys() == {'cold_s', 'warm_s'} and len(arguments) == 2
     assert made == {'model': 'mine', 'backend': 'torch', 'device': 'cuda:1', 'num_threads': 3,
                     'precision': 'bf16', 'ran': ('depth',)}
-
-
-def test_the_reference_in_openvino_prints_nothing(recwarn, capfd):
-    pytest.importorskip('openvino')
-    bench.reference('openvino', 'glasses', ('depth',))()
-    assert not recwarn.list
-    written = capfd.readouterr()
-    assert written.out + written.err == ''

@@ -19,6 +19,7 @@ from adamtl_ros.runtime.settings import Settings
 from networks import random_network
 
 
+@pytest.mark.slow
 def test_shipped_reference_is_of_the_shipped_weights():
     """Weights that change need `adamtl check --write-reference`."""
     picture, expected, achieved = reference.read('glasses')
@@ -42,6 +43,7 @@ def test_deviation_is_seen(precision, change, limit):
         assert reference.deviation(broken, expected, precision) == (np.inf, 'static.depth')
 
 
+@pytest.mark.slow
 def test_page_of_a_machine_and_wrong_numbers(tmp_path, capsys, monkeypatch):
     """Once as it is, once with a reference that says otherwise."""
     monkeypatch.setattr(check, 'PROBES', (('torch', 'f32'),))
@@ -102,6 +104,7 @@ def test_shared_memory_that_is_too_small(monkeypatch):
     assert 'shm-size' in check.shared_memory()[0].remedy
 
 
+@pytest.mark.slow
 def test_warm_leaves_nothing_to_compile(tmp_path, monkeypatch, capsys):
     pytest.importorskip('openvino', reason="pip install 'adamtl_ros[openvino]'")
     monkeypatch.setenv('ADAMTL_CACHE', str(tmp_path / 'cache'))
@@ -119,6 +122,7 @@ def test_warm_leaves_nothing_to_compile(tmp_path, monkeypatch, capsys):
     assert {file.name for file in (tmp_path / 'cache').rglob('*')} == kept
 
 
+@pytest.mark.slow
 def test_warm_says_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').touch()
     monkeypatch.setenv('ADAMTL_CACHE', str(tmp_path / 'file' / 'cache'))

@@ -53,6 +53,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+@pytest.mark.slow
 def test_infer_writes_what_the_engine_gives(tmp_path: Path) -> None:
     """Arrays as published, a picture, the gating; images of the same name stay apart."""
     other = tmp_path / 'elsewhere' / FRAME.name
@@ -227,6 +228,7 @@ def test_nodes_name_what_is_missing(
     assert f'pip install {package}' in done.stderr
 
 
+@pytest.mark.slow
 def test_only_the_demo_needs_ros(tmp_path: Path) -> None:
     """Single images are processed without it."""
     done = without_ros(tmp_path, 'infer', str(FRAME), '--out', str(tmp_path / 'o'))
@@ -324,6 +326,7 @@ def test_who_waits_is_told_what_for(
     assert capsys.readouterr().err == 'adamtl: loading\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('after', [0.05, 0.15, 0.3, 0.6, 1.0, 2.0])
 def test_ctrl_c_at_the_start_is_one_line(tmp_path: Path, after: float) -> None:
     """From the first line of ours on, whatever is just being imported."""

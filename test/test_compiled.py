@@ -130,6 +130,7 @@ def test_nothing_is_kept_where_that_cannot_be(core, tmp_path, monkeypatch):
     assert files(tmp_path) == [blocked]
 
 
+@pytest.mark.slow
 def test_many_may_start_at_once_on_an_empty_folder(tmp_path):
     """Each of them ends well and gives the same results, to the bit."""
     code = (

@@ -101,6 +101,7 @@ def reference_encoder_macs(cost, opened, tokens, controllers):
     return macs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['tiny_static', 'little_static'])
 def test_static_is_the_reference(converted, name):
     network = checkpoint.load(str(converted(name)))
@@ -115,6 +116,7 @@ def test_static_is_the_reference(converted, name):
         assert 1 <= macs / network.cost.decoders[TASKS.get(task, task)] < 1.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [
     'tiny_task_aware', 'tiny_task_agnostic', 'little_task_aware', 'little_task_agnostic'])
 def test_same_gates_same_outputs(converted, name):
@@ -141,6 +143,7 @@ def test_same_gates_same_outputs(converted, name):
         network.cost, [count > 0 for count in active], active, len(tasks))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [
     'tiny_task_aware', 'tiny_task_agnostic', 'little_task_aware', 'little_task_agnostic',
     'little_tokens_only', 'little_blocks_only'])
@@ -279,6 +282,7 @@ def swin_classifier():
         'head.weight': torch.zeros(1000, width), 'head.bias': torch.zeros(1000)}
 
 
+@pytest.mark.slow
 def test_a_classifier_starts_a_training(tmp_path, capsys):
     source, out = tmp_path / 'swin.pth', tmp_path / 'swin.safetensors'
     torch.save({'model': swin_classifier()}, source)
@@ -396,6 +400,7 @@ def refused(capsys, tmp_path, content):
     return written
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_listed_by_name(tmp_path, capsys):
     state = state_of('little_task_aware')
     strange = {**state, 'backbone.absolute_pos_embed': torch.zeros(1, 4, 4),
@@ -426,6 +431,7 @@ def test_what_does_not_fit_is_listed_by_name(tmp_path, capsys):
     assert checkpoint.load(str(out)).config.input_size == (128, 128)
 
 
+@pytest.mark.slow
 def test_odd_shapes_are_refused(tmp_path, monkeypatch, capsys):
     """Whatever the shape of one tensor, it is refused in a line, or of no consequence."""
     state = state_of('little_task_agnostic')

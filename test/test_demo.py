@@ -76,6 +76,7 @@ def children(pid: int) -> list[int]:
 # End to end
 
 
+@pytest.mark.slow
 def test_demo_accounts_for_every_frame(ros: None, tmp_path: Path) -> None:
     """All four results, of a camera at its rate, with three budgets in one running node."""
     out = tmp_path / 'out'
@@ -128,6 +129,7 @@ def test_demo_accounts_for_every_frame(ros: None, tmp_path: Path) -> None:
     assert sheet.shape[0] > 9 * 192
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('frames', [2, 5])
 def test_a_short_recording_is_accounted_for(tmp_path: Path, frames: int) -> None:
     """The last frame is neither lost nor missing, though nothing comes after it."""
@@ -142,6 +144,7 @@ def test_a_short_recording_is_accounted_for(tmp_path: Path, frames: int) -> None
     assert counted['answered'] > 0
 
 
+@pytest.mark.slow
 def test_interrupted_demo_keeps_what_it_has_and_ends_its_children(tmp_path: Path) -> None:
     """SIGINT while the player plays: results are written, and no process stays."""
     out = tmp_path / 'out'
@@ -166,6 +169,7 @@ def test_interrupted_demo_keeps_what_it_has_and_ends_its_children(tmp_path: Path
     assert len((out / 'stats.csv').read_text().splitlines()) > summary['frames']['answered']
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     """Its node and its player end with it."""
     process = start(
@@ -184,6 +188,7 @@ def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     assert not any(Path(f'/proc/{pid}').exists() for pid in started)
 
 
+@pytest.mark.slow
 def test_demo_says_why_the_node_did_not_start(tmp_path: Path) -> None:
     """The node's own reason, and exit code 1."""
     (tmp_path / 'broken.safetensors').write_bytes(b'x' * 100)
@@ -200,6 +205,7 @@ def test_demo_says_why_the_node_did_not_start(tmp_path: Path) -> None:
 # Player
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_player_ends_in_good_order(ros: None, tmp_path: Path, number: int) -> None:
     """Exit code 0, no traceback, and a report of what it sent."""
@@ -298,6 +304,7 @@ def test_player_sends_the_pixels_in_either_order(ros: None) -> None:
     assert [message.encoding for message in sent] == ['rgb8', 'rgb8', 'bgr8', 'bgr8']
 
 
+@pytest.mark.slow
 def test_player_stamps_no_frame_before_there_is_a_time(ros: None, tmp_path: Path) -> None:
     """With use_sim_time, the clock's; until it ticks, the player says what it waits for."""
     report = tmp_path / 'report.json'

@@ -46,6 +46,8 @@ from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 CASES = int(os.environ.get('ADAMTL_FUZZ_CASES', '200'))
 WAIT = 30.0
 SUCCESS = TransitionCallbackReturn.SUCCESS

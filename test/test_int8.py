@@ -25,6 +25,8 @@ from adamtl_ros.sources import DEMO  # noqa: E402
 from adamtl_ros.sources import open_source  # noqa: E402
 from networks import random_network  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def engines() -> tuple[Engine, Engine]:

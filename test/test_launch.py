@@ -28,6 +28,8 @@ from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 FILE = share('launch', 'glasses.launch.py')
 # Of an installed package, or of the environment where it is editable.
 PREFIX = FILE.parents[3] if FILE.parts[-4:-2] == ('share', 'adamtl_ros') else Path(sys.prefix)

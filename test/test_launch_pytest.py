@@ -29,6 +29,8 @@ from rclpy.node import Node  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 FILE = share('launch', 'glasses.launch.py')
 # Of an installed package, or of the environment where it is editable.
 PREFIX = FILE.parents[3] if FILE.parts[-4:-2] == ('share', 'adamtl_ros') else Path(sys.prefix)

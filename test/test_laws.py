@@ -19,6 +19,8 @@ from networks import CONFIGS
 from networks import random_image
 from networks import random_network
 
+pytestmark = pytest.mark.slow
+
 every_network = pytest.mark.parametrize('name', CONFIGS)
 
 

@@ -583,6 +583,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('arguments', 'code', 'words'), [
     (['--help'], 0, ['usage: adamtl_node', '--ros-args']),
     (['--bogus'], 2, ["'--bogus'", '--help']),
@@ -599,6 +600,7 @@ def test_a_command_line_that_is_wrong_is_one_line(arguments, code, words):
     assert code == 0 or output.count('\n') == 1, output
 
 
+@pytest.mark.slow
 def test_a_home_without_a_place_for_logs(tmp_path):
     (tmp_path / 'file').touch()
     environment = {name: value for name, value in os.environ.items() if name != 'ROS_LOG_DIR'}
@@ -615,6 +617,7 @@ def test_a_home_without_a_place_for_logs(tmp_path):
     assert process.returncode == 0, output
 
 
+@pytest.mark.slow
 def test_a_user_without_a_home():
     code = """
 import pwd, sys
@@ -638,6 +641,7 @@ sys.exit(node.main(['--ros-args', '-p', 'model:=nothing']))
     assert 'Traceback' not in process.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(('autostart', 'words'), [
     (True, 'stopped while it was being started'),
@@ -678,6 +682,7 @@ sys.exit(node.main(sys.argv[1:]))
     assert words in output
 
 
+@pytest.mark.slow
 def test_why_it_did_not_start_is_in_the_diagnostics(stage):
     process = start('--ros-args', '-p', 'backend:=tvm')
     try:

@@ -93,6 +93,7 @@ def test_frozen_parts_stay_and_the_others_learn(settings, folder, tmp_path):
     assert (tmp_path / 'out.best.safetensors').is_file()
 
 
+@pytest.mark.slow
 def test_resumed_ends_where_the_uninterrupted_one_does(settings, tmp_path, monkeypatch):
     """Gates, styles, sizes, frames of clips and modes of norms depend on the step alone."""
     whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
@@ -392,6 +393,7 @@ def test_the_policy_is_worth_more_than_a_fixed_set():
     assert rises(~chosen[:, None], left).mean() < losses[allowed].min()
 
 
+@pytest.mark.slow
 def test_policy_stage(settings, folder, tmp_path, capsys):
     arguments = [settings, 'stage=policy', 'frames=0', 'sets=8', f'data={folder}/train',
                  'per_clip=0', f'start={folder}/start.safetensors']
@@ -475,6 +477,7 @@ def classifier(stages):
 LITE1 = tuple((deep[0], *wide[1:]) for deep, wide in zip(LITE2, LITE0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stages', [LITE0, LITE1, LITE2])
 def test_an_efficientnet_starts_a_training(stages, tmp_path, capsys):
     weights, out = classifier(stages), tmp_path / 'encoder.safetensors'

@@ -22,6 +22,8 @@ from model_card import PAGES
 from model_card import shares
 from model_card import value
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(('name', 'tables'), PAGES.items())
 def test_pages_have_the_tables_of_the_figures(name, tables):

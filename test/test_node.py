@@ -58,6 +58,8 @@ from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 WAIT = 30.0
 """Seconds after which a wait fails."""
 

@@ -28,6 +28,8 @@ from test_node import bench  # noqa: E402,F401
 from test_node import picture  # noqa: E402
 from test_node import weights  # noqa: E402,F401
 
+pytestmark = pytest.mark.slow
+
 K = [50.0, 0.0, 30.0, 0.0, 52.0, 25.0, 0.0, 0.0, 1.0]
 CAMERA = Camera(64, 48, 50.0, 52.0, 30.0, 25.0)
 

@@ -21,6 +21,8 @@ from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.network import checkpoint
 from corpus import write_corpus
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     'infer': ['infer', '{picture}', '--out', '{out}'],
     'bag': ['bag', '{bag}', '--budgets', '0.5', '--modes', 'adaptive', '--out', '{out}'],

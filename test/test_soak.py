@@ -20,6 +20,8 @@ from adamtl_ros.cli import main  # noqa: E402
 from adamtl_ros.nodes import parameters  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_slope_of_a_noisy_line():
     times = np.arange(0, 1800)

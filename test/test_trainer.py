@@ -64,6 +64,7 @@ def state(path):
     return torch.load(Path(path).with_suffix('.state.pt'), weights_only=True)
 
 
+@pytest.mark.slow
 def test_three_stages(settings, tmp_path, capsys):
     static, opened = tmp_path / 'static.safetensors', tmp_path / 'open.safetensors'
     assert train.main([settings, f'out={static}', 'steps=6']) == 0
@@ -125,6 +126,7 @@ def test_averaged_weights_and_the_best_are_kept(settings, tmp_path):
     assert (tmp_path / 'out.best.safetensors').is_file()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(settings, tmp_path, capsys):
     """A run that is killed goes on from its last state to the weights of one that was not."""
     whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
@@ -187,6 +189,7 @@ def test_a_finished_training_says_so(settings, tmp_path, capsys):
     assert 'resuming at step 2' in ' '.join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('first', [True, False])
 def test_stopped_within_a_step_and_resumed(settings, tmp_path, monkeypatch, capsys, first):
     """Ctrl-C before the weights have moved, or just after, changes nothing of the result."""
@@ -235,6 +238,7 @@ def test_a_second_ctrl_c_does_not_wait_and_saves_nothing(settings, tmp_path, mon
     assert state(tmp_path / 'out.safetensors')['step'] == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_all_processes_and_all_end_well(settings, tmp_path):
     out = tmp_path / 'out.safetensors'
     process = subprocess.Popen(
@@ -252,6 +256,7 @@ def test_ctrl_c_reaches_all_processes_and_all_end_well(settings, tmp_path):
     assert f'stopped at step {state(out)["step"]}' in said
 
 
+@pytest.mark.slow
 def test_all_processes_stop_at_the_same_step(settings, tmp_path):
     """The signal reaches one of them, and not the one that saves."""
     out = tmp_path / 'out.safetensors'
@@ -372,6 +377,7 @@ def test_workers_read_the_same_batches(settings, tmp_path):
         assert torch.equal(value, second[name]), name
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_curve_of_one(settings, tmp_path):
     curves = {}
     for processes in (1, 2):
