@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import contextmanager
 from importlib import import_module
+import math
 import os
 from pathlib import Path
 import secrets
 import sys
+from typing import Any
 
 ASIDE = '.new-'
 """What the names of files begin with that are not whole yet."""
@@ -128,3 +130,31 @@ def _try(path: Path, named: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> OSError:
     return OSError(error.errno, f'cannot be written: {error.strerror or error}', str(path))
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """
+    Return a file stem for each path: its own where that is free, else with a number.
+
+    a/x.png, b/x.png, x_2.png give x, x_3, x_2: a name that a path has of itself stays its own.
+    """
+    own = {path.stem for path in paths}
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        name, number = path.stem, 1
+        while name in taken or (number > 1 and name in own):
+            number += 1
+            name = f'{path.stem}_{number}'
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def plain(value: Any) -> Any:
+    """Return the value as JSON has it: NaN and infinity become null, tuples lists."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The camera that a user gives to a command: a calibration file, or an angle of view."""
 
-import argparse
 from dataclasses import dataclass
 import math
 from pathlib import Path
@@ -99,35 +98,3 @@ def read(path: Path) -> Any:
         raise ValueError(
             f'{path}: not a camera_info in YAML ({reason}); it is what camera_calibration writes, '
             'or what `ros2 topic echo --once camera_info` prints') from None
-
-
-def add_arguments(parser: argparse.ArgumentParser, otherwise: str) -> None:
-    """Add --camera and --hfov; otherwise: what is taken without them."""
-    either = parser.add_mutually_exclusive_group()
-    either.add_argument(
-        '--camera', type=Path, metavar='FILE',
-        help='camera_info of the pictures in YAML, as camera_calibration writes it; depth and '
-             f'normals are of that camera (default: {otherwise})')
-    either.add_argument(
-        '--hfov', type=_degrees, metavar='DEG',
-        help='angle of view of the pictures from left to right, in degrees, in place of --camera')
-
-
-def _degrees(value: str) -> float:
-    number = float(value)
-    if not 5 <= number <= 150:
-        raise argparse.ArgumentTypeError(
-            f'{value} is not an angle of view of a picture without distortion; give 5 to 150')
-    return number
-
-
-def arguments(options: argparse.Namespace) -> list[str]:
-    """Return the arguments that say the same to another command."""
-    if options.camera:
-        return ['--camera', str(options.camera.resolve())]
-    return [] if options.hfov is None else ['--hfov', repr(options.hfov)]
-
-
-def given(options: argparse.Namespace) -> Intrinsics:
-    """Return what the options of `add_arguments` say; ValueError or OSError as of `read`."""
-    return Intrinsics(read(options.camera) if options.camera else None, options.hfov)

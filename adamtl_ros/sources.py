@@ -23,15 +23,15 @@ import cv2
 import numpy as np
 
 from adamtl_ros.bag.storage import is_recording
-from adamtl_ros.conversions import jpeg_ends
 from adamtl_ros.files import check_name
 from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.paths import natural_key
+from adamtl_ros.picture_files import PICTURES
+from adamtl_ros.picture_files import read_picture
 
 DEMO = Path(__file__).parent / 'data' / 'demo'
 """The sequence that ships with the package."""
 
-PICTURES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 SUPPORTED = (
     'a video file that OpenCV reads, a folder of pictures '
     f'({" ".join(PICTURES)}), or a rosbag2 folder (sqlite3 or mcap)')
@@ -101,33 +101,6 @@ def filmed_by(source: Source, known: Intrinsics) -> Source:
         camera.width, camera.height,
         known.info.distortion_model if distortion else 'plumb_bob', distortion or (0.0,) * 5,
         (camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0)))
-
-
-def read_picture(path: Path) -> np.ndarray:
-    """
-    Read one picture as uint8 (height, width, 3) RGB.
-
-    FileNotFoundError or ValueError, naming the file, where that is not possible.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f'{path}: there is no such picture')
-    if not path.is_file():
-        raise ValueError(f'{path}: not a picture file ({" ".join(PICTURES)})')
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f'{path}: cannot be read: {error.strerror}') from None
-    cut_off = data.startswith(b'\xff\xd8') and not jpeg_ends(data)
-    image = None
-    if data and not cut_off:
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:
-            pass  # some broken headers raise instead of giving None
-    if image is None:
-        raise ValueError(
-            f'{path}: not a readable picture, or damaged (supported: {" ".join(PICTURES)})')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _print(text: str) -> None:

@@ -22,8 +22,8 @@ from time import perf_counter
 
 import numpy as np
 
-from adamtl_ros.bag.evaluate import Evaluation
-from adamtl_ros.bag.evaluate import Plan
+from adamtl_ros.bag.compare import Evaluation
+from adamtl_ros.bag.compare import Plan
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames

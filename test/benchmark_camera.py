@@ -28,8 +28,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from adamtl_ros.demo import child
 from adamtl_ros.msg import GatingStats
+from adamtl_ros.processes import child
 
 CAMERA = """
 import sys, time

@@ -26,8 +26,8 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from adamtl_ros import dds
-from adamtl_ros.demo import child
 from adamtl_ros.msg import GatingStats
+from adamtl_ros.processes import child
 from adamtl_ros.sources import DEMO
 from adamtl_ros.tasks import TASKS
 

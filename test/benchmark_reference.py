@@ -22,7 +22,7 @@ import time
 
 import numpy as np
 
-from adamtl_ros.convert import run as convert
+from adamtl_ros.commands.convert import run as convert
 from adamtl_ros.network.normalise import normalise
 from adamtl_ros.runtime.backends import openvino_backend
 from adamtl_ros.runtime.engine import PRECISIONS

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from adamtl_ros.sources import read_picture
+from adamtl_ros.picture_files import read_picture
 from adamtl_ros.training.pictures import PARTS
 from adamtl_ros.training.pictures import UNKNOWN
 from model_card import Pictures

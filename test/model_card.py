@@ -28,19 +28,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from adamtl_ros import bench
 from adamtl_ros import drawing
 from adamtl_ros.camera import Camera
+from adamtl_ros.commands import bench
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.datasets.frames import read_json
-from adamtl_ros.evaluation import evaluate
+from adamtl_ros.evaluation import accuracy
 from adamtl_ros.evaluation.baselines import constants
 from adamtl_ros.files import whole
+from adamtl_ros.picture_files import read_picture
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
-from adamtl_ros.sources import read_picture
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 
@@ -569,7 +569,7 @@ def main() -> None:
             with whole(page) as aside:
                 aside.write_text(text, encoding='utf-8')
         with whole(DOCS / 'images/accuracy.png') as aside:
-            evaluate.draw(told['evaluate'], aside)
+            accuracy.draw(told['evaluate'], aside)
         bench.plot(told['bench'], DOCS / 'images/latency.png')
         picture = drawing.sheet(
             ['frame', *TASKS], list(demo(Engine(options.model, num_threads=1))), cell=200)

@@ -23,14 +23,10 @@ from rosbags.rosbag2 import Reader
 from adamtl_ros.bag import energy
 from adamtl_ros.bag import many
 from adamtl_ros.bag import measures
-from adamtl_ros.bag.command import find_bags
-from adamtl_ros.bag.command import main
-from adamtl_ros.bag.evaluate import Evaluation
-from adamtl_ros.bag.evaluate import Plan
-from adamtl_ros.bag.evaluate import recommend
-from adamtl_ros.bag.evaluate import saved_low
-from adamtl_ros.bag.live import digest
-from adamtl_ros.bag.live import Live
+from adamtl_ros.bag.compare import Evaluation
+from adamtl_ros.bag.compare import Plan
+from adamtl_ros.bag.compare import recommend
+from adamtl_ros.bag.compare import saved_low
 from adamtl_ros.bag.many import recommend_over_all
 from adamtl_ros.bag.measures import Difference
 from adamtl_ros.bag.measures import LatestOnly
@@ -40,19 +36,23 @@ from adamtl_ros.bag.measures import Series
 from adamtl_ros.bag.measures import Worst
 from adamtl_ros.bag.one import evaluate_bag
 from adamtl_ros.bag.one import write_json
+from adamtl_ros.bag.output import typestore
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import intrinsics_of
-from adamtl_ros.bag.record import typestore
 from adamtl_ros.bag.sample import TOPIC
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.bag.truth import array_of
 from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import label_of
-from adamtl_ros.published import published_images
+from adamtl_ros.commands.bag import find_bags
+from adamtl_ros.commands.bag import main
+from adamtl_ros.nodes.live import digest
+from adamtl_ros.nodes.live import Live
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.images import published_images
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import TASKS
@@ -750,8 +750,11 @@ def test_many_recordings_resume(several: Path, tmp_path: Path) -> None:
     assert main(arguments) == 1
     assert (out / 'a' / 'report.html').exists()
     assert (out / 'a_2' / 'results.json').stat().st_mtime_ns == before
-    assert main([*arguments, '--keep', '0.5']) == 1
-    assert (out / 'a_2' / 'results.json').stat().st_mtime_ns > before
+    for changed in (['--keep', '0.5'], ['--hfov', '60'], ['--no-reuse']):
+        assert main([*arguments, *changed]) == 1
+        after = (out / 'a_2' / 'results.json').stat().st_mtime_ns
+        assert after > before
+        before = after
 
 
 @pytest.mark.slow
@@ -842,7 +845,7 @@ def test_outputs_are_tried_before_the_recording_is_read(
     def enough(*_: Any, **__: Any) -> None:
         raise ValueError('enough')
 
-    monkeypatch.setattr('adamtl_ros.bag.command.evaluate_bag', enough)
+    monkeypatch.setattr('adamtl_ros.commands.bag.evaluate_bag', enough)
     (tmp_path / 'file').write_text('')
     for arguments, said in (
             (['--out', '/proc/x'], 'cannot be written'),

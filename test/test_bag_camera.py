@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from adamtl_ros.bag.command import main
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import camera_info
 from adamtl_ros.bag.reading import decode
@@ -17,6 +16,7 @@ from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import intrinsics_of
 from adamtl_ros.bag.sample import TOPIC
 from adamtl_ros.bag.sample import write_sample
+from adamtl_ros.commands.bag import main
 from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings

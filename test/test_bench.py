@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from adamtl_ros import bench
 from adamtl_ros import cli
+from adamtl_ros.commands import bench
 from adamtl_ros.runtime import device
 from adamtl_ros.runtime import engine
 from adamtl_ros.runtime.latency import processor

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from adamtl_ros import check
 from adamtl_ros import cli
 from adamtl_ros import reference
+from adamtl_ros.commands import check
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings

@@ -17,12 +17,12 @@ import pytest
 from adamtl_ros import cli
 from adamtl_ros import waiting
 from adamtl_ros.bag.sample import write_sample
-from adamtl_ros.infer import plain
-from adamtl_ros.infer import unique_names
+from adamtl_ros.files import plain
+from adamtl_ros.files import unique_names
+from adamtl_ros.picture_files import read_picture
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import DEMO
-from adamtl_ros.sources import read_picture
 from adamtl_ros.tasks import TASKS
 
 FRAME = DEMO / 'seq_a_0030.jpg'
@@ -234,6 +234,8 @@ def test_only_the_demo_needs_ros(tmp_path: Path) -> None:
     done = without_ros(tmp_path, 'infer', str(FRAME), '--out', str(tmp_path / 'o'))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'o' / f'{FRAME.stem}.npz').exists()
+    for command in cli.COMMANDS.keys() - {'soak', 'top'}:
+        assert without_ros(tmp_path, command, '--help').returncode == 0, command
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,7 +251,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize('command', ['train', 'evaluate', 'convert'])
-def test_delegated_commands_parse_for_themselves(
+def test_commands_parse_for_themselves(
         capsys: pytest.CaptureFixture[str], command: str) -> None:
     """Their --help is their own."""
     with pytest.raises(SystemExit) as end:
@@ -282,10 +284,6 @@ class CapturedError(Exception):
 
 def parser_of(command: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
     """Return the parser of a command."""
-    if command in ('demo', 'infer'):
-        commands = next(action for action in cli.build()._actions if action.dest == 'command')
-        return commands.choices[command]
-
     def capture(parser: argparse.ArgumentParser, *_: object) -> None:
         raise CapturedError(parser)
 
@@ -408,7 +406,7 @@ def test_infer_takes_what_executes_the_network(
         given.update(keywords, model=model)
         raise ValueError('enough')
 
-    monkeypatch.setattr('adamtl_ros.infer.Engine', engine)
+    monkeypatch.setattr('adamtl_ros.commands.infer.Engine', engine)
     assert cli.main(['infer', str(FRAME), '--out', str(tmp_path), '--backend', 'torch',
                      '--device', 'cuda:1', '--precision', 'bf16', '--threads', '3']) == 2
     assert given == {'model': 'glasses', 'backend': 'torch', 'device': 'cuda:1',

@@ -26,13 +26,13 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from adamtl_ros import conversions  # noqa: E402
-from adamtl_ros.nodes import conversions as node_conversions  # noqa: E402
-from adamtl_ros.nodes.conversions import BadFrameError  # noqa: E402
-from adamtl_ros.nodes.conversions import ENCODINGS  # noqa: E402
-from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
-from adamtl_ros.nodes.conversions import rgb_from_compressed  # noqa: E402
-from adamtl_ros.nodes.conversions import rgb_from_image  # noqa: E402
-from adamtl_ros.nodes.conversions import scaled_camera_info  # noqa: E402
+from adamtl_ros.nodes import messages  # noqa: E402
+from adamtl_ros.nodes.messages import BadFrameError  # noqa: E402
+from adamtl_ros.nodes.messages import ENCODINGS  # noqa: E402
+from adamtl_ros.nodes.messages import image_from_array  # noqa: E402
+from adamtl_ros.nodes.messages import rgb_from_compressed  # noqa: E402
+from adamtl_ros.nodes.messages import rgb_from_image  # noqa: E402
+from adamtl_ros.nodes.messages import scaled_camera_info  # noqa: E402
 
 COLOUR = (200, 100, 50)
 
@@ -407,10 +407,10 @@ BRIDGED = sorted(name for name, kind in ENCODINGS.items() if kind.bridged)
 
 @pytest.mark.parametrize('encoding', BRIDGED)
 def test_cv_bridge_gives_the_same_pixels(encoding):
-    if node_conversions.BRIDGE is None:
+    if messages.BRIDGE is None:
         pytest.skip('cv_bridge is not installed')
     image = picture_in(encoding)
-    assert (node_conversions.BRIDGE(image) == conversions.rgb_from_image(image)).all()
+    assert (messages.BRIDGE(image) == conversions.rgb_from_image(image)).all()
 
 
 def test_cv_bridge_is_asked_for_whole_frames_that_it_knows(monkeypatch):
@@ -420,7 +420,7 @@ def test_cv_bridge_is_asked_for_whole_frames_that_it_knows(monkeypatch):
         asked.append(image.encoding)
         return conversions.rgb_from_image(image)
 
-    monkeypatch.setattr(node_conversions, 'BRIDGE', bridge)
+    monkeypatch.setattr(messages, 'BRIDGE', bridge)
     for encoding in ENCODINGS:
         image = message(encoding, [bytes(64)] * 24, 8)
         image.height = 8
@@ -440,8 +440,8 @@ def test_cv_bridge_of_ros_1_is_left_alone(monkeypatch, version, used):
     module.CvBridge = lambda: SimpleNamespace(
         imgmsg_to_cv2=lambda image, encoding: (image.encoding, encoding))
     monkeypatch.setitem(sys.modules, 'cv_bridge', module)
-    monkeypatch.setattr(node_conversions.metadata, 'version', lambda name: version)
-    bridge = node_conversions._bridge()
+    monkeypatch.setattr(messages.metadata, 'version', lambda name: version)
+    bridge = messages._bridge()
     assert (bridge is not None) == used
     if used:
         assert bridge(picture_in('bgr8')) == ('bgr8', 'rgb8')

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import torch
 
 from adamtl_ros import cli
-from adamtl_ros import convert
+from adamtl_ros.commands import convert
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.runtime.engine import Engine

@@ -17,9 +17,9 @@ from adamtl_ros.datasets.augment import decode_normals
 from adamtl_ros.datasets.augment import encode_normals
 from adamtl_ros.datasets.augment import resize
 from adamtl_ros.datasets.augment import warp
+from adamtl_ros.datasets.benchmarks import NYUD
+from adamtl_ros.datasets.benchmarks import PascalContext
 from adamtl_ros.datasets.egorooms import EgoRooms
-from adamtl_ros.datasets.published import NYUD
-from adamtl_ros.datasets.published import PascalContext
 from adamtl_ros.datasets.thinning import thin
 
 HEIGHT, WIDTH = 20, 30

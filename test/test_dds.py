@@ -9,8 +9,8 @@ import socket
 
 import pytest
 
-from adamtl_ros import cli
 from adamtl_ros import dds
+from adamtl_ros.commands.demo import parser
 from adamtl_ros.paths import share
 
 MIB = 2**20
@@ -58,7 +58,7 @@ def test_a_domain_that_is_named_is_used_with_all_that_the_user_has_set(monkeypat
 @pytest.mark.parametrize('value', ['-1', '233', 'abc', ''])
 def test_a_domain_that_cannot_be_is_named(value, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.build().parse_args(['demo', f'--domain={value}'])
+        parser().parse_args([f'--domain={value}'])
     assert end.value.code == 2
     assert '0 to 232' in capsys.readouterr().err
 
@@ -89,6 +89,7 @@ def test_what_keeps_ros_from_starting_is_said(monkeypatch, name, value):
     rclpy = pytest.importorskip('rclpy')
     if rclpy.ok():
         pytest.skip('ROS runs in this process already')
+    from adamtl_ros.nodes.starting import start_ros
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f'ROS 2 does not start with .*{name}={value}'):
-        dds.start_ros()
+        start_ros()

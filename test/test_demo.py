@@ -28,11 +28,11 @@ from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from adamtl_ros import demo  # noqa: E402
 from adamtl_ros.bag.sample import write_sample  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes import playback  # noqa: E402
-from adamtl_ros.nodes.conversions import image_from_array  # noqa: E402
+from adamtl_ros.nodes import trial  # noqa: E402
+from adamtl_ros.nodes.messages import image_from_array  # noqa: E402
 from adamtl_ros.nodes.playback import Player  # noqa: E402
 from adamtl_ros.nodes.recorder import image_array  # noqa: E402
 from adamtl_ros.nodes.recorder import Recorder  # noqa: E402
@@ -439,20 +439,20 @@ def test_a_full_account_has_no_violations(recorder: Recorder) -> None:
     """Two frames answered, one dropped."""
     answer(recorder, 10)
     answer(recorder, 30)
-    account = demo.Account(played=[10, 20, 30, 40], received=3, processed=2, dropped=1, missed=1)
+    account = trial.Account(played=[10, 20, 30, 40], received=3, processed=2, dropped=1, missed=1)
     account.check(recorder)
     assert account.violations == []
 
 
 @pytest.mark.parametrize('account, said', [
-    (demo.Account(played=[10, 20], received=3, processed=2, dropped=0), 'received 3 frames, but'),
-    (demo.Account(played=[10, 20, 30], received=2, processed=2), 'the node received 2'),
-    (demo.Account(played=[10, 20, 30], received=1, processed=1, missed=1), 'missed 1'),
-    (demo.Account(played=[10, 20, 30], received=3, processed=2, dropped=0), '2 answered'),
-    (demo.Account(played=[10], received=1, processed=1), 'a stamp that no frame had'),
+    (trial.Account(played=[10, 20], received=3, processed=2, dropped=0), 'received 3 frames, but'),
+    (trial.Account(played=[10, 20, 30], received=2, processed=2), 'the node received 2'),
+    (trial.Account(played=[10, 20, 30], received=1, processed=1, missed=1), 'missed 1'),
+    (trial.Account(played=[10, 20, 30], received=3, processed=2, dropped=0), '2 answered'),
+    (trial.Account(played=[10], received=1, processed=1), 'a stamp that no frame had'),
 ])
 def test_a_frame_that_is_missing_is_said(
-        recorder: Recorder, account: demo.Account, said: str) -> None:
+        recorder: Recorder, account: trial.Account, said: str) -> None:
     """Lost on the way, not accounted for, or an answer to nothing."""
     answer(recorder, 10)
     answer(recorder, 20)
@@ -467,7 +467,7 @@ def test_partial_repeated_and_renamed_answers_are_said(recorder: Recorder) -> No
     give(recorder, 'gating_stats', stats(10))
     depth = image_from_array(np.zeros((2, 3), np.float32), '32FC1', header(10, 'other'))
     give(recorder, 'depth', depth)
-    account = demo.Account(played=[10, 20], received=2, processed=2)
+    account = trial.Account(played=[10, 20], received=2, processed=2)
     account.check(recorder)
     said = ' '.join(account.violations)
     assert '1 frames were not answered by all tasks; missing: depth' in said
@@ -481,14 +481,14 @@ def test_partial_repeated_and_renamed_answers_are_said(recorder: Recorder) -> No
 @pytest.mark.parametrize('budget', [1.0, 0.95, 0.6, 0.41, 0.4, 0.3, 0.05])
 def test_sheet_budgets(budget: float) -> None:
     """Three, falling, with the requested one and dense among them."""
-    budgets = demo.sheet_budgets(budget)
+    budgets = trial.sheet_budgets(budget)
     assert budgets[0] == 1.0 > budgets[1] > budgets[2] > 0
     assert budget in budgets
 
 
 def test_video_keeps_time(tmp_path: Path) -> None:
     """A dropped frame is filled with the one before; odd sizes and other sizes are taken."""
-    video = demo.Video(tmp_path / 'v.mp4', 10.0)
+    video = trial.Video(tmp_path / 'v.mp4', 10.0)
     assert video.readable_frames() == 0
     grey = np.full((47, 63, 3), 50, np.uint8)
     for place in (0, 1, 4):  # two are missing

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adamtl_ros import cli
-from adamtl_ros import export
+from adamtl_ros.commands import export
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings

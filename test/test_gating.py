@@ -10,10 +10,10 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 
+from adamtl_ros.gating.tokens import FrameGates
+from adamtl_ros.gating.tokens import TokenGates
 from adamtl_ros.network.cost import BlockCost
 from adamtl_ros.network.cost import CostModel
-from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import TokenGates
 from networks import CONFIGS
 from networks import random_image
 from networks import random_network

@@ -80,7 +80,7 @@ def test_torch_refuses_it():
 
 def test_quantize_makes_ranges_that_run(tmp_path, capsys):
     pytest.importorskip('nncf', reason="pip install 'adamtl_ros[int8]'")
-    from adamtl_ros.quantize import main
+    from adamtl_ros.commands.quantize import main
 
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))
@@ -129,7 +129,7 @@ def test_every_layer_with_a_range_is_rounded(name):
 
 def test_the_range_of_a_layer_is_that_of_its_input_wherever_its_weights_are():
     pytest.importorskip('nncf', reason="pip install 'adamtl_ros[int8]'")
-    from adamtl_ros.quantize import ranges
+    from adamtl_ros.commands.quantize import ranges
 
     x = ops.parameter([4, 8], np.float32)
     weights = ops.constant(np.full((3, 8), 0.01, np.float32))
@@ -146,7 +146,7 @@ def test_the_range_of_a_layer_is_that_of_its_input_wherever_its_weights_are():
     ([-0.1, 0.2], ''), ([-0.1, -0.7, 0.2], '-0.70 %'), ([math.nan, 0.1], 'cannot be told'),
     ([0.1, math.nan], 'cannot be told'), ([-0.7, math.nan], 'cannot be told')])
 def test_the_check_passes_nothing_that_is_no_number(tmp_path, monkeypatch, capsys, given, words):
-    from adamtl_ros import quantize
+    from adamtl_ros.commands import quantize
 
     path = tmp_path / 'small.safetensors'
     checkpoint.save(path, random_network('small'))

@@ -12,6 +12,8 @@ import pytest
 
 from adamtl_ros import cli
 from adamtl_ros import intrinsics
+from adamtl_ros.arguments import add_camera
+from adamtl_ros.arguments import given_camera
 from adamtl_ros.camera import Camera
 from adamtl_ros.intrinsics import Intrinsics
 
@@ -113,6 +115,6 @@ def test_infer_takes_the_camera(tmp_path, capsys):
 
 def test_the_options_are_those_given():
     parser = argparse.ArgumentParser()
-    intrinsics.add_arguments(parser, 'none')
-    assert intrinsics.given(parser.parse_args([])) == Intrinsics()
-    assert intrinsics.given(parser.parse_args(['--hfov', '60'])) == Intrinsics(hfov=60.0)
+    add_camera(parser, 'none')
+    assert given_camera(parser.parse_args([])) == Intrinsics()
+    assert given_camera(parser.parse_args(['--hfov', '60'])) == Intrinsics(hfov=60.0)

@@ -7,10 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from adamtl_ros.gating.tokens import FrameGates
+from adamtl_ros.gating.tokens import TokenGates
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.cost import CostModel
-from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import TokenGates
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.latency import LatencyControl

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from adamtl_ros.evaluation.evaluate import draw
+from adamtl_ros.evaluation.accuracy import draw
 from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.tasks import IGNORE

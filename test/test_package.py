@@ -215,7 +215,7 @@ def test_runs_on_what_rosdep_installs(tmp_path: Path) -> None:
     script = (
         'import sys\n'
         f'sys.modules.update(dict.fromkeys({[*OPTIONAL]!r}))\n'
-        'import adamtl_ros.nodes.lifecycle, adamtl_ros.nodes.player, adamtl_ros.demo\n'
+        'import adamtl_ros.nodes.lifecycle, adamtl_ros.nodes.player, adamtl_ros.nodes.trial\n'
         'from adamtl_ros.cli import main\n'
         'sys.exit(main(sys.argv[1:]))\n')
     frame = Path(adamtl_ros.__file__).parent / 'data' / 'demo' / 'seq_a_0000.jpg'

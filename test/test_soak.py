@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
-from adamtl_ros import soak  # noqa: E402
 from adamtl_ros.cli import main  # noqa: E402
+from adamtl_ros.commands import soak  # noqa: E402
 from adamtl_ros.nodes import parameters  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 

@@ -20,9 +20,9 @@ from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import image_topics
 from adamtl_ros.paths import natural_key
+from adamtl_ros.picture_files import read_picture
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
-from adamtl_ros.sources import read_picture
 
 STORE = get_typestore(Stores.ROS2_KILTED)
 TIME = STORE.types['builtin_interfaces/msg/Time']

@@ -13,8 +13,8 @@ from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from adamtl_ros import top  # noqa: E402
 from adamtl_ros.cli import main  # noqa: E402
+from adamtl_ros.commands import top  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 
 STATS = GatingStats(

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from adamtl_ros.datasets import published
+from adamtl_ros.commands import evaluate as command
+from adamtl_ros.datasets import benchmarks
 from adamtl_ros.datasets.egorooms import EgoRooms
-from adamtl_ros.evaluation import command
-from adamtl_ros.evaluation import evaluate
+from adamtl_ros.evaluation import accuracy
 from adamtl_ros.evaluation.baselines import constants
 from adamtl_ros.evaluation.metrics import delta_m
 from adamtl_ros.evaluation.metrics import TaskMetrics
@@ -157,9 +157,9 @@ def test_edges_are_matched_within_the_tolerance_of_the_data(corpus):
     # The diagonal has 320 pixels.
     for tolerance, least, most in ((0.0075, 0, 0.6), (0.011, 0.9, 1)):
         data.edge_tolerance = tolerance
-        report = evaluate.evaluate(engine, data, (), baseline=data)
+        report = accuracy.evaluate(engine, data, (), baseline=data)
         assert least <= report['rows'][0]['tasks']['edges']['ods_f'] <= most
-    assert published.NYUD.edge_tolerance == 0.011
+    assert benchmarks.NYUD.edge_tolerance == 0.011
 
 
 def test_what_has_no_labels_is_left_out_and_named(corpus, tmp_path, capsys):

@@ -7,10 +7,9 @@ Dask, because its scheduler is plain Python that pip and conda install everywher
 is one command a machine (dask scheduler, dask worker ADDRESS).
 """
 
-import argparse
 from collections.abc import Iterator
 from collections.abc import Sequence
-from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 import json
 import logging
@@ -24,14 +23,15 @@ from rich.console import Console
 from rich.progress import track
 
 from adamtl_ros.bag import report
-from adamtl_ros.bag.evaluate import agreement_of
-from adamtl_ros.bag.evaluate import is_faster
+from adamtl_ros.bag.compare import agreement_of
+from adamtl_ros.bag.compare import is_faster
 from adamtl_ros.bag.one import complain
 from adamtl_ros.bag.one import damaged
 from adamtl_ros.bag.one import evaluate_bag
+from adamtl_ros.bag.one import Options
 from adamtl_ros.bag.one import write_json
+from adamtl_ros.files import unique_names
 from adamtl_ros.files import whole
-from adamtl_ros.infer import unique_names
 from adamtl_ros.runtime.engine import Engine
 
 FILES = ('results.json', 'report.html', 'frames.csv')
@@ -40,21 +40,17 @@ FORMAT = 2
 """Of results.json: what was written in another one is done again."""
 
 _NEEDED = "several recordings at the same time need Dask: pip install '.[cluster]', or --jobs 1"
-_ASKED = (
-    'topic', 'budgets', 'modes', 'mode', 'budget', 'model', 'backend', 'device', 'precision',
-    'tasks', 'every', 'max_frames', 'keep', 'truth', 'labels', 'record')
-"""Options that change the results; with the recording's files, what a result stands for."""
 
 
-def fingerprint(bag: Path, options: argparse.Namespace) -> str:
+def fingerprint(bag: Path, options: Options) -> str:
     """Return what tells a finished result from one of other options or another recording."""
     try:
         files = sorted(file for file in bag.iterdir() if file.is_file()) if bag.is_dir() else [bag]
         state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     except OSError as error:  # evaluating it says so
         state = [(str(error), 0, 0)]
-    asked = {name: str(getattr(options, name)) for name in _ASKED}
-    return json.dumps([FORMAT, state, asked], sort_keys=True)
+    # How many threads there are changes no result.
+    return json.dumps([FORMAT, state, str(replace(options, threads=0))])
 
 
 @lru_cache(maxsize=1)
@@ -63,7 +59,7 @@ def _engine(model: str, backend: str, device: str, threads: int, precision: str)
         model, backend=backend, device=device, num_threads=threads, precision=precision)
 
 
-def work(bag: Path, options: argparse.Namespace) -> dict[str, bytes] | str:
+def work(bag: Path, options: Options) -> dict[str, bytes] | str:
     """Evaluate one recording; return its files, or why there are none."""
     try:
         engine = _engine(
@@ -78,7 +74,7 @@ def work(bag: Path, options: argparse.Namespace) -> dict[str, bytes] | str:
 
 
 def _results(
-        bags: Sequence[Path], options: Sequence[argparse.Namespace], jobs: int,
+        bags: Sequence[Path], options: Sequence[Options], jobs: int,
         scheduler: str | None, asked: bool) -> Iterator[tuple[Path, dict[str, bytes] | str]]:
     """Yield each recording with its files as they come."""
     if jobs > 1 or scheduler:
@@ -108,39 +104,42 @@ def _results(
         yield bag, work(bag, each)
 
 
-def run(bags: Sequence[Path], options: argparse.Namespace) -> int:
-    """Evaluate what has no result yet, write the summary; return the exit code."""
-    if options.live:
-        raise ValueError('--live plays one recording; name one')
-    out: Path = options.out
+def run(
+        bags: Sequence[Path], options: Options, out: Path, wanted_jobs: int,
+        scheduler: str | None, fresh: bool) -> int:
+    """
+    Evaluate what has no result yet, write the summary; return the exit code.
+
+    wanted_jobs: recordings at the same time, 0 for one a core.  scheduler: address of a Dask
+    cluster, None for this machine.  fresh: evaluate also what has a result.
+    """
     names = dict(zip(bags, unique_names([
         bag if bag.is_file() else bag.with_name(bag.name + '.bag') for bag in bags])))
     prints = {bag: fingerprint(bag, options) for bag in bags}
     todo = []
     for bag in bags:
         try:
-            if options.fresh or json.loads((out / names[bag] / 'results.json').read_text())[
+            if fresh or json.loads((out / names[bag] / 'results.json').read_text())[
                     'fingerprint'] != prints[bag]:
                 todo.append(bag)
         except (OSError, ValueError, KeyError):
             todo.append(bag)
     cores = len(os.sched_getaffinity(0))
-    jobs = max(1, min(options.jobs or cores, len(todo)))
+    jobs = max(1, min(wanted_jobs or cores, len(todo)))
     each = []
+    threads = options.threads
+    if not scheduler and jobs > 1:
+        threads = threads or max(1, cores // jobs)
     for bag in todo:
-        own = copy(options)
-        if not options.scheduler and jobs > 1:
-            own.threads = options.threads or max(1, cores // jobs)
-        for name in ('labels', 'record'):
-            if getattr(options, name):
-                setattr(own, name, (getattr(options, name) / names[bag]).resolve())
-        each.append(own)
+        labels, record = (path and (path / names[bag]).resolve() for path in (
+            options.labels, options.record))
+        each.append(replace(options, threads=threads, labels=labels, record=record))
     errors: dict[Path, str] = {}
     console = Console(stderr=True)
     if len(todo) < len(bags):
         console.print(f'{len(bags) - len(todo)} of {len(bags)} recordings have their results')
     results = _results(
-        todo, each, jobs, options.scheduler, bool(options.jobs or options.scheduler)
+        todo, each, jobs, scheduler, bool(wanted_jobs or scheduler)
     ) if todo else iter(())
     for bag, result in track(results, 'recordings', total=len(todo), console=console):
         folder = out / names[bag]
@@ -150,7 +149,7 @@ def run(bags: Sequence[Path], options: argparse.Namespace) -> int:
             continue
         figures = json.loads(result['results.json'])
         figures |= {
-            'fingerprint': prints[bag], 'parallel': None if options.scheduler else jobs}
+            'fingerprint': prints[bag], 'parallel': None if scheduler else jobs}
         for name in FILES[1:]:
             with whole(folder / name) as aside:
                 aside.write_bytes(result[name])

@@ -32,6 +32,14 @@ _SCENE_FRAMES = 3
 _EDGE = 0.5
 
 
+def percentiles(
+        values: Sequence[float], shares: Sequence[int] = (50, 95, 99), ending: str = ''
+) -> dict[str, float | None]:
+    """Return p50 and the like, the names with that ending; None without values."""
+    return {f'p{share}{ending}': float(np.percentile(values, share)) if len(values) else None
+            for share in shares}
+
+
 class Sample:
     """Values for percentiles: all of them, or a uniform choice (Vitter's algorithm R)."""
 

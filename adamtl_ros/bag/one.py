@@ -2,35 +2,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """One recording: from its path to its results, report and table."""
 
-import argparse
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from dataclasses import field
 import json
 from pathlib import Path
 import sys
 from typing import Any
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.prompt import Prompt
 
 from adamtl_ros.bag import report
-from adamtl_ros.bag.evaluate import Evaluation
-from adamtl_ros.bag.evaluate import fixed
-from adamtl_ros.bag.evaluate import Observer
-from adamtl_ros.bag.evaluate import Plan
-from adamtl_ros.bag.evaluate import recommend
+from adamtl_ros.bag.compare import Evaluation
+from adamtl_ros.bag.compare import fixed
+from adamtl_ros.bag.compare import Observer
+from adamtl_ros.bag.compare import Plan
+from adamtl_ros.bag.compare import recommend
+from adamtl_ros.bag.output import OutputBag
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import camera_info
 from adamtl_ros.bag.reading import choose_topic
 from adamtl_ros.bag.reading import intrinsics_of
 from adamtl_ros.bag.reading import NOTHING_KNOWN
 from adamtl_ros.bag.reading import others_than
-from adamtl_ros.bag.record import OutputBag
 from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import TopicLabels
+from adamtl_ros.files import plain
 from adamtl_ros.files import whole
-from adamtl_ros.infer import plain
-from adamtl_ros.intrinsics import given
 from adamtl_ros.intrinsics import Intrinsics
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.waiting import saying
@@ -43,22 +45,66 @@ def ask_topic(console: Console) -> Any:
     return lambda topics: Prompt.ask('which image topic', choices=topics, console=console)
 
 
-def plan_of(
-        options: argparse.Namespace, topic: str, engine: Engine, known: Intrinsics) -> Plan:
-    """Return what to evaluate."""
-    return Plan(
-        topic=topic, tasks=options.tasks or engine.tasks, budgets=options.budgets,
-        budget=options.budget, modes=options.modes, every=options.every,
-        max_frames=options.max_frames, keep=options.keep, threads=options.threads, known=known,
-        reuse=not options.no_reuse)
+@dataclass(frozen=True)
+class Options:
+    """
+    What is asked for, of every recording alike; in most `Plan` says what it means.
+
+    topic: None for the only one.  tasks: None for all of the model.  mode, budget: of `record`,
+    the name of a bag to write as `node` would publish.  truth: topics of labels, by task; or
+    labels: a folder of them.
+    """
+
+    budgets: tuple[float, ...]
+    budget: float
+    modes: tuple[str, ...]
+    mode: str = 'adaptive'
+    topic: str | None = None
+    model: str = 'glasses'
+    backend: str = 'auto'
+    precision: str = 'f32'
+    device: str = 'cpu'
+    threads: int = 0
+    tasks: tuple[str, ...] | None = None
+    known: Intrinsics = NOTHING_KNOWN
+    every: int = 1
+    max_frames: int = 0
+    reuse: bool = True
+    keep: float = 0.95
+    truth: dict[str, str] = field(default_factory=dict)
+    labels: Path | None = None
+    record: Path | None = None
+    node: str = '/adamtl'
+
+    def engine(self) -> Engine:
+        """Load the model."""
+        return Engine(
+            self.model, backend=self.backend, device=self.device, num_threads=self.threads,
+            precision=self.precision)
+
+    def plan(self, topic: str, engine: Engine, known: Intrinsics) -> Plan:
+        """Return what to evaluate."""
+        return Plan(
+            topic=topic, tasks=self.tasks or engine.tasks, budgets=self.budgets,
+            budget=self.budget, modes=self.modes, every=self.every, max_frames=self.max_frames,
+            keep=self.keep, threads=self.threads, known=known, reuse=self.reuse)
+
+
+class LiveObserver(Observer, Protocol):
+    """One that also says what came of playing into a running node."""
+
+    def figures(self) -> dict[str, Any]:
+        """Return what results.json holds of it."""
 
 
 def evaluate_bag(
-        path: Path, options: argparse.Namespace, out: Path, engine: Engine | None = None,
-        progress: Progress | None = None) -> dict[str, Any]:
+        path: Path, options: Options, out: Path, engine: Engine | None = None,
+        progress: Progress | None = None,
+        live: Callable[[Bag, str, Options], LiveObserver] | None = None) -> dict[str, Any]:
     """
     Evaluate one recording into a folder; return what results.json holds.
 
+    live: plays the topic into a running node first.
     FileNotFoundError or ValueError where nothing of it can be evaluated.
     """
     bag = Bag(path)
@@ -75,23 +121,17 @@ def evaluate_bag(
     elif options.labels:
         labels = FolderLabels(options.labels)
     with saying(f'adamtl bag: loading {options.model}'):
-        engine = engine or Engine(
-            options.model, backend=options.backend, device=options.device,
-            num_threads=options.threads, precision=options.precision)
-    known = given(options)
-    if known == NOTHING_KNOWN:
-        known = intrinsics_of(bag, topic)
-    plan = plan_of(options, topic, engine, known)
+        engine = engine or options.engine()
+    known = intrinsics_of(bag, topic) if options.known == NOTHING_KNOWN else options.known
+    plan = options.plan(topic, engine, known)
     for settings in plan.settings():
         engine.check(settings)
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         observers: list[Observer] = []
-        live = None
-        if options.live:
-            from adamtl_ros.bag.live import play
-            live = play(bag, topic, options, progress.console if progress else None)
-            observers.append(live)
+        played = live(bag, topic, options) if live else None
+        if played:
+            observers.append(played)
         if options.record:
             observers.append(stack.enter_context(OutputBag(
                 options.record, engine, fixed(plan, options.mode, options.budget),
@@ -115,8 +155,8 @@ def evaluate_bag(
             f'{f" (skipped: {causes})" if causes else ""}{f": {reasons}" if reasons else ""}'
             f'{others_than(bag, topic)}')
     figures = evaluation.figures()
-    if live is not None:
-        figures['live'] = live.figures()
+    if played:
+        figures['live'] = played.figures()
     figures['recommendation'] = recommend(figures)
     write_json(out / 'results.json', figures)
     with whole(out / 'report.html') as aside:

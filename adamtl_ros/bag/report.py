@@ -18,8 +18,8 @@ from jinja2 import FileSystemLoader
 import numpy as np
 
 from adamtl_ros import drawing
-from adamtl_ros.bag.evaluate import agreement_of
-from adamtl_ros.bag.evaluate import Plan
+from adamtl_ros.bag.compare import agreement_of
+from adamtl_ros.bag.compare import Plan
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import Frames

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from adamtl_ros.datasets.benchmarks import NYUD
+from adamtl_ros.datasets.benchmarks import PascalContext
 from adamtl_ros.datasets.egorooms import EgoRooms
 from adamtl_ros.datasets.frames import Frames
-from adamtl_ros.datasets.published import NYUD
-from adamtl_ros.datasets.published import PascalContext
 
 
 def open_dataset(

@@ -17,15 +17,15 @@ from torch import nn
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from adamtl_ros.gating.tokens import Allowance
+from adamtl_ros.gating.tokens import FrameGates
+from adamtl_ros.gating.tokens import TokenGates
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.decoders import Decoder
 from adamtl_ros.network.encoder import Block
 from adamtl_ros.network.encoder import Encoder
 from adamtl_ros.network.encoder import Stage
-from adamtl_ros.network.gating import Allowance
-from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import TokenGates
 from adamtl_ros.network.normalise import normalise
 from adamtl_ros.network.policy import Policy
 from adamtl_ros.network.policy import StagePolicy

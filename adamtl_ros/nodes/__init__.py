@@ -1,3 +1,3 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The ROS side: the node, its parameters, its conversions, and the player of the demo."""
+"""The ROS side: the node, its parameters, its messages, and the player of the demo."""

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from adamtl_ros.nodes.conversions import image_from_array
+from adamtl_ros.nodes.messages import image_from_array
 from adamtl_ros.sources import Camera
 from adamtl_ros.sources import Source
 

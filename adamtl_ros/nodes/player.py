@@ -36,8 +36,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         '--report', type=Path, metavar='FILE',
         help='at the end write {"stamps": [ns, ...], "problems": [...]} of the frames that were '
              'sent, and what of the source was left out')
-    from adamtl_ros import intrinsics
-    intrinsics.add_arguments(parser, "the source's own")
+    from adamtl_ros.arguments import add_camera
+    add_camera(parser, "the source's own")
     options = parser.parse_args(argv)
     if not options.wait >= 0:
         parser.error(f'--wait: {options.wait} is no time; give seconds, or inf')
@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
         from rclpy.signals import SignalHandlerOptions
         from rclpy.utilities import remove_ros_args
 
-        from adamtl_ros.intrinsics import given
+        from adamtl_ros.arguments import given_camera
         from adamtl_ros.nodes.playback import GRACE
         from adamtl_ros.nodes.playback import Player
         from adamtl_ros.sources import DEMO
@@ -98,7 +98,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         source = open_source(
             options.source or DEMO, rate=options.rate, topic=options.topic, say=say)
-        source = filmed_by(source, given(options))
+        source = filmed_by(source, given_camera(options))
         topic = player.images.topic_name
         ready = options.recorded_stamps or player.await_clock()
         if ready and options.wait:

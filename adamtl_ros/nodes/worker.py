@@ -15,9 +15,9 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
 from adamtl_ros.calibration import Lens
-from adamtl_ros.nodes.conversions import BadFrameError
-from adamtl_ros.nodes.conversions import rgb_from_compressed
-from adamtl_ros.nodes.conversions import rgb_from_image
+from adamtl_ros.nodes.messages import BadFrameError
+from adamtl_ros.nodes.messages import rgb_from_compressed
+from adamtl_ros.nodes.messages import rgb_from_image
 from adamtl_ros.nodes.outputs import Outputs
 from adamtl_ros.nodes.outputs import PICTURES
 from adamtl_ros.nodes.outputs import shown_in

@@ -9,11 +9,11 @@ from functools import partial
 import numpy as np
 import openvino as ov
 
+from adamtl_ros.gating.tokens import Choice
+from adamtl_ros.gating.tokens import FrameGates
+from adamtl_ros.gating.tokens import TokenGates
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.cost import CostModel
-from adamtl_ros.network.gating import Choice
-from adamtl_ros.network.gating import FrameGates
-from adamtl_ros.network.gating import TokenGates
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.network.windows import window_tokens
 from adamtl_ros.runtime.graphs import Graphs

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from adamtl_ros.sources import read_picture
+from adamtl_ros.picture_files import read_picture
 
 UNKNOWN = 128
 """Of a person's pixels, neither yes nor no."""

@@ -1,28 +1,21 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
 """
-`adamtl demo`: play a source into a running node over ROS 2, and record what it answers.
+Play a source into a running node over ROS 2, and record what it answers.
 
 Three processes, as on a robot: the node, the player that stands in for the camera, and this one,
 which records.  While the player plays, every frame is accounted for; then some frames of the
 source are asked again at three budgets, which the node is given while it runs.
 """
 
-import argparse
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from contextlib import closing
-from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
 import json
-import os
 from pathlib import Path
-import re
-import signal
 import subprocess
-import sys
 from tempfile import TemporaryDirectory
 import time
 from typing import Any
@@ -32,34 +25,25 @@ import numpy as np
 import rclpy
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from rich.console import Console
-from rich.progress import BarColumn
-from rich.progress import MofNCompleteColumn
 from rich.progress import Progress
-from rich.progress import TextColumn
-from rich.progress import TimeElapsedColumn
-from rich.table import Table
 
 from adamtl_ros import dds
 from adamtl_ros import drawing
-from adamtl_ros import intrinsics
-from adamtl_ros.files import try_folder
-from adamtl_ros.files import whole
-from adamtl_ros.infer import plain
-from adamtl_ros.infer import write_rgb
+from adamtl_ros.bag.measures import percentiles
 from adamtl_ros.msg import GatingStats
-from adamtl_ros.network.checkpoint import find
-from adamtl_ros.network.config import PRESETS
 from adamtl_ros.nodes.playback import FRAME_ID
 from adamtl_ros.nodes.playback import Player
 from adamtl_ros.nodes.recorder import image_array
 from adamtl_ros.nodes.recorder import PICTURES
 from adamtl_ros.nodes.recorder import Recorder
-from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.sources import DEMO
-from adamtl_ros.sources import filmed_by
+from adamtl_ros.nodes.starting import start_ros
+from adamtl_ros.picture_files import write_rgb
+from adamtl_ros.processes import child
+from adamtl_ros.processes import end
+from adamtl_ros.processes import last_lines
+from adamtl_ros.processes import peak_memory
+from adamtl_ros.processes import Stop
 from adamtl_ros.sources import Frame
-from adamtl_ros.sources import open_source
 from adamtl_ros.sources import Source
 from adamtl_ros.tasks import TASKS
 
@@ -72,19 +56,16 @@ ANSWER_LIMIT = 30.0
 SAMPLES = 9
 """Frames that are asked again at every budget of the sheet."""
 
-FILES = ('overlay.mp4', 'sheet.png', 'stats.csv', 'summary.json')
-"""What a run writes."""
-
 SHOWN = 3
 """Frames of these that the sheet shows."""
 
 
-class DemoError(Exception):
-    """The demo could not go on."""
+class TrialError(Exception):
+    """A step could not be done."""
 
 
 @dataclass
-class Sample:
+class Answer:
     """One answered frame: its number in the source, the frame, the outputs and their cost."""
 
     index: int
@@ -173,7 +154,7 @@ class Video:
             self._writer = cv2.VideoWriter(
                 str(self.path), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, self._size)
             if not self._writer.isOpened():
-                raise DemoError(f'{self.path}: cannot be written as mp4v by this OpenCV')
+                raise TrialError(f'{self.path}: cannot be written as mp4v by this OpenCV')
         due = round((stamp - self._first) / 1e9 * self.rate)
         # A long pause in a recording need not be watched in full.
         for _ in range(min(due - self.frames, round(2 * self.rate)) if self.frames else 0):
@@ -200,27 +181,6 @@ class Video:
             video.release()
 
 
-class Stop:
-    """The first Ctrl-C or SIGTERM asks for an early but orderly end; the second breaks off."""
-
-    def __init__(self) -> None:
-        """Take over the signals."""
-        self.set = False
-        self._before = {
-            number: signal.signal(number, self._receive)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-
-    def _receive(self, *_: object) -> None:
-        if self.set:
-            raise KeyboardInterrupt
-        self.set = True
-
-    def close(self) -> None:
-        """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 def sheet_budgets(budget: float) -> tuple[float, float, float]:
     """Return three budgets, falling, with the given one and 1.0 among them."""
     low = min(budget, 0.4)
@@ -228,76 +188,32 @@ def sheet_budgets(budget: float) -> tuple[float, float, float]:
     return 1.0, middle, low
 
 
-_CHILD = """
-import ctypes, os, runpy, sys
-parent, module = int(sys.argv[1]), sys.argv[2]
-try:
-    ctypes.CDLL(None).prctl(1, 15)
-except AttributeError:
-    parent = os.getppid()
-if os.getppid() == parent:
-    sys.argv[1:3] = []
-    runpy.run_module(module, run_name='__main__', alter_sys=True)
-"""
-"""Runs a module; on Linux it gets SIGTERM (15) when its parent has ended, however that was."""
+@dataclass(frozen=True)
+class Wanted:
+    """
+    What is asked for.
+
+    out: folder for the results.  node: parameters of the node, mode and budget among them.
+    frames: how many of the source, None for all.  player: further arguments of the player.
+    """
+
+    out: Path
+    node: dict[str, Any]
+    frames: int | None = None
+    player: tuple[str, ...] = ()
 
 
-@contextmanager
-def child(module: str, arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a module in a process that ends with this block, and with this process."""
-    with log.open('wb') as output:
-        process = subprocess.Popen(
-            [sys.executable, '-c', _CHILD, str(os.getpid()), module, *arguments],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            # -c looks for modules in the working directory first, and a checkout of this package
-            # there would hide the installed one, which alone has the messages.
-            cwd=log.parent,
-            # Ctrl-C at a terminal goes to the whole group; the children are ended in order.
-            start_new_session=True)
-    try:
-        yield process
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> int:
-    """End a child and return its exit code: politely, and after 15 s by force."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(15.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    return process.wait()
-
-
-def peak_memory(pid: int) -> float | None:
-    """Return the most MB of memory that a process has held, None where Linux does not say."""
-    try:
-        status = Path(f'/proc/{pid}/status').read_text()
-    except OSError:
-        return None
-    peak = re.search(r'VmHWM:\s*(\d+) kB', status)
-    return int(peak[1]) / 1024 if peak else None
-
-
-def last_lines(log: Path) -> str:
-    """Return the end of a child's log on one line."""
-    lines = [line for line in log.read_text(errors='replace').splitlines() if line.strip()]
-    return ' | '.join(lines[-3:]) or 'it said nothing'
-
-
-class Demo:
+class Trial:
     """One run, step by step; what was recorded stays when a step fails."""
 
-    def __init__(self, options: argparse.Namespace, source: Source, stop: Stop) -> None:
+    def __init__(self, wanted: Wanted, source: Source, stop: Stop) -> None:
         """Open the files; the ROS context is initialised."""
-        self.options = options
+        self.wanted = wanted
         self.source = source
         self.stop = stop
-        self.out: Path = options.out
+        self.out = wanted.out
         self.account = Account()
-        self.samples: dict[float, list[Sample]] = {}
+        self.samples: dict[float, list[Answer]] = {}
         self.class_names: dict[str, tuple[str, ...]] = {}
         self.video = Video(self.out / 'overlay.mp4', source.rate)
         self.recorder = Recorder(self.out / 'stats.csv')
@@ -314,14 +230,14 @@ class Demo:
         self.camera.destroy_node()
 
     def wait(self, done: Callable[[], Any], limit: float, what: str) -> None:
-        """Receive until done(), a stop, or the node's end; DemoError if that takes too long."""
+        """Receive until done(), a stop, or the node's end; TrialError if that takes too long."""
         assert self.node is not None
         node = self.node
         if not self.recorder.spin_until(
                 lambda: done() or self.stop.set or not self._alive(), limit):
-            raise DemoError(f'{what} took more than {limit:g} s; see {self.out / "node.log"}')
+            raise TrialError(f'{what} took more than {limit:g} s; see {self.out / "node.log"}')
         if node.poll() is not None:
-            raise DemoError(
+            raise TrialError(
                 f'the node ended with code {node.returncode}: '
                 f'{last_lines(self.out / "node.log")}')
 
@@ -366,7 +282,7 @@ class Demo:
             before = topics
         else:
             if not self.stop.set:
-                raise DemoError(
+                raise TrialError(
                     f'the node did not publish all its topics within {START_LIMIT:g} s')
         self._ask_class_names()
 
@@ -388,21 +304,16 @@ class Demo:
         recorder, account = self.recorder, self.account
         base = self._counters()
         recorder.on_overlay = self.video.add
-        options = self.options
-        total = self.source.length
-        if options.frames:
-            total = min(total or options.frames, options.frames)
+        total, frames = self.source.length, self.wanted.frames
+        if frames:
+            total = min(total or frames, frames)
         bar = progress.add_task(f'playing at {self.source.rate:g} Hz', total=total)
         log = self.out / 'player.log'
         with TemporaryDirectory() as scratch:
             report = Path(scratch) / 'player.json'
             arguments = [
-                str(self.source.path.resolve()), '--wait', '30', '--report', str(report)]
-            arguments += intrinsics.arguments(options)
-            for name in ('rate', 'topic', 'frames'):
-                if getattr(options, name) is not None:
-                    arguments += [f'--{name}', str(getattr(options, name))]
-
+                str(self.source.path.resolve()), '--wait', '30', '--report', str(report),
+                *self.wanted.player, *(['--frames', str(frames)] if frames else ())]
             try:
                 with child('adamtl_ros.nodes.player', arguments, log) as player:
 
@@ -428,11 +339,11 @@ class Demo:
                     now - before for now, before in zip(self._counters(), base))
                 progress.update(bar, completed=account.received)
         if code and not self.stop.set:
-            raise DemoError(f'the player ended with code {code}: {last_lines(log)}')
+            raise TrialError(f'the player ended with code {code}: {last_lines(log)}')
         if self.stop.set:
             self._keep_last()
         elif not account.played:
-            raise DemoError('the player played no frame')
+            raise TrialError('the player played no frame')
         else:
             log.unlink()
 
@@ -452,8 +363,8 @@ class Demo:
             if stamp in self.account.played and self.recorder.complete(stamp):
                 index = self.account.played.index(stamp)
                 frame = next(frame for number, frame in enumerate(self.source) if number == index)
-                self.samples[self.options.budget] = [
-                    Sample(index, frame.image, self.recorder.messages[stamp])]
+                self.samples[self.wanted.node['budget']] = [
+                    Answer(index, frame.image, self.recorder.messages[stamp])]
                 return
 
     def compare(self, progress: Progress) -> None:
@@ -468,7 +379,7 @@ class Demo:
                 frames[index] = frame
             if index >= max(wanted):
                 break
-        budgets = sheet_budgets(self.options.budget)
+        budgets = sheet_budgets(self.wanted.node['budget'])
         bar = progress.add_task('three budgets', total=len(budgets) * len(frames))
         for budget in budgets:
             # Each is computed, also where the source stands still.
@@ -478,30 +389,26 @@ class Demo:
                 if self.stop.set:
                     return
                 self.samples.setdefault(budget, []).append(
-                    Sample(index, frame.image, self.recorder.messages[stamp]))
+                    Answer(index, frame.image, self.recorder.messages[stamp]))
                 progress.advance(bar)
 
     def set_parameters(self, **values: Any) -> None:
-        """Change parameters of the running node; DemoError if it refuses."""
+        """Change parameters of the running node; TrialError if it refuses."""
         answer = self.client.set_parameters(
             [Parameter(name, value=value) for name, value in values.items()])
         self.wait(answer.done, ANSWER_LIMIT, 'changing parameters')
         response = answer.result()
         for name, result in zip(values, response.results if response is not None else ()):
             if not result.successful:
-                raise DemoError(f'the node refused {name} {values[name]}: {result.reason}')
+                raise TrialError(f'the node refused {name} {values[name]}: {result.reason}')
 
     def run(self, progress: Progress) -> None:
-        """Run the whole demo."""
-        parameters = {
-            'mode': self.options.mode, 'budget': self.options.budget,
-            'model': self.options.model, 'compare_share': 1.0, 'backend': self.options.backend,
-            'device': self.options.device, 'precision': self.options.precision,
-            'num_threads': self.options.threads}
+        """Run all steps."""
         with TemporaryDirectory() as scratch:
             # JSON is YAML; a file needs no quoting for the command line.
             file = Path(scratch) / 'parameters.yaml'
-            file.write_text(json.dumps({'/**': {'ros__parameters': parameters}}))
+            file.write_text(json.dumps({'/**': {'ros__parameters': {
+                'compare_share': 1.0, **self.wanted.node}}}))
             step = progress.add_task('starting the node', total=1)
             with child(
                     'adamtl_ros.nodes.node', ['--ros-args', '--params-file', str(file)],
@@ -533,7 +440,7 @@ class Demo:
         sheet = drawing.sheet(['frame', *tasks, 'gating map'], rows, legend=legend)
         over_time = drawing.over_time(
             [stats.budget_achieved for stats in played],
-            [list(stats.token_fraction) for stats in played], self.options.budget,
+            [list(stats.token_fraction) for stats in played], self.wanted.node['budget'],
             sheet.shape[1]) if played else []
         write_rgb(self.out / 'sheet.png', np.vstack([sheet, *over_time]))
 
@@ -557,8 +464,8 @@ class Demo:
                  if stats.budget_achieved == stats.budget_achieved]
         return {
             'source': str(self.source.path), 'kind': self.source.kind,
-            'rate_hz': self.source.rate, 'model': self.options.model,
-            'mode': self.options.mode, 'budget': self.options.budget,
+            'rate_hz': self.source.rate,
+            **{name: self.wanted.node[name] for name in ('model', 'mode', 'budget')},
             'frames': {
                 'played': len(account.played), 'received': account.received,
                 'processed': account.processed, 'dropped': account.dropped,
@@ -574,13 +481,14 @@ class Demo:
             'played': {
                 'mean_cost': float(np.mean(spent)) if spent else None,
                 'reused': sum(stats.reused for stats in played)},
-            'latency_ms': _percentiles([stats.latency_ms for stats in played]),
-            'network_ms': _percentiles([stats.network_ms for stats in played]),
-            'beyond_network_ms': _percentiles(
-                [stats.latency_ms - stats.network_ms for stats in played]),
-            'stamp_to_recorded_ms': _percentiles([
-                (recorder.arrived[stamp] - stamp) / 1e6
-                for stamp in account.played if stamp in recorder.arrived]),
+            **{name: percentiles(values, (50, 95)) for name, values in {
+                'latency_ms': [stats.latency_ms for stats in played],
+                'network_ms': [stats.network_ms for stats in played],
+                'beyond_network_ms': [
+                    stats.latency_ms - stats.network_ms for stats in played],
+                'stamp_to_recorded_ms': [
+                    (recorder.arrived[stamp] - stamp) / 1e6
+                    for stamp in account.played if stamp in recorder.arrived]}.items()},
             'gmacs_dense': played[0].gmacs_dense if played else None,
             'node_memory_peak_mb': self.node_peak,
             'video_frames': video_frames,
@@ -598,13 +506,7 @@ class Demo:
         }
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float | None]:
-    return {
-        name: float(np.percentile(values, share)) if values else None
-        for name, share in (('p50', 50), ('p95', 95))}
-
-
-def _row(sample: Sample, tasks: Sequence[str]) -> tuple[str, list[np.ndarray]]:
+def _row(sample: Answer, tasks: Sequence[str]) -> tuple[str, list[np.ndarray]]:
     """Return the label and the pictures of a row, all of the frame's shape."""
     stats, image = sample.stats, sample.image
     label = (
@@ -621,75 +523,27 @@ def _row(sample: Sample, tasks: Sequence[str]) -> tuple[str, list[np.ndarray]]:
     return label, pictures
 
 
-def report(summary: dict[str, Any], out: Path, console: Console) -> None:
-    """Print the figures that people look for first."""
-    frames = summary['frames']
-    table = Table(box=None, show_header=False)
-    table.add_row('frames', ', '.join(f'{number} {name}' for name, number in frames.items()))
-    for row in summary['budgets']:
-        table.add_row(
-            f'budget {row["requested"]:.2f}',
-            f'{row["achieved"]:.3f} achieved over {row["frames"]} frames')
-    if summary['played']['mean_cost'] is not None:
-        table.add_row(
-            'while it played', f'{summary["played"]["mean_cost"]:.3f} of the dense cost a frame, '
-                               f'{summary["played"]["reused"]} frames reused')
-    latency = summary['latency_ms']
-    if latency['p50'] is not None:
-        table.add_row('latency', f'{latency["p50"]:.1f} ms median, {latency["p95"]:.1f} ms p95')
-    if summary['node_memory_peak_mb'] is not None:
-        table.add_row('node memory', f'{summary["node_memory_peak_mb"]:.0f} MB peak')
-    names = [name for name in FILES if (out / name).exists()]
-    table.add_row('results', f'{", ".join(names)} in {out}')
-    console.print(table, highlight=False, soft_wrap=True)
-
-
-def run(options: argparse.Namespace) -> int:
+def run(wanted: Wanted, source: Source, domain: int | None, progress: Progress) -> dict[str, Any]:
     """
-    Run the demo; return 0, 1 if a frame is unaccounted for or a step failed, 130 after Ctrl-C.
+    Do the steps, write overlay, sheet and stats, and return the summary.
 
-    ValueError or OSError where something given on the command line is wrong.
+    domain: ROS domain, None for one of its own.  What went wrong is in the summary's violations.
     """
-    Settings(mode=options.mode, budget=options.budget)
-    # What is odd about it the player tells, which plays it to its end.
-    source = open_source(
-        options.source or DEMO, rate=options.rate, topic=options.topic, say=lambda text: None)
-    source = filmed_by(source, intrinsics.given(options))
-    model = find(options.model)
-    if options.model not in PRESETS:  # the node runs in another folder
-        options.model = str(model.resolve())
-    options.out = options.out.resolve()
-    try_folder(options.out, FILES)
-    for name in (*FILES, 'player.log'):
-        (options.out / name).unlink(missing_ok=True)  # of an earlier run
-    console = Console()
-    failure = ''
-    with dds.domain(options.domain), closing(Stop()) as stop:
-        dds.start_ros()
+    with dds.domain(domain), closing(Stop()) as stop:
+        start_ros()
         try:
-            with closing(Demo(options, source, stop)) as demo:
-                columns = (
-                    TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-                    TimeElapsedColumn())
+            with closing(Trial(wanted, source, stop)) as trial:
+                failure = ''
                 try:
-                    with Progress(*columns, console=console) as progress:
-                        demo.run(progress)
-                except (DemoError, ValueError, OSError) as error:
+                    with progress:
+                        trial.run(progress)
+                except (TrialError, ValueError, OSError) as error:
                     failure = str(error)
-                demo.video.close()
-                demo.write_sheet()
-                summary = demo.summary()
+                trial.video.close()
+                trial.write_sheet()
+                summary = trial.summary()
                 if failure:
                     summary['violations'].insert(0, failure)
+                return summary
         finally:
             rclpy.try_shutdown()
-        with whole(options.out / 'summary.json') as aside:
-            aside.write_text(json.dumps(plain(summary), indent=2, allow_nan=False) + '\n')
-    report(summary, options.out, console)
-    for problem in summary['problems']:
-        print(f'adamtl demo: {problem}', file=sys.stderr)
-    for violation in summary['violations']:
-        print(f'adamtl demo: {violation}', file=sys.stderr)
-    if summary['violations'] and not stop.set:
-        return 1
-    return 130 if stop.set else 0

@@ -27,9 +27,9 @@ from safetensors import SafetensorError
 import torch
 from torch import Tensor
 
-from adamtl_ros.datasets.published import NORMALS_AXES
-from adamtl_ros.datasets.published import NYU_CLASSES
-from adamtl_ros.datasets.published import VOC_CLASSES
+from adamtl_ros.datasets.benchmarks import NORMALS_AXES
+from adamtl_ros.datasets.benchmarks import NYU_CLASSES
+from adamtl_ros.datasets.benchmarks import VOC_CLASSES
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import NetworkConfig
 from adamtl_ros.network.config import PRESETS

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`adamtl infer`: single images through the engine, without ROS."""
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 import json
@@ -15,13 +14,21 @@ import numpy as np
 from rich.console import Console
 
 from adamtl_ros import drawing
-from adamtl_ros import intrinsics
+from adamtl_ros.arguments import add_camera
+from adamtl_ros.arguments import add_engine
+from adamtl_ros.arguments import folder
+from adamtl_ros.arguments import given_camera
+from adamtl_ros.arguments import Parser
+from adamtl_ros.files import plain
 from adamtl_ros.files import try_folder
+from adamtl_ros.files import unique_names
 from adamtl_ros.files import whole
+from adamtl_ros.picture_files import read_picture
+from adamtl_ros.picture_files import write_rgb
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import Result
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.sources import read_picture
+from adamtl_ros.tasks import ordered
 from adamtl_ros.waiting import saying
 
 BUDGET = 0.6
@@ -29,41 +36,6 @@ BUDGET = 0.6
 
 ENDINGS = ('.npz', '.png', '.json')
 """Of the files that are written for an image."""
-
-
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """
-    Return a file stem for each path: its own where that is free, else with a number.
-
-    a/x.png, b/x.png, x_2.png give x, x_3, x_2: a name that a path has of itself stays its own.
-    """
-    own = {path.stem for path in paths}
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        name, number = path.stem, 1
-        while name in taken or (number > 1 and name in own):
-            number += 1
-            name = f'{path.stem}_{number}'
-        taken.add(name)
-        names.append(name)
-    return names
-
-
-def plain(value: Any) -> Any:
-    """Return the value as JSON has it: NaN and infinity become null, tuples lists."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_rgb(path: Path, picture: np.ndarray) -> None:
-    """Write a uint8 (h, w, 3) RGB picture, whole or not at all; OSError where that fails."""
-    encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
-    with whole(path) as aside:
-        aside.write_bytes(encoded.tobytes())
 
 
 def picture(image: np.ndarray, result: Result, class_names: dict[str, tuple[str, ...]]) -> (
@@ -88,19 +60,41 @@ def picture(image: np.ndarray, result: Result, class_names: dict[str, tuple[str,
     return drawing.sheet(list(columns), [(label, cells)], legend=legend)
 
 
-def run(options: argparse.Namespace) -> int:
+def parser() -> Parser:
+    """Return the parser of the command's arguments."""
+    parse = Parser(
+        prog='adamtl infer',
+        description='Write for every image NAME.npz (an array per task, as the node publishes '
+                    'it), NAME.png (a picture of all) and NAME.json (what ran and what it cost).')
+    parse.add_argument('images', nargs='+', metavar='IMAGE', help='picture files')
+    add_engine(parse)
+    parse.add_argument(
+        '--tasks', metavar='A,B', help='tasks to compute (default: all of the model)')
+    parse.add_argument(
+        '--raw', action='store_true',
+        help="store the decoders' own outputs, channels first and before they are brought to the "
+             "network's size, in place of what the node publishes")
+    add_camera(parse, 'a camera of 73 degrees')
+    parse.add_argument(
+        '--out', type=folder, required=True, metavar='DIR', help='folder for the results')
+    return parse
+
+
+def main(argv: Sequence[str]) -> int:
     """
-    Write NAME.npz, NAME.png and NAME.json into options.out for every image of options.images.
+    Run `adamtl infer`: write NAME.npz, NAME.png and NAME.json for every image.
 
     ValueError or OSError name what is wrong; images before an unreadable one are written.
     """
+    options = parser().parse_args(argv)
     # Everything that can be wrong is looked at before the model is loaded.
     Settings(mode=options.mode or 'static', budget=options.budget)
-    tasks = Settings(tasks=tuple(options.tasks)).tasks if options.tasks is not None else None
+    tasks = None if options.tasks is None else ordered(
+        name.strip() for name in options.tasks.split(',') if name.strip())
     if tasks == ():
         raise ValueError('tasks: name at least one')
     paths = list(dict.fromkeys(Path(path).resolve() for path in options.images))
-    known = intrinsics.given(options)
+    known = given_camera(options)
     for path in paths:
         height, width = read_picture(path).shape[:2]
         known.camera((width, height))

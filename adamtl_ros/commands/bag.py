@@ -4,6 +4,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 import re
 import sys
@@ -18,20 +19,22 @@ from rich.progress import TimeElapsedColumn
 from rich.progress import TimeRemainingColumn
 from rich.table import Table
 
+from adamtl_ros.arguments import add_camera
+from adamtl_ros.arguments import given_camera
+from adamtl_ros.arguments import Parser
 from adamtl_ros.bag import many
-from adamtl_ros.bag.evaluate import agreement_of
+from adamtl_ros.bag.compare import agreement_of
 from adamtl_ros.bag.one import complain
 from adamtl_ros.bag.one import damaged
 from adamtl_ros.bag.one import evaluate_bag
+from adamtl_ros.bag.one import Options
 from adamtl_ros.bag.reading import recordings
 from adamtl_ros.bag.sample import STORAGES
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.bag.storage import is_recording
-from adamtl_ros.cli import Parser
 from adamtl_ros.files import try_folder
-from adamtl_ros.intrinsics import add_arguments
-from adamtl_ros.intrinsics import given
 from adamtl_ros.intrinsics import Intrinsics
+from adamtl_ros.nodes.live import play
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.settings import check_budget
@@ -71,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='of the network; 0: automatic')
     parser.add_argument('--tasks', metavar='A,B', help='default: all of the model')
-    add_arguments(parser, 'the camera_info beside the pictures, or a camera of 73 degrees')
+    add_camera(parser, 'the camera_info beside the pictures, or a camera of 73 degrees')
     parser.add_argument(
         '--every', type=int, default=1, metavar='N', help='run one frame of N')
     parser.add_argument(
@@ -125,22 +128,21 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check(options: argparse.Namespace) -> None:
-    """Check and convert what can be looked at before anything is loaded; ValueError if wrong."""
-    budgets = [check_budget(_number('budgets', part))
-               for part in options.budgets.split(',') if part.strip()]
-    options.budgets = tuple(dict.fromkeys(budgets))
-    options.budget = check_budget(options.budget)
-    options.modes = tuple(part.strip() for part in options.modes.split(',') if part.strip())
-    for mode in options.modes:
+def check(options: argparse.Namespace) -> Options:
+    """Return what is asked for; ValueError or OSError for what is wrong before anything runs."""
+    budgets = tuple(dict.fromkeys(
+        check_budget(_number('budgets', part))
+        for part in options.budgets.split(',') if part.strip()))
+    modes = tuple(part.strip() for part in options.modes.split(',') if part.strip())
+    for mode in modes:
         if mode not in MODES:
             raise ValueError(f'modes: {mode!r} is unknown; choose of {", ".join(MODES)}')
-    if 'adaptive' in options.modes and not budgets:
+    if 'adaptive' in modes and not budgets:
         raise ValueError('budgets: name at least one, in (0, 1]')
-    if options.tasks is not None:
-        options.tasks = ordered(part.strip() for part in options.tasks.split(',') if part.strip())
-        if not options.tasks:
-            raise ValueError('tasks: name at least one')
+    tasks = None if options.tasks is None else ordered(
+        part.strip() for part in options.tasks.split(',') if part.strip())
+    if tasks == ():
+        raise ValueError('tasks: name at least one')
     for name, least in (('every', 1), ('max_frames', 0), ('jobs', 0)):
         if getattr(options, name) < least:
             raise ValueError(
@@ -149,20 +151,22 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f'--keep {options.keep}: give a share above 0 and at most 1')
     if not 0 < options.rate <= 100:
         raise ValueError(f'--rate {options.rate}: give a factor above 0 and at most 100')
-    known = given(options)
-    if options.camera:
-        options.camera = options.camera.resolve()
+    known = given_camera(options)
     if options.live and known != Intrinsics():
         raise ValueError(
             '--live: the node goes by the camera_info that was recorded; leave out --camera and '
             '--hfov')
-    options.node = full_name(options.node)
     truth = dict(part.partition('=')[::2] for part in options.truth)
     if len(ordered(truth)) != len(options.truth) or not all(truth.values()):
         raise ValueError('--truth: give TASK=TOPIC, once a task, such as depth=/camera/depth')
-    options.truth = truth
     if truth and options.labels:
         raise ValueError('--truth and --labels: give one of the two')
+    same = ('topic', 'mode', 'model', 'backend', 'precision', 'device', 'threads', 'every',
+            'max_frames', 'keep', 'labels', 'record')
+    return Options(
+        budgets=budgets, budget=check_budget(options.budget), modes=modes, tasks=tasks,
+        known=known, reuse=not options.no_reuse, truth=truth, node=full_name(options.node),
+        **{name: getattr(options, name) for name in same})
 
 
 def full_name(node: str) -> str:
@@ -245,22 +249,29 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if not options.bags:
             raise ValueError('name a recording, or make one with --sample OUT')
-        check(options)
+        asked = check(options)
         bags = find_bags(options.bags)
         # Of many recordings, those with results are not done again.
-        try_folder(options.out, many.FILES if len(bags) == 1 and not options.scheduler else ())
-        if options.record and len(bags) == 1:
-            if options.record.exists():
-                raise ValueError(f'{options.record}: exists already; give the name of a new bag')
-            try_folder(options.record.absolute().parent)
-        if len(bags) > 1 or options.scheduler:
-            return many.run(bags, options)
+        several = len(bags) > 1 or options.scheduler
+        try_folder(options.out, () if several else many.FILES)
+        if asked.record and len(bags) == 1:
+            if asked.record.exists():
+                raise ValueError(f'{asked.record}: exists already; give the name of a new bag')
+            try_folder(asked.record.absolute().parent)
+        if several:
+            if options.live:
+                raise ValueError('--live plays one recording; name one')
+            return many.run(
+                bags, asked, options.out, options.jobs, options.scheduler, options.fresh)
         console = Console(stderr=True)
         columns = (
             TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
             TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
-            figures = evaluate_bag(bags[0], options, options.out, progress=progress)
+            live = partial(play, rate=options.rate, out=options.out, console=progress.console)
+            figures = evaluate_bag(
+                bags[0], asked, options.out, progress=progress,
+                live=live if options.live else None)
         show(figures, Console(width=120))
         print(f'{options.out / "report.html"} and results.json')
         complain(figures)

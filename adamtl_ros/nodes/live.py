@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A recording played into the running node over ROS 2, and what a subscriber saw of it."""
 
-import argparse
 from hashlib import blake2b
 import math
 from pathlib import Path
@@ -13,7 +12,9 @@ import numpy as np
 from rich.console import Console
 
 from adamtl_ros import dds
+from adamtl_ros.bag.measures import percentiles
 from adamtl_ros.bag.measures import Sample
+from adamtl_ros.bag.one import Options
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import CAMERA_INFO
 from adamtl_ros.bag.reading import COMPRESSED
@@ -23,8 +24,8 @@ from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.bag.storage import Message
 from adamtl_ros.bag.storage import unpacked
-from adamtl_ros.published import published_images
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.images import published_images
 from adamtl_ros.runtime.settings import MOST_FRAMES
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
@@ -131,38 +132,37 @@ class Live:
         return {
             'rate': self.rate, 'played': played, 'answered': answered,
             'dropped': played - answered,
-            'latency_ms': _percentiles(self.latency), 'delivery_ms': _percentiles(self.delivery),
+            'latency_ms': percentiles(self.latency.values),
+            'delivery_ms': percentiles(self.delivery.values),
             'identical': self.identical, 'different': self.different,
             'differing': self.differing, 'text': ' '.join(parts)}
 
 
-def _percentiles(sample: Sample) -> dict[str, float | None]:
-    return {f'p{share}': sample.percentile(share) for share in (50, 95, 99)}
-
-
 def play(
-        bag: Bag, topic: str, options: argparse.Namespace, console: Console | None) -> Live:
+        bag: Bag, topic: str, options: Options, *, rate: float, out: Path,
+        console: Console) -> Live:
     """
     Play the topic into the running node, with /clock, and return what came of it.
 
+    rate: times the speed of the recording.  out: folder for what the node says of its frames.
     ValueError where ROS is missing, no node listens, or it runs something else.
     """
     try:
         import rclpy
         from rosgraph_msgs.msg import Clock  # noqa: F401
 
+        from adamtl_ros.nodes.starting import start_ros
     except ImportError as error:
         raise ValueError(
             f"--live runs over ROS 2, of which something is missing ({error}): pip install "
             "'.[jazzy]' in the package's folder, or source a ROS 2 installation") from None
     dds.use_shared_memory()
-    dds.start_ros()
+    start_ros()
     try:
-        session = _Session(bag, topic, options)
+        session = _Session(bag, topic, options, rate, out)
         try:
             session.meet()
-            if console:
-                console.print(f'playing into {session.images.topic_name}', highlight=False)
+            console.print(f'playing into {session.images.topic_name}', highlight=False)
             session.play()
         finally:
             session.recorder.close()
@@ -181,14 +181,14 @@ def _is_whole(info: Message) -> bool:
 class _Session:
     """The ROS side of playing, in one thread."""
 
-    def __init__(self, bag: Bag, topic: str, options: argparse.Namespace) -> None:
+    def __init__(
+            self, bag: Bag, topic: str, options: Options, rate: float, out: Path) -> None:
         from adamtl_ros.nodes.recorder import Recorder
 
         self.bag, self.topic, self.options = bag, topic, options
-        self.live = Live(options.rate)
-        options.out.mkdir(parents=True, exist_ok=True)
-        self.recorder = Recorder(
-            Path(options.out) / 'live_stats.csv', node=options.node, pictures=())
+        self.live = Live(rate)
+        out.mkdir(parents=True, exist_ok=True)
+        self.recorder = Recorder(out / 'live_stats.csv', node=options.node, pictures=())
         self.images: Any = None
         self.infos: Any = None
         self.clock: Any = None
@@ -292,10 +292,10 @@ class _Session:
         for message in self.bag.messages((self.topic, infos)):
             if first is None:
                 first, start = message.time, monotonic()
-            due = start + (message.time - first) / 1e9 / self.options.rate
+            due = start + (message.time - first) / 1e9 / self.live.rate
             while (now := monotonic()) < due:
                 if now - ticked >= CLOCK_PERIOD:
-                    tick(first + round((now - start) * self.options.rate * 1e9))
+                    tick(first + round((now - start) * self.live.rate * 1e9))
                     ticked = now
                 self._idle(min(due - now, CLOCK_PERIOD))
             if message.topic == infos:

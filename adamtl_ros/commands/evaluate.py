@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 import sys
 
-from adamtl_ros.cli import Parser
+from adamtl_ros.arguments import Parser
 from adamtl_ros.files import FIGURES
 from adamtl_ros.files import try_figure
 from adamtl_ros.files import try_file
@@ -87,11 +87,11 @@ def run(options: argparse.Namespace) -> None:
         from rich.console import Console
 
         from adamtl_ros.datasets import open_dataset
-        from adamtl_ros.evaluation.evaluate import check_classes
-        from adamtl_ros.evaluation.evaluate import draw
-        from adamtl_ros.evaluation.evaluate import evaluate
-        from adamtl_ros.evaluation.evaluate import read_reference
-        from adamtl_ros.evaluation.evaluate import table
+        from adamtl_ros.evaluation.accuracy import check_classes
+        from adamtl_ros.evaluation.accuracy import draw
+        from adamtl_ros.evaluation.accuracy import evaluate
+        from adamtl_ros.evaluation.accuracy import read_reference
+        from adamtl_ros.evaluation.accuracy import table
         from adamtl_ros.runtime.engine import Engine
 
     reference = read_reference(options.reference)

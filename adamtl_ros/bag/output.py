@@ -25,9 +25,9 @@ from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.conversions import scaled_camera_info
 from adamtl_ros.paths import share
-from adamtl_ros.published import published_images
-from adamtl_ros.published import stats_fields
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.images import published_images
+from adamtl_ros.runtime.images import stats_fields
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
 

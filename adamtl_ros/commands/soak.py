@@ -32,16 +32,17 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from adamtl_ros import dds
-from adamtl_ros.cli import add_domain
-from adamtl_ros.cli import Parser
-from adamtl_ros.demo import child
-from adamtl_ros.demo import last_lines
-from adamtl_ros.demo import Stop
+from adamtl_ros.arguments import add_domain
+from adamtl_ros.arguments import Parser
 from adamtl_ros.files import try_file
 from adamtl_ros.files import whole
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.network.checkpoint import find
 from adamtl_ros.nodes.diagnostics import resident_mb
+from adamtl_ros.nodes.starting import start_ros
+from adamtl_ros.processes import child
+from adamtl_ros.processes import last_lines
+from adamtl_ros.processes import Stop
 from adamtl_ros.runtime.points import FIELDS
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import OUTPUT_SIZES
@@ -382,7 +383,7 @@ def main(argv: Sequence[str]) -> int:
     open_source(options.source or DEMO)
     find(options.model)
     with dds.domain(options.domain), closing(Stop()) as stop:
-        dds.start_ros()
+        start_ros()
         try:
             with closing(Soak(options, stop)) as soak, TemporaryDirectory() as folder:
                 report = soak.run(Path(folder))

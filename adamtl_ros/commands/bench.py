@@ -28,8 +28,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from adamtl_ros.arguments import Parser
 from adamtl_ros.bag.energy import Meter
-from adamtl_ros.cli import Parser
+from adamtl_ros.bag.measures import percentiles
 from adamtl_ros.files import FIGURES
 from adamtl_ros.files import try_figure
 from adamtl_ros.files import try_file
@@ -248,7 +249,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     rows = [{
         'mode': each.mode, 'budget': each.budget if each.mode == 'adaptive' else None,
         'achieved': statistics.fmean(spent[row]), 'gmacs': dense * statistics.fmean(spent[row]),
-        **_percentiles(times[row]), 'network_p50_ms': statistics.median(network[row]),
+        **percentiles(times[row], ending='_ms'), 'network_p50_ms': statistics.median(network[row]),
         'ratio': _ratio(times[row], times[0]), 'network_ratio': _ratio(network[row], network[0]),
         'rss_mb': memory, 'energy_j': energy[row]} for row, each in enumerate(settings)]
     figures: dict[str, Any] = {
@@ -257,7 +258,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         'load': load, 'model': options.model,
         'tasks': list(tasks), 'rounds': options.rounds, 'rows': rows,
         'references': [{
-            'name': kind, **_percentiles(taken), 'ratio': _ratio(taken, network[0]),
+            'name': kind, **percentiles(taken, ending='_ms'), 'ratio': _ratio(taken, network[0]),
             'energy_j': energy[kind]} for kind, taken in beside.items()]}
     if meter:
         figures['energy'] = meter.source
@@ -270,10 +271,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _ratio(own: Sequence[float], static: Sequence[float]) -> float:
     """Return the median of the ratios round by round."""
     return statistics.median(one / other for one, other in zip(own, static))
-
-
-def _percentiles(times: Sequence[float]) -> dict[str, float]:
-    return {f'p{share}_ms': float(np.percentile(times, share)) for share in (50, 95, 99)}
 
 
 def show(figures: dict[str, Any]) -> None:

@@ -328,8 +328,8 @@ def main(argv: Sequence[str]) -> int:
             options.json.write_text(json.dumps(page, indent=1) + '\n', encoding='utf-8')
         return int(any(line.state == 'bad' for line in lines))
     from adamtl_ros import reference
+    from adamtl_ros.picture_files import read_picture
     from adamtl_ros.sources import DEMO
-    from adamtl_ros.sources import read_picture
     picture = sorted(DEMO.glob('*.jpg'))[30]
     print(reference.write(options.model, read_picture(picture)))
     return 0

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from adamtl_ros.cli import Parser
+from adamtl_ros.arguments import Parser
 from adamtl_ros.datasets import open_dataset
-from adamtl_ros.evaluation.evaluate import evaluate
-from adamtl_ros.evaluation.evaluate import table
+from adamtl_ros.evaluation.accuracy import evaluate
+from adamtl_ros.evaluation.accuracy import table
 from adamtl_ros.files import try_file
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.lite import LiteConfig

@@ -32,11 +32,11 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from adamtl_ros import dds
-from adamtl_ros.cli import Parser
+from adamtl_ros.arguments import Parser
 from adamtl_ros.files import try_file
 from adamtl_ros.files import whole
 from adamtl_ros.msg import GatingStats
+from adamtl_ros.nodes.starting import start_ros
 
 WINDOW = 5.0
 """Seconds over which rates and medians are taken."""
@@ -239,7 +239,7 @@ def main(argv: Sequence[str]) -> int:
     """Run `adamtl top`; return 0, 1 where --once heard nothing (good), 2 for a wrong call."""
     options = parse(argv)
     try_file(options.svg)
-    dds.start_ros()
+    start_ros()
     top = Top(options.node)
     executor = SingleThreadedExecutor()
     executor.add_node(top)
