@@ -52,7 +52,8 @@ def outputs(engine: Engine, picture: np.ndarray) -> tuple[Outputs, float]:
     achieved = 1.0
     for mode in engine.modes[::2]:
         budget = BUDGET if mode == 'adaptive' else 1.0
-        result = engine.infer(picture, Settings(mode, budget, engine.tasks, raw=True))
+        result = engine.infer(picture, Settings(
+            mode, budget, engine.tasks, raw=True, skip_empty=False))
         achieved = result.stats.budget_achieved
         found |= {f'{mode}.{task}': np.ascontiguousarray(value[:, 1::4, 1::4])
                   for task, value in result.raw.items()}

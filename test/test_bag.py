@@ -287,6 +287,8 @@ def test_results_have_the_keys_that_scripts_read(done: Path, bag: Path, engine: 
     assert len(table) == 4 * FRAMES
     assert float(table[3]['agreement']) == pytest.approx(stats[0].agreement, abs=1e-4)
     assert rows[3]['reused'] == np.mean([s.reused for s in stats])
+    assert rows[3]['empty'] == np.mean([bool(s.tasks_empty) for s in stats])
+    assert [each['empty'] for each in table[3::4]] == [' '.join(s.tasks_empty) for s in stats]
     assert [int(each['reused']) for each in table[3::4]] == [s.reused for s in stats]
 
 

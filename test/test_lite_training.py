@@ -393,6 +393,24 @@ def test_the_policy_is_worth_more_than_a_fixed_set():
     assert rises(~chosen[:, None], left).mean() < losses[allowed].min()
 
 
+def test_policy_stage_teaches_the_head_of_presence(settings, folder, tmp_path, capsys):
+    more = write_corpus(tmp_path / 'more', 12, cameras=True)
+    arguments = [settings, 'stage=policy', 'frames=0', 'sets=2', f'data={more}', 'per_clip=0',
+                 f'start={folder}/start.safetensors', 'network={presence: true}']
+    assert train.main(arguments) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert 'but for presence' in said[0] and said[-1].endswith(
+        'presence: 12 frames have human_parts on more than 1% of the picture and 0 have none: at '
+        'least 5 of each are needed')
+    for number in range(6):
+        label = more / 'human_parts' / f'f{number}.png'
+        cv2.imwrite(str(label), np.zeros((192, 256), np.uint8))
+    assert train.main(arguments) == 0
+    assert 'the head of presence misses' in capsys.readouterr().err
+    network = checkpoint.load(str(tmp_path / 'out.safetensors'))
+    assert network.config.presence and network.presence.weight.abs().max() > 0
+
+
 @pytest.mark.slow
 def test_policy_stage(settings, folder, tmp_path, capsys):
     arguments = [settings, 'stage=policy', 'frames=0', 'sets=8', f'data={folder}/train',

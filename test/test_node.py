@@ -598,6 +598,7 @@ REFUSED = [
     ({'budget_horizon': 0}, ('budget_horizon', '0', '1 to 100000')),
     ({'refresh': 0}, ('refresh', '0', '1 to 100000')),
     ({'reuse': 'sometimes'}, ('reuse', 'sometimes', 'true or false')),
+    ({'skip_empty': 'sometimes'}, ('skip_empty', 'sometimes', 'true or false')),
     ({'budget': True}, ('budget', 'True', 'a number')),
     ({'mode': 'fast'}, ('mode', 'fast', 'adaptive')),
     ({'mode': 3}, ('mode', '3', 'a string')),

@@ -32,6 +32,7 @@ FIELDS = {
     'network_ms': 'float',
     'postprocess_ms': 'float',
     'tasks': 'sequence<string>',
+    'tasks_empty': 'sequence<string>',
     'task_token_fraction': 'sequence<float>',
     'block_active': 'sequence<float>',
     'token_fraction': 'sequence<float>',

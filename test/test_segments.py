@@ -2,16 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pieces in which a GPU replays the convolutional network, run here without recording."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from adamtl_ros.network import checkpoint
+from adamtl_ros.network.lite import RARE
 from adamtl_ros.runtime import torch_backend
 from adamtl_ros.runtime.backends import backend_of
 from adamtl_ros.runtime.segments import Segments
 from adamtl_ros.runtime.torch_backend import TorchBackend
 from adamtl_ros.training import worth
+from networks import CONFIGS
 from networks import random_network
 
 
@@ -19,7 +23,7 @@ from networks import random_network
 def model(tmp_path_factory):
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp('segments') / 'lite.safetensors'
-    network = random_network('lite')
+    network = random_network(replace(CONFIGS['lite'], presence=True))
     network.policy.bias.data.normal_(0, 1)
     network.policy.second.weight.data.normal_(0, 1)
     checkpoint.save(path, network, half=False)
@@ -39,7 +43,8 @@ def picture(seed, size):
 
 
 def same(first, second):
-    assert first[1].macs == second[1].macs
+    assert first[1].macs == second[1].macs and first[1].empty == second[1].empty
+    assert list(first[0]) == list(second[0])
     assert [gate.tolist() for gate in first[1].gates] == [
         gate.tolist() for gate in second[1].gates]
     for task, value in first[0].items():
@@ -55,11 +60,27 @@ def test_pieces_are_the_network_whatever_ran_before(pair):
         budget = (0.4, 0.6, 0.8, 1.0)[seed % 4]
         for run in ('dense', 'adaptive', 'priced', 'fixed'):
             arguments = {
-                'dense': (), 'adaptive': (budget, {}), 'priced': (1.0, {}, 0.3 * (seed % 4)),
+                'dense': (), 'adaptive': (budget, {}),
+                'priced': (1.0, {}, 0.3 * (seed % 4), seed % 2 == 0),
                 'fixed': (budget, {})}[run]
             first, second = (
                 getattr(each, run)(pixels, some, *arguments) for each in (plain, pieces))
             same(first, second)
+
+
+def test_decoders_rest_where_there_is_nothing(pair):
+    plain, pieces = pair
+    size, seen = plain.config.input_size, set()
+    for bias in (-1e3, 1e3, -1e3):
+        for each in pair:
+            each._network.presence.bias.fill_(bias)
+        for tasks in (plain.config.tasks, (RARE,), ('depth', RARE), ('depth',)):
+            answers = [each.priced(picture(0, size), tasks, 0.6, {}, 0.0, True) for each in pair]
+            same(*answers)
+            seen.add(answers[0][1].empty)
+            assert list(answers[0][0]) == [
+                task for task in tasks if task not in answers[0][1].empty]
+    assert seen == {(), (RARE,)}
 
 
 def test_any_set_after_any_other(pair):

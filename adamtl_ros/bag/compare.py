@@ -122,6 +122,7 @@ class Run:
     computed: tuple[int, float, float] = (0, math.nan, 1.0)
     achieved: float = 0.0
     reused: int = 0
+    empty: int = 0
     macs: tuple[float, float] = (0.0, 0.0)
     joules: float = 0.0
     scored: Counter[str] = field(default_factory=Counter)
@@ -247,7 +248,8 @@ class Evaluation:
         if writer:
             writer.writerow([
                 'frame', 'stamp', 'seconds', 'scene', 'mode', 'budget', 'achieved', 'latency_ms',
-                'agreement', *(f'agreement_{task}' for task in self.plan.tasks), 'reused'])
+                'agreement', *(f'agreement_{task}' for task in self.plan.tasks), 'reused',
+                'empty'])
         try:
             for frame, time, labels in labelled(
                     self.bag, self.frames, self.labels, Wanted(self.plan.every),
@@ -317,6 +319,7 @@ class Evaluation:
             run.achieved += stats.budget_achieved
             run.macs = (run.macs[0] + stats.gmacs, run.macs[1] + stats.gmacs_dense)
             run.reused += stats.reused
+            run.empty += bool(stats.tasks_empty)
             if not stats.reused:
                 run.computed = frame.number, stats.price, stats.budget_cap
             run.series.add((stats.budget_achieved, mean, latency, stats.reused))
@@ -338,7 +341,7 @@ class Evaluation:
                     frame.number, f'{frame.stamp / 1e9:.9f}', f'{seconds:.6f}', scene, stats.mode,
                     run.settings.budget, f'{stats.budget_achieved:.6g}', f'{latency:.3f}',
                     f'{mean:.6g}', *(f'{agreed[task]:.6g}' for task in self.plan.tasks),
-                    int(stats.reused)])
+                    int(stats.reused), ' '.join(stats.tasks_empty)])
         self.evaluated += 1
         for observer in self.observers:
             observer.frame(frame, self.engine)
@@ -442,13 +445,17 @@ class Evaluation:
         }
 
     def _memory(self, run: Run) -> dict[str, Any]:
-        """Return the share of frames that were reused, what the others cost, and what it saved."""
+        """
+        Return the share of frames that were reused, what the others cost, and what it saved.
+
+        And the share of frames in which a task was left out that had nothing to say.
+        """
         count = max(self.evaluated, 1)
         if run.settings.mode == 'static':
-            return {'reused': 0.0, 'computed': 1.0, 'memory_saved': 0.0}
+            return {'reused': 0.0, 'computed': 1.0, 'memory_saved': 0.0, 'empty': 0.0}
         computed = run.achieved / max(self.evaluated - run.reused, 1)
         return {'reused': run.reused / count, 'computed': computed,
-                'memory_saved': run.reused / count * computed}
+                'memory_saved': run.reused / count * computed, 'empty': run.empty / count}
 
     def _scene_figures(self, number: int) -> dict[str, Any]:
         scene, tasks = self.scenes[number], len(self.plan.tasks)

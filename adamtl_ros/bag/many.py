@@ -190,7 +190,8 @@ def summarise(
             'mode': row['mode'], 'budget': row['budget'],
             **{name: sum(share * each[name] for share, each in same)
                for name in (
-                   'achieved', 'reused', 'computed', 'memory_saved', 'gmacs', 'mean_ms')},
+                   'achieved', 'reused', 'computed', 'memory_saved', 'empty', 'gmacs',
+                   'mean_ms')},
             'agreement': {
                 task: sum(share * each['agreement'][task] for share, each in same)
                 for task in row['agreement'] if task in tasks},

@@ -107,7 +107,9 @@ def main(argv: Sequence[str]) -> int:
     mode = options.mode or ('adaptive' if 'adaptive' in engine.modes else 'static')
     budget = BUDGET if options.budget is None and engine.needs_budget else options.budget
     settings = Settings(
-        mode=mode, budget=budget, tasks=tasks or engine.tasks, gating_map=True, raw=options.raw)
+        mode=mode, budget=budget, tasks=tasks or engine.tasks, gating_map=True, raw=options.raw,
+        # Whoever wants the decoders' own outputs wants them of all.
+        skip_empty=not options.raw)
     engine.check(settings)
     console = Console()
     for path, name in zip(paths, names):

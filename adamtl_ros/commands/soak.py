@@ -150,6 +150,7 @@ def random_change(generator: random.Random) -> list[Parameter]:
         'budget_horizon': generator.randint(1, 200),
         'reuse': generator.random() < 0.5,
         'refresh': generator.randint(1, 100),
+        'skip_empty': generator.random() < 0.5,
         'min_budget': generator.uniform(0.1, 1.0),
         'target_latency_ms': generator.choice((0.0, 20.0, 50.0, 200.0)),
         'compare_share': generator.choice((0.0, 0.1, 0.5)),

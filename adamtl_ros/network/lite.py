@@ -43,6 +43,9 @@ SUBPIXELS = {'edges': 2}
 COARSE = 'encoder.coarse'
 """Name of the gate of the level at stride 32."""
 
+RARE = 'human_parts'
+"""The task of what most frames are without: of people."""
+
 LITE0 = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80),
          (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
 LITE2 = ((1, 3, 1, 1, 16), (3, 3, 2, 6, 24), (3, 5, 2, 6, 48), (4, 3, 2, 6, 88),
@@ -104,6 +107,8 @@ class LiteConfig:
     pyramid, fine, head: channels at stride 8, at stride 4, and of a decoder's own layer.
     policy: 'task_aware', or 'none' for a network that always runs dense.
     policy_hidden: width of the policy.
+    presence: whether a head tells, from the maps at strides 16 and 32, frames that have nothing
+    for the task RARE, whose decoder then need not run.
     outputs: channels per task; classes: class names of the tasks that have them.
     """
 
@@ -119,6 +124,7 @@ class LiteConfig:
     head: int = 48
     policy: str = 'task_aware'
     policy_hidden: int = 64
+    presence: bool = False
     outputs: dict[str, int] = field(default_factory=lambda: {
         name: task.channels for name, task in TASKS.items()})
     classes: dict[str, tuple[str, ...]] = field(default_factory=lambda: {
@@ -135,6 +141,12 @@ class LiteConfig:
     def tasks(self) -> tuple[str, ...]:
         """Return the names of the tasks that the network has, in the order of TASKS."""
         return tuple(name for name in TASKS if name in self.outputs)
+
+    @property
+    def rare(self) -> tuple[str, ...]:
+        """Return the tasks that frames can be told to have nothing for."""
+        return (RARE,) if self.presence and RARE in self.outputs and (
+            self.policy != 'none') else ()
 
     def at(self, size: tuple[int, int]) -> 'LiteConfig':
         """Return the same network for another (height, width)."""
@@ -192,6 +204,10 @@ class LiteConfig:
         """Return how many numbers the policy reads: mean and spread of each channel."""
         return 2 * self.stages[self.decision - 1][-1]
 
+    def looks(self) -> int:
+        """Return how many numbers the head of presence reads: mean and maximum by channel."""
+        return 2 * sum(self.stages[tap][-1] for tap in self.taps[2:])
+
     def pyramid_convs(self) -> dict[str, tuple[Conv, int]]:
         """Return the layers of the pyramid by name, each with its stride."""
         fine, eighth, sixteenth, last = (self.stages[tap][-1] for tap in self.taps)
@@ -225,6 +241,8 @@ class LiteConfig:
             raise ValueError(
                 f'{self.name}: outputs must name at least one of the tasks {", ".join(TASKS)}')
         check_size(self.input_size, self.name)
+        if not isinstance(self.presence, bool):
+            raise ValueError(f'{self.name}: presence is {self.presence!r}: give true or false')
         for key in ('stem', 'pyramid', 'fine', 'head', 'policy_hidden'):
             _whole(self.name, key, getattr(self, key), 1, 4096)
         for task, channels in self.outputs.items():
@@ -350,13 +368,14 @@ class LiteCost:
         self.blocks = config.gated
         height, width = config.map_size(2)
         always = config.first.macs(height, width)
-        always += sum(block.macs for block in config.blocks) + _macs(
-            config, config.pyramid_convs())
+        self.pyramid = _macs(config, config.pyramid_convs())
+        always += sum(block.macs for block in config.blocks) + self.pyramid
         self.decoders = {
             task: _macs(config, config.decoder_convs(task)) for task in config.tasks}
         self._gated = sum(block.macs for block in self.blocks)
         self._fixed = always - self._gated
         late = len(self.blocks) - config.early
+        self.presence = config.looks() if config.rare else 0
         self.policy = 0 if config.policy == 'none' else config.policy_hidden * (
             config.features() + len(config.tasks) * late)
 
@@ -384,10 +403,16 @@ def _macs(config: LiteConfig, convs: dict[str, tuple[Conv, int]]) -> int:
 
 def trace_of(
         cost: LiteCost, tasks: Sequence[str], gates: np.ndarray,
-        wishes: Sequence[float] | None) -> Trace:
-    """Return what ran for a frame; wishes: None without a policy."""
+        wishes: Sequence[float] | None, empty: Sequence[str] | None = None) -> Trace:
+    """
+    Return what ran for a frame.
+
+    wishes: None without a policy.  empty: the tasks that were left out, None where none could be.
+    """
     macs = [block.macs if gate else 0 for block, gate in zip(cost.blocks, gates)]
-    spent = cost.fixed(tasks) + sum(macs) + (0 if wishes is None else cost.policy)
+    kept = [task for task in tasks if task not in (empty or ())]
+    spent = cost.fixed(kept) - (0 if kept else cost.pyramid) + sum(macs)
+    spent += (0 if wishes is None else cost.policy) + (0 if empty is None else cost.presence)
     return Trace(
         [np.array([gate]) for gate in gates.tolist()], spent, gates.astype(float).tolist(),
-        list(wishes or ()), macs)
+        list(wishes or ()), macs, tuple(empty or ()))

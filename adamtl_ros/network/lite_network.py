@@ -220,6 +220,22 @@ class Policy(nn.Module):
             self.register_buffer(name, torch.full(shape, float(name == 'scale')))
 
 
+class Presence(nn.Linear):
+    """Whether frames have anything for a rare task: maps at strides 16 and 32 to (B), above 0."""
+
+    def __init__(self, config: LiteConfig) -> None:
+        super().__init__(config.looks(), 1)
+        # Until it has learned what such frames look like, all have something.
+        nn.init.zeros_(self.weight)
+        nn.init.ones_(self.bias)
+        # It learns in training.presence alone.
+        self.requires_grad_(False)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """Look at the maps (B, C, h, w)."""
+        return functional.linear(extremes(maps), self.weight.float(), self.bias.float())[:, 0]
+
+
 class LiteNetwork(nn.Module):
     """
     Encoder, pyramid, a decoder a task, and the policy.
@@ -238,6 +254,8 @@ class LiteNetwork(nn.Module):
         self.decoders = nn.ModuleDict({task: Decoder(config, task) for task in config.tasks})
         if config.policy != 'none':
             self.policy = Policy(config)
+        if config.rare:
+            self.presence = Presence(config)
         self._choosers: dict[object, BlockPolicy] = {}
 
     def inputs(self, pixels: Tensor) -> Tensor:
@@ -287,8 +305,17 @@ class LiteNetwork(nn.Module):
 
     def decode(self, taps: Sequence[Tensor], tasks: Sequence[str]) -> dict[str, Tensor]:
         """Run pyramid and decoders."""
+        if not tasks:
+            return {}
         eighth, fine = self.pyramid(taps)
         return {task: self.decoders[task](eighth, fine) for task in tasks}
+
+    def empty(self, taps: Sequence[Tensor], tasks: Sequence[str]) -> tuple[str, ...] | None:
+        """Return the tasks that one frame has nothing for, None where none of them can be told."""
+        rare = tuple(task for task in self.config.rare if task in tasks)
+        if not rare:
+            return None
+        return () if float(self.presence(taps[2:])) > 0 else rare
 
     def prepare(self) -> None:
         """Make a network that is not trained further as fast as torch runs it."""
@@ -322,13 +349,14 @@ class LiteNetwork(nn.Module):
     @torch.no_grad()
     def run_policy(
             self, image: Tensor, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float] | None = None, price: float = 0.0
-    ) -> tuple[dict[str, Tensor], Trace]:
+            weights: Mapping[str, float] | None = None, price: float = 0.0,
+            skip_empty: bool = False) -> tuple[dict[str, Tensor], Trace]:
         """
         Run one image under the policy's choice for a budget in (0, 1], which it does not exceed.
 
         weights: how much each task counts against the others (1 unless given).  price: what a
-        gate must be worth, see gating.subsets; 0 opens what the budget pays for.
+        gate must be worth, see gating.subsets; 0 opens what the budget pays for.  skip_empty:
+        leave out tasks that the image has nothing for; the trace names them.
         """
         config = self.config.at((image.shape[2], image.shape[3]))
         chooser = self.chooser(config.input_size, tasks, weights or {})
@@ -340,8 +368,9 @@ class LiteNetwork(nn.Module):
         choice = chooser.finish(number, features(x)[0].cpu().numpy(), budget, price)
         x = self._stages(x, range(config.decision, config.coarse), choice.gates, taps)
         self._finish(x, choice.gates, taps)
-        return self.decode(taps, tasks), trace_of(
-            LiteCost(config), tasks, choice.gates, choice.wishes)
+        empty = self.empty(taps, tasks) if skip_empty else None
+        return self.decode(taps, [task for task in tasks if task not in (empty or ())]), trace_of(
+            LiteCost(config), tasks, choice.gates, choice.wishes, empty)
 
     def chooser(
             self, size: tuple[int, int], tasks: Sequence[str], weights: Mapping[str, float]
@@ -386,3 +415,9 @@ def features(x: Tensor) -> Tensor:
     mean = x.mean((2, 3))
     spread = (x - mean[:, :, None, None]).square().mean((2, 3)).sqrt()
     return torch.cat((mean, spread), 1)
+
+
+def extremes(maps: Sequence[Tensor]) -> Tensor:
+    """Return (B, 2 C), what the head of presence sees of maps: of each, means, then maxima."""
+    return torch.cat([
+        part for x in maps for part in (x.float().mean((2, 3)), x.float().amax((2, 3)))], 1)

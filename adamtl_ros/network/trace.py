@@ -22,6 +22,7 @@ class Trace:
     over all blocks, that each enabled task asks for by itself: those whose logit exceeds the
     threshold in force, and of a block that runs whole all or none, as its logit of the block does.
     block_macs: per block, what was executed of it, its controller not counted.
+    empty: the tasks that the frame has nothing for, whose decoders did not run.
     """
 
     gates: Gates
@@ -29,3 +30,4 @@ class Trace:
     token_fraction: list[float]
     task_fraction: list[float] = field(default_factory=list)
     block_macs: list[int] = field(default_factory=list)
+    empty: tuple[str, ...] = ()

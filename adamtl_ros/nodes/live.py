@@ -85,7 +85,7 @@ class Live:
             weights={task: float(self.parameters[f'tasks.{task}.weight'])
                      for task in stats.tasks},
             output_size=self.parameters['output_size'], cap=max(stats.budget_cap, budget),
-            refresh=MOST_FRAMES)
+            refresh=MOST_FRAMES, skip_empty=bool(stats.tasks_empty))
 
     def frame(self, frame: Frame, engine: Engine) -> None:
         """Compare what the node published for a frame, if it did, with what we get."""

@@ -154,6 +154,9 @@ PARAMETERS: dict[str, Spec] = {
                         'looks like the one computed last has its results, and costs nothing.'),
     'refresh': Spec(30, 'After how many frames at most one is computed all the same.',
                     (1, MOST_FRAMES)),
+    'skip_empty': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame '
+                             'without people has the empty human_parts, and its decoder does not '
+                             'run.'),
     'compare_share': Spec(0.1, 'Share of the frames on which policy and dense network both run '
                                'and are compared: in mode shadow, and in mode adaptive while the '
                                'guard is on. What is published does not change by it.',
@@ -256,7 +259,7 @@ class Options:
                 weights={task: values[f'tasks.{task}.weight'] for task in enabled},
                 output_size=values['output_size'], cap=values['budget_cap'],
                 horizon=values['budget_horizon'], reuse=values['reuse'],
-                refresh=values['refresh']),
+                refresh=values['refresh'], skip_empty=values['skip_empty']),
             budget=values['budget'],
             comparing=Comparing(
                 share=values['compare_share'], action=values['guard.action'],

@@ -55,8 +55,13 @@ class PricedBackend(Backend, Protocol):
 
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
-            weights: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
-        """Run what is worth its price, and costs no more than the cap."""
+            weights: Mapping[str, float], price: float, skip_empty: bool = False
+    ) -> tuple[Logits, Trace]:
+        """
+        Run what is worth its price, and costs no more than the cap.
+
+        skip_empty: but for decoders of tasks that the frame has nothing for; the trace names them.
+        """
 
     def fixed(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,

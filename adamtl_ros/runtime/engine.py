@@ -38,6 +38,7 @@ from adamtl_ros.runtime.geometry import resized_depth
 from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.publish import confidence
+from adamtl_ros.runtime.publish import nothing
 from adamtl_ros.runtime.publish import published
 from adamtl_ros.runtime.settings import BLIND
 from adamtl_ros.runtime.settings import MODES
@@ -64,6 +65,8 @@ class GatingResult:
     were trained for, or, where there are none, 'nominal' ones.  Of a stream: the most that the
     frame could cost, the cap or what the mean left, the mean cost of its last frames, the price
     that gates paid, NaN where there is none, and whether the result is that of an earlier frame.
+    `tasks_empty` are the tasks that the frame has nothing for, whose decoders the policy's path
+    did not run.
     """
 
     mode: str
@@ -87,6 +90,7 @@ class GatingResult:
     budget_mean: float = math.nan
     price: float = math.nan
     reused: bool = False
+    tasks_empty: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Result:
     [0, 1] or metres, or float32 (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x
     255.  gating_map: uint8 (h, w), 255 where every block ran; None where the gates are not known.
     raw: float32 (channels, H, W), the decoders' own outputs before they are brought to the
-    network's size.
+    network's size; without those that did not run.
     """
 
     outputs: dict[str, np.ndarray]
@@ -275,7 +279,8 @@ class Engine:
             self._predicted(trace, tasks, settings.mode), lens,
             policy.cap if policy else settings.cap,
             stream.mean if stream and policy else math.nan,
-            policy.price if policy else math.nan, bool(policy and policy.reused))
+            policy.price if policy else math.nan, bool(policy and policy.reused),
+            policy.trace.empty if policy else ())
         return Result(outputs, stats, confidences, heat, answer.logits if settings.raw else {})
 
     def _dense(
@@ -302,7 +307,7 @@ class Engine:
         settings, price, cap = frame.settings, math.nan, frame.settings.cap
         # Budgets leave a picture that stands still as it is; maps are made of what is kept.
         key = (self, frame.image.shape, frame.seen, frame.tasks, sorted(settings.weights.items()),
-               settings.confidence)
+               settings.confidence, settings.skip_empty)
         if stream is not None:
             with laps(lap):
                 kept = stream.recall(pixels, key, settings)
@@ -310,13 +315,17 @@ class Engine:
                 stream.spend(0.0, settings, reused=True)
                 return kept
         with laps(lap):
-            if stream is not None and isinstance(self.config, LiteConfig):
+            if isinstance(self.config, LiteConfig):
                 backend = cast(PricedBackend, self._backend)
-                cap = stream.limit(settings)
-                price = stream.price if stream.price is not None else backend.price(
-                    pixels, frame.tasks, stream.target(settings), settings.weights)
+                if stream is None:
+                    cap = settings.budget or settings.cap
+                else:
+                    cap = stream.limit(settings)
+                    price = stream.price if stream.price is not None else backend.price(
+                        pixels, frame.tasks, stream.target(settings), settings.weights)
                 logits, trace = backend.priced(
-                    pixels, frame.tasks, cap, settings.weights, price)
+                    pixels, frame.tasks, cap, settings.weights,
+                    0.0 if stream is None else price, settings.skip_empty)
             else:
                 cap = settings.budget or settings.cap
                 logits, trace = self._backend.adaptive(
@@ -337,6 +346,9 @@ class Engine:
                 task, value, size, axes=config.normals_axes, linear_depth=config.linear_depth,
                 camera=frame.seen, canonical=config.canonical)
             for task, value in logits.items()}
+        outputs = {
+            task: outputs[task] if task in outputs else nothing(task, size, config.outputs[task])
+            for task in frame.tasks}
         sure = {'semseg': confidence(logits['semseg'], size)} if (
             frame.settings.confidence and 'semseg' in logits) else {}
         return _Answer(outputs, sure, logits, trace)
@@ -365,7 +377,8 @@ class Engine:
     def _predicted(self, trace: Trace, tasks: Sequence[str], mode: str) -> float:
         if self.latency_model is None or mode != 'adaptive' or not trace.macs:
             return math.nan
-        return self.latency_model.predict(trace, tasks)
+        return self.latency_model.predict(
+            trace, [task for task in tasks if task not in trace.empty])
 
     def calibrate(self) -> latency.LatencyModel | None:
         """
@@ -456,7 +469,7 @@ def _nothing(trace: Trace) -> Trace:
     """Return the trace of a frame for which nothing ran."""
     return Trace(
         [np.zeros_like(cells) for cells in trace.gates], 0.0, [0.0] * len(trace.token_fraction),
-        [0.0] * len(trace.task_fraction), [0] * len(trace.block_macs))
+        [0.0] * len(trace.task_fraction), [0] * len(trace.block_macs), trace.empty)
 
 
 def _number(budget: float | None) -> float:

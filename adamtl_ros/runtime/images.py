@@ -29,6 +29,7 @@ def stats_fields(stats: GatingResult) -> dict[str, Any]:
     """Return what a frame's GatingStats says of the frame: all but header, latency and counts."""
     return {
         'mode': stats.mode, 'tasks': list(stats.tasks), 'reused': stats.reused,
+        'tasks_empty': list(stats.tasks_empty),
         **{name: float(getattr(stats, name)) for name in (
             'budget_requested', 'budget_cap', 'budget_mean', 'price', 'budget_achieved', 'gmacs',
             'gmacs_dense', 'preprocess_ms', 'network_ms', 'postprocess_ms')},

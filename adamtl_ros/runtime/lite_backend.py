@@ -56,7 +56,7 @@ class LiteBackend:
         self.config.check_policy()
         if budget is None:
             raise ValueError(f'the policy of {self.config.name} needs a budget: give one')
-        return self._at(pixels).adaptive(pixels, tuple(tasks), budget, weights, 0.0)
+        return self._at(pixels).adaptive(pixels, tuple(tasks), budget, weights, 0.0, False)
 
     def price(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
@@ -66,9 +66,14 @@ class LiteBackend:
 
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
-            weights: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
-        """Run what is worth its price, and costs no more than the cap."""
-        return self._at(pixels).adaptive(pixels, tuple(tasks), cap, weights, price)
+            weights: Mapping[str, float], price: float, skip_empty: bool = False
+    ) -> tuple[Logits, Trace]:
+        """
+        Run what is worth its price, and costs no more than the cap.
+
+        skip_empty: but for decoders of tasks that the frame has nothing for; the trace names them.
+        """
+        return self._at(pixels).adaptive(pixels, tuple(tasks), cap, weights, price, skip_empty)
 
     def fixed(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
@@ -120,19 +125,23 @@ class _Sized:
 
     def adaptive(
             self, pixels: np.ndarray, tasks: tuple[str, ...], limit: float,
-            heed: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
+            heed: Mapping[str, float], price: float, skip_empty: bool
+    ) -> tuple[Logits, Trace]:
         policy = self.policy(tasks, heed)
         number = policy.begin(limit, price)
         first = self._begin(pixels, policy.early(number))
         choice = policy.finish(number, first.array('features')[0], limit, price)
-        return self._finish(first, choice.gates, tasks), trace_of(
-            self._cost, tasks, choice.gates, choice.wishes)
+        taps = self._finish(first, choice.gates)
+        empty = self._empty(taps, tasks) if skip_empty else None
+        return self._decoded(taps, tuple(task for task in tasks if task not in (empty or ()))), (
+            trace_of(self._cost, tasks, choice.gates, choice.wishes, empty))
 
     def gates(
             self, pixels: np.ndarray, tasks: tuple[str, ...], gates: np.ndarray
     ) -> tuple[Logits, Trace]:
         first = self._begin(pixels, gates[:self._config.early])
-        return self._finish(first, gates, tasks), trace_of(self._cost, tasks, gates, None)
+        return self._decoded(self._finish(first, gates), tasks), trace_of(
+            self._cost, tasks, gates, None)
 
     def policy(self, tasks: tuple[str, ...], heed: Mapping[str, float]) -> BlockPolicy:
         key = tasks, tuple(sorted(heed.items()))
@@ -159,7 +168,7 @@ class _Sized:
         return {f'gate{first + number}': self._bits[gate]
                 for number, gate in enumerate(gates.tolist())}
 
-    def _finish(self, first: Part, gates: np.ndarray, tasks: tuple[str, ...]) -> Logits:
+    def _finish(self, first: Part, gates: np.ndarray) -> dict[str, ov.Tensor]:
         config = self._config
         if not self._parts:
             ends = config.decision, config.coarse, len(config.stages)
@@ -178,17 +187,43 @@ class _Sized:
             taps['tap3'] = coarse.output('tap3')
         else:
             taps['tap3'] = self._nothing
-        return self._decoded(taps, tasks)
+        return taps
+
+    def _empty(
+            self, taps: Mapping[str, ov.Tensor], tasks: tuple[str, ...]
+    ) -> tuple[str, ...] | None:
+        """See LiteNetwork.empty."""
+        rare = tuple(task for task in self._config.rare if task in tasks)
+        if not rare:
+            return None
+        # Both are compiled with the first frame, whatever it shows: no later one waits for that.
+        self._part(tasks)
+        self._part(tuple(task for task in tasks if task not in rare))
+        seen = []
+        for name in ('tap2', 'tap3'):
+            rows = taps[name].data[0].reshape(taps[name].shape[1], -1)
+            seen += [rows.mean(1), rows.max(1)]
+        weight, bias = (self._graphs.weights[f'presence.{part}'] for part in ('weight', 'bias'))
+        return () if float(weight[0] @ np.concatenate(seen) + bias[0]) > 0 else rare
 
     def _decoded(self, taps: Mapping[str, ov.Tensor], tasks: tuple[str, ...]) -> Logits:
+        part = self._part(tasks)
+        if part is None:
+            return {}
+        part.infer(taps)
+        return {task: part.array(task)[0].copy() for task in tasks}
+
+    def _part(self, tasks: tuple[str, ...]) -> Part | None:
+        """Return pyramid and decoders; None without tasks."""
+        if not tasks:
+            return None
         part = self._outputs.pop(tasks, None)
         if part is None:
             if len(self._outputs) >= KEPT_TASKS:
                 self._outputs.pop(next(iter(self._outputs)))
             part = self._compiler.part(self._graphs.outputs(tasks))
         self._outputs[tasks] = part
-        part.infer(taps)
-        return {task: part.array(task)[0].copy() for task in tasks}
+        return part
 
 
 def _onward(part: Part) -> ov.Tensor:

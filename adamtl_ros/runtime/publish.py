@@ -47,6 +47,12 @@ def published(
     return _at(camera, size, canonical).depth(metres)
 
 
+def nothing(task: str, size: tuple[int, int], classes: int) -> np.ndarray:
+    """Return what is published, of (height, width) = size, of a class task without an object."""
+    assert TASKS[task].kind == 'classes'
+    return np.zeros(size, dtype=np.uint16 if classes > MOST_IDS else np.uint8)
+
+
 def confidence(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Return uint8 (height, width), the probability of the chosen class x 255."""
     planes = [_plane(each, size) for each in logits]

@@ -65,6 +65,9 @@ class Segments:
             self._pyramids = [self._pyramid((*taps[:-1], last)) for last in (empty, taps[-1])]
             self._decoders = {
                 task: self._decoder(task) for task in self._config.tasks}
+            if self._config.rare:
+                self._presences = [
+                    self._presence((taps[2], last)) for last in (empty, taps[-1])]
 
     def _host(self, shape: Sequence[int], kind: torch.dtype) -> Tensor:
         return torch.zeros(tuple(shape), dtype=kind, pin_memory=self._recorded)
@@ -146,10 +149,20 @@ class Segments:
 
     def _decoder(self, task: str) -> tuple[Callable[[], None], Tensor, Tensor]:
         module: nn.Module = self._network.decoders[task]
-        target = module(*self._maps).float().contiguous()
+        return self._copied(lambda: module(*self._maps))
+
+    def _presence(
+            self, maps: Sequence[Tensor]) -> tuple[Callable[[], None], Tensor, Tensor]:
+        module: nn.Module = self._network.presence
+        return self._copied(lambda: module(maps))
+
+    def _copied(
+            self, found: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor, Tensor]:
+        """Return what finds it, where it then is, and where on the host it is to be."""
+        target = found().float().contiguous()
 
         def run() -> None:
-            target.copy_(module(*self._maps))
+            target.copy_(found())
 
         return self._record(run), target, self._host(target.shape, torch.float32)
 
@@ -171,7 +184,7 @@ class Segments:
     @torch.inference_mode()
     def chosen(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float], price: float = 0.0
+            weights: Mapping[str, float], price: float = 0.0, skip_empty: bool = False
     ) -> tuple[dict[str, np.ndarray], Trace]:
         """Run one frame under the policy's choice; see LiteNetwork.run_policy."""
         config = self._config
@@ -184,8 +197,11 @@ class Segments:
         self._seen.copy_(self._look, non_blocking=True)
         self._wait()
         choice = chooser.finish(number, self._seen[0].numpy(), budget, price)
-        outputs = self._finish(tasks, choice.gates)
-        return outputs, trace_of(self._cost, tasks, choice.gates, choice.wishes)
+        rare = [task for task in config.rare if task in tasks] if skip_empty else []
+        outputs = self._finish([task for task in tasks if task not in rare], choice.gates, rare)
+        empty = tuple(task for task in rare if task not in outputs) if rare else None
+        return {task: outputs[task] for task in tasks if task in outputs}, trace_of(
+            self._cost, tasks, choice.gates, choice.wishes, empty)
 
     def _upload(self, pixels: np.ndarray) -> None:
         self._staged[0].copy_(torch.from_numpy(pixels))
@@ -196,15 +212,28 @@ class Segments:
             if piece.gate is None or gates[piece.gate]:
                 piece.run()
 
-    def _finish(self, tasks: Sequence[str], gates: np.ndarray) -> dict[str, np.ndarray]:
+    def _finish(
+            self, tasks: Sequence[str], gates: np.ndarray, rare: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Run the rest, and the decoders of rare tasks where there is something for them."""
         self._replay(self._late, gates)
-        self._pyramids[int(gates[-1])]()
-        for task in tasks:
-            run, target, host = self._decoders[task]
+        level = int(gates[-1])
+        if tasks:
+            self._pyramids[level]()
+        self._fetch([*([self._presences[level]] if rare else []),
+                     *(self._decoders[task] for task in tasks)])
+        if rare and float(self._presences[level][2]) > 0:
+            if not tasks:
+                self._pyramids[level]()
+            self._fetch([self._decoders[task] for task in rare])
+            tasks = [*tasks, *rare]
+        return {task: self._decoders[task][2][0].numpy().copy() for task in tasks}
+
+    def _fetch(self, parts: Sequence[tuple[Callable[[], None], Tensor, Tensor]]) -> None:
+        for run, target, host in parts:
             run()
             host.copy_(target, non_blocking=True)
         self._wait()
-        return {task: self._decoders[task][2][0].numpy().copy() for task in tasks}
 
     def _wait(self) -> None:
         if self._recorded:

@@ -52,6 +52,8 @@ class Settings:
     share that a single frame may cost, at least the budget; horizon, the number of frames over
     which the mean is held; reuse, whether a picture that looks like the one that was computed
     last has its result; refresh, after how many frames at most it is computed all the same.
+    skip_empty: the policy's path leaves out the decoder of a task that the frame has nothing for,
+    where the model can tell, and answers that there is nothing.
     confidence, gating_map, raw: compute these extras.
     Raises ValueError, naming the field, its value and what is allowed.
     """
@@ -66,6 +68,7 @@ class Settings:
     horizon: int = 50
     reuse: bool = True
     refresh: int = 30
+    skip_empty: bool = True
     confidence: bool = False
     gating_map: bool = False
     raw: bool = False
@@ -89,6 +92,8 @@ class Settings:
             if not isinstance(value, int) or not 1 <= value <= MOST_FRAMES:
                 raise ValueError(
                     f'{key} {value!r}: a whole number of frames from 1 to {MOST_FRAMES}')
+        if not isinstance(self.skip_empty, bool):
+            raise ValueError(f'skip_empty {self.skip_empty!r}: give true or false')
         object.__setattr__(self, 'tasks', ordered(self.tasks))
         for task, weight in self.weights.items():
             ordered([task])

@@ -81,12 +81,17 @@ class TorchBackend:
     @torch.inference_mode()
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
-            weights: Mapping[str, float], price: float) -> tuple[Logits, Trace]:
-        """Run what is worth its price, and costs no more than the cap."""
+            weights: Mapping[str, float], price: float, skip_empty: bool = False
+    ) -> tuple[Logits, Trace]:
+        """
+        Run what is worth its price, and costs no more than the cap.
+
+        skip_empty: but for decoders of tasks that the frame has nothing for; the trace names them.
+        """
         if self._recorded:
-            return self._at(pixels).chosen(pixels, tasks, cap, weights, price)
+            return self._at(pixels).chosen(pixels, tasks, cap, weights, price, skip_empty)
         logits, trace = cast(LiteNetwork, self._network).run_policy(
-            self._inputs(pixels), tasks, cap, weights, price)
+            self._inputs(pixels), tasks, cap, weights, price, skip_empty)
         return _arrays(logits), trace
 
     @torch.inference_mode()

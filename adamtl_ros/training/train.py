@@ -49,6 +49,7 @@ from adamtl_ros.network.normalise import normalise
 from adamtl_ros.runtime.device import device
 from adamtl_ros.tasks import ordered
 from adamtl_ros.training import lite
+from adamtl_ros.training import presence
 from adamtl_ros.training import worth
 from adamtl_ros.training.batches import changed
 from adamtl_ros.training.batches import class_weights
@@ -665,7 +666,8 @@ def begin(config: TrainConfig, say: Callable[[str], None]) -> tuple[AdaMTL | Lit
         return network, data
     state, old = network.state_dict(), given.state_dict()
     fresh = []
-    for part in ('encoder', 'pyramid', 'policy', *(f'decoders.{task}' for task in wanted.tasks)):
+    for part in ('encoder', 'pyramid', 'policy', 'presence',
+                 *(f'decoders.{task}' for task in wanted.tasks)):
         names = [name for name in state if name.startswith(part + '.')]
         if _same(part, wanted, given.config) and all(
                 name in old and old[name].shape == state[name].shape for name in names):
@@ -677,6 +679,10 @@ def begin(config: TrainConfig, say: Callable[[str], None]) -> tuple[AdaMTL | Lit
     network.load_state_dict(state)
     say(f'begins with {config.start}' + (f', but for {", ".join(fresh)}' if fresh else ''))
     return network, data
+
+
+PRESENCE_SETS = 3
+"""Under how many sets of gates the head of presence sees a frame, beside dense."""
 
 
 def _same(part: str, wanted: Config, given: Config) -> bool:
@@ -701,7 +707,8 @@ def teach_policy(config: TrainConfig) -> None:
     Measure what sets of blocks are worth, teach it to the policy, and write the weights.
 
     Half of the sets are of any share; the others lie near those that a policy that has learned
-    from the first would choose.
+    from the first would choose.  Where the network has a head of presence, it learns from the
+    same frames.
     """
     console = Console(stderr=True, highlight=False)
 
@@ -731,6 +738,13 @@ def teach_policy(config: TrainConfig) -> None:
                 left = (time.monotonic() - began) / (number + 1) * (count - number - 1)
                 say(f'{name}: frame {number + 1}/{count}, {left:.0f} s left')
 
+    if network.config.rare:
+        told = presence.fit(network, *presence.look(
+            network.to(where), frames('presence'), PRESENCE_SETS, config.seed + 2,
+            config.bfloat16))
+        say('of frames that it has not seen, the head of presence misses {missed:.1%} of those '
+            'with something large, and spares {spared:.1%} of those with nothing a '
+            'decoder'.format(**told))
     half = config.sets // 2
     network.to(where)
     first = worth.measure(
