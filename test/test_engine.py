@@ -266,6 +266,7 @@ def many(tmp_path_factory, request):
     return Engine(str(path), backend=request.param)
 
 
+@pytest.mark.slow
 def test_more_classes_than_8_bits_tell(many):
     """Frames are answered, in 16 bits, at either size, and drawn, and compared."""
     for size, shape in (('network', (112, 112)), ('camera', (97, 161))):

@@ -18,6 +18,8 @@ from networks import random_network
 pytest.importorskip('openvino', reason='pip install openvino')
 pytest.importorskip('onnxscript', reason='pip install onnx onnxscript')
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):

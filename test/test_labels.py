@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # As published by vision_msgs 4, the name of the package included.
