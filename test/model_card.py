@@ -448,15 +448,17 @@ def of_depth(told: dict) -> str:
 
 def of_budgets(told: dict) -> str:
     headline, rows = told['evaluate']['headline'], []
-    for row in told['evaluate']['rows']:
+    # Of one budget beside one another: sorting keeps their order.
+    for row in sorted(told['evaluate']['rows'], key=lambda row: -row['budget']):
         scores = {task: row['tasks'][task][key] for task, key in headline.items()}
         rows.append([
             row['mode'], '' if row['mode'] == 'static' else row['budget'],
             f'{row["achieved"]:.3f}',
             *(f'{scores[task]:.{digits}f}' for task, (_, digits) in FIGURES.items()),
-            f'{row["delta_m"]:+.1f}'])
+            f'{row["delta_m"]:+.1f}', '' if row.get('worth') is None else f'{row["worth"]:.0%}'])
     return table([
-        'mode', 'budget', 'achieved', *(name for name, _ in FIGURES.values()), 'Δm %'], rows)
+        'mode', 'budget', 'achieved', *(name for name, _ in FIGURES.values()), 'Δm %',
+        'of the way to the oracle'], rows)
 
 
 def of_bench(told: dict) -> str:
