@@ -699,7 +699,7 @@ def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) ->
         live.stats[frame.stamp] = SimpleNamespace(
             mode='adaptive', budget_requested=float(np.float32(0.6)), tasks=list(engine.tasks),
             budget_cap=result.stats.budget_cap, price=result.stats.price,
-            reused=result.stats.reused)
+            reused=result.stats.reused, tasks_empty=list(result.stats.tasks_empty))
         for name, values, encoding in published_images(result):
             data = bytearray(np.ascontiguousarray(values).tobytes())
             if frame is frames[1] and name == 'depth':
