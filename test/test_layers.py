@@ -47,7 +47,9 @@ def imported(path: Path) -> set[str]:
 MODULES = {
     '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'):
         imported(path)
-    for path in ROOT.rglob('*.py') if path != ROOT / '__init__.py'}
+    # What rosidl makes of messages is not ours, and only where the package is installed.
+    for path in ROOT.rglob('*.py')
+    if path != ROOT / '__init__.py' and path.relative_to(ROOT).parts[0] != 'msg'}
 """What each module imports."""
 
 
