@@ -120,7 +120,9 @@ def test_evaluate_command(corpus, tmp_path, capsys):
     # What is left over does not pay for one more block.
     network = checkpoint.load('glasses')
     least = min(block.macs for block in network.config.gated) / network.cost.dense(TASKS)
-    assert 0.5 - least < report['rows'][1]['achieved'] <= 0.5
+    # Frames of this corpus may have no people, and then no decoder of their parts.
+    empty = network.cost.decoders['human_parts'] / network.cost.dense(TASKS)
+    assert 0.5 - least - empty < report['rows'][1]['achieved'] <= 0.5
     assert set(report['rows'][0]['tasks']) == set(TASKS)
     for arguments, words in (
             (['/nowhere'], 'no such folder of a data set'),
