@@ -71,21 +71,15 @@ class Sets:
         network, count = self._network, len(image)
         gates = worth.sample(network, count, rng) > 0
         gates[rng.random(count) < CLOSED] = False
-        drawn = torch.from_numpy(gates).to(image.device)
         if done < RANDOM_UNTIL:
-            return drawn
+            return torch.from_numpy(gates).to(image.device)
         least, most = CHOSEN
         goal = rng.uniform(*COSTS, count).astype(np.float32)
         chosen = self._choose(self._seen(image), torch.from_numpy(goal).to(image.device))
         flips = (rng.random(gates.shape) < FLIPS) & (rng.random((count, 1)) < FLIPPED)
-        chosen ^= torch.from_numpy(flips).to(image.device)
         taken = rng.random((count, 1)) < min(most, least + done)
-        drawn = torch.where(torch.from_numpy(taken).to(image.device), chosen, drawn)
-        inside = torch.tensor(
-            [block.stage >= network.config.coarse for block in network.config.gated[:-1]],
-            device=image.device)
-        drawn[:, :-1] &= ~(inside & ~drawn[:, -1:])
-        return drawn
+        gates = worth.valid(network, np.where(taken, chosen.cpu().numpy() ^ flips, gates))
+        return torch.from_numpy(gates).to(image.device)
 
     @torch.no_grad()
     def _seen(self, image: Tensor) -> Tensor:
