@@ -53,6 +53,15 @@ HANG = 300.0
 """Seconds after which a test is taken to hang; it then ends the run with all stacks printed."""
 
 
+@pytest.fixture(scope='module', params=['torch', 'openvino'])
+def engine(model, request):
+    """Return an engine of each backend for the weights file `model` of a test's own module."""
+    from adamtl_ros.runtime.engine import Engine
+    if request.param == 'openvino':
+        pytest.importorskip('openvino')
+    return Engine(model, backend=request.param)
+
+
 def pytest_report_header() -> list[str]:
     """Tell what is left out."""
     return [f'{name} is left out, without {", ".join(lacking(OPTIONAL[name]))}'

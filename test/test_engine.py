@@ -33,13 +33,6 @@ def model(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(scope='module', params=['torch', 'openvino'])
-def engine(model, request):
-    if request.param == 'openvino':
-        pytest.importorskip('openvino')
-    return Engine(model, backend=request.param)
-
-
 def image(height=97, width=161, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 

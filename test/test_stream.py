@@ -201,13 +201,6 @@ def model(tmp_path_factory):
     return str(path)
 
 
-@pytest.fixture(scope='module', params=['torch', 'openvino'])
-def engine(model, request):
-    if request.param == 'openvino':
-        pytest.importorskip('openvino')
-    return Engine(model, backend=request.param)
-
-
 def same(one, other):
     """Return whether two results are alike, bit for bit."""
     return one.outputs.keys() == other.outputs.keys() and all(
