@@ -818,19 +818,6 @@ def test_whatever_is_wrong_with_one_the_others_go_on(
     assert "KeyError: 'surprise'" in next(bag['error'] for bag in bags if bag['name'] == 'a')
 
 
-@pytest.mark.slow
-def test_many_recordings_over_a_dask_cluster(several: Path, tmp_path: Path) -> None:
-    """The scheduler named on the command line does the work; the results come back."""
-    distributed = pytest.importorskip('distributed')
-    with distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        assert main([
-            str(several), *QUICK, '--scheduler', cluster.scheduler_address, '--out',
-            str(tmp_path / 'out')]) == 1
-    results = json.loads((tmp_path / 'out' / 'results.json').read_text())
-    assert sorted(bag['name'] for bag in results['bags'] if 'error' not in bag) == ['a', 'a_2']
-
-
 def test_several_jobs_without_dask_say_what_to_install(
         several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> None:

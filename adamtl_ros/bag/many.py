@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 import sys
 import tempfile
+from threading import Lock
 from typing import Any
 
 from rich.console import Console
@@ -32,12 +33,16 @@ from adamtl_ros.bag.one import Options
 from adamtl_ros.bag.one import write_json
 from adamtl_ros.files import unique_names
 from adamtl_ros.files import whole
+from adamtl_ros.network.config import PRESETS
 from adamtl_ros.runtime.engine import Engine
 
 FILES = ('results.json', 'report.html', 'frames.csv')
 
 FORMAT = 2
 """Of results.json: what was written in another one is done again."""
+
+_BUSY = Lock()
+"""A Dask worker may have several threads; on one engine they would wait, and call it latency."""
 
 _NEEDED = "several recordings at the same time need Dask: pip install '.[cluster]', or --jobs 1"
 
@@ -62,9 +67,10 @@ def _engine(model: str, backend: str, device: str, threads: int, precision: str)
 def work(bag: Path, options: Options) -> dict[str, bytes] | str:
     """Evaluate one recording; return its files, or why there are none."""
     try:
-        engine = _engine(
-            options.model, options.backend, options.device, options.threads, options.precision)
-        with tempfile.TemporaryDirectory(prefix='adamtl_bag_') as folder:
+        with _BUSY, tempfile.TemporaryDirectory(prefix='adamtl_bag_') as folder:
+            engine = _engine(
+                options.model, options.backend, options.device, options.threads,
+                options.precision)
             evaluate_bag(bag, options, Path(folder), engine)
             return {name: Path(folder, name).read_bytes() for name in FILES}
     except (ValueError, OSError) as error:
@@ -91,14 +97,22 @@ def _results(
                 # A worker that is killed for its memory would only be tried again.
                 'memory_limit': None, 'dashboard_address': None,
                 'silence_logs': logging.ERROR}
+            # What it says at length is said below, in a line a recording.
+            logging.getLogger('distributed.client').setLevel(logging.CRITICAL)
             with Client(**keywords) as client:
+                if not client.nthreads():
+                    print(f'adamtl bag: {scheduler} has no workers; they may still come: '
+                          f'dask worker {scheduler} --nthreads 1', file=sys.stderr)
                 futures = {
                     client.submit(work, bag, each, pure=False): bag
                     for bag, each in zip(bags, options)}
                 for future in as_completed(futures):
-                    error = future.exception()
-                    yield futures[future], future.result() if error is None else (
-                        f'{type(error).__name__}: {" ".join(str(error).split())}')
+                    bag = futures[future]
+                    try:
+                        result = future.result()
+                    except Exception as error:  # its workers died, or the scheduler did
+                        result = f'{bag}: {type(error).__name__}: {" ".join(str(error).split())}'
+                    yield bag, result
             return
     for bag, each in zip(bags, options):
         yield bag, work(bag, each)
@@ -130,10 +144,13 @@ def run(
     threads = options.threads
     if not scheduler and jobs > 1:
         threads = threads or max(1, cores // jobs)
+    # Workers have working directories of their own.
+    model = options.model if options.model in PRESETS else str(Path(options.model).resolve())
     for bag in todo:
         labels, record = (path and (path / names[bag]).resolve() for path in (
             options.labels, options.record))
-        each.append(replace(options, threads=threads, labels=labels, record=record))
+        each.append(replace(
+            options, model=model, threads=threads, labels=labels, record=record))
     errors: dict[Path, str] = {}
     console = Console(stderr=True)
     if len(todo) < len(bags):

@@ -3,6 +3,7 @@
 """The results of a recording as a bag: the node's topics, types and stamps."""
 
 from pathlib import Path
+import secrets
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,7 @@ from adamtl_ros import drawing
 from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.conversions import scaled_camera_info
+from adamtl_ros.files import ASIDE
 from adamtl_ros.paths import share
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.images import published_images
@@ -65,6 +67,7 @@ class OutputBag:
     """
     An mcap bag of the results; each message is recorded when its frame was.
 
+    It lies in a folder beside its path until it is closed.
     node: the full name that the topics are under.  ValueError where the path is taken.
     """
 
@@ -80,7 +83,10 @@ class OutputBag:
         self._store = typestore()
         self._type = self._store.types
         self._topics: dict[str, Connection] = {}
-        self._writer = Writer(path, version=VERSION, storage_plugin=StoragePlugin.MCAP)
+        # What a process leaves that is killed must not be in the way of the next try.
+        self._path, self._aside = path, path.with_name(f'{ASIDE}{secrets.token_hex(4)}')
+        self._writer = Writer(
+            self._aside / path.name, version=VERSION, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._class_names = {
             task: names for task, names in engine.class_names.items() if task in settings.tasks}
@@ -92,7 +98,11 @@ class OutputBag:
             self, kind: type[BaseException] | None, error: BaseException | None,
             trace: TracebackType | None) -> None:
         """Write the index: what was recorded can be played also after an error."""
-        self._writer.close()
+        try:
+            self._writer.close()
+        finally:
+            (self._aside / self._path.name).rename(self._path)
+            self._aside.rmdir()
 
     def frame(self, frame: Frame, engine: Engine) -> None:
         """Process a frame and write what the node would publish for it."""
