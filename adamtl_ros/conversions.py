@@ -131,7 +131,7 @@ def rgb_from_image(
     _check_size(message.encoding, encoding, height, width)
     row = width * encoding.channels * encoding.depth
     rows = int(height * (1 + encoding.chroma))
-    data = np.frombuffer(_readable(message.data), dtype=np.uint8)
+    data = np.frombuffer(readable(message.data), dtype=np.uint8)
     if encoding.chroma and step == row * (1 + encoding.chroma) and data.size == height * step:
         step = row  # some drivers count the chroma of a row to it, though it lies elsewhere
     if step < row:
@@ -163,9 +163,16 @@ def rgb_from_image(
     return cv2.cvtColor(pixels, encoding.code).astype(np.uint8, copy=False)
 
 
-def _readable(data: Any) -> Any:
-    """Return what NumPy reads: of Lyrical's rosidl_buffer.Buffer its bytes, all else as it is."""
-    return data.to_bytes() if hasattr(data, 'to_bytes') else data
+def readable(data: Any) -> Any:
+    """
+    Return the data of a message as np.frombuffer and memoryview take it.
+
+    Lyrical's rosidl_buffer.Buffer may lie in the memory of a GPU, and before Python 3.12 no class
+    can have the buffer protocol: its bytes.  An array of another library: that of NumPy.
+    """
+    if hasattr(data, 'to_bytes'):
+        return data.to_bytes()
+    return np.ascontiguousarray(data) if hasattr(data, '__array__') else data
 
 
 def _check_size(name: str, encoding: _Encoding, height: int, width: int) -> None:
@@ -200,7 +207,7 @@ def rgb_from_compressed(message: Any) -> NDArray[np.uint8]:
             mosaic = _encoding(original)
         elif _NUMBERS.fullmatch(original):
             _encoding(original)
-    data = np.frombuffer(_readable(message.data), dtype=np.uint8)
+    data = np.frombuffer(readable(message.data), dtype=np.uint8)
     jpeg = data[:3].tobytes() == b'\xff\xd8\xff'
     # OpenCV fills what is missing of a cut-off JPEG with grey and calls it a success.
     cut_off = jpeg and not jpeg_ends(data.tobytes())

@@ -26,13 +26,16 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from adamtl_ros import conversions  # noqa: E402
+from adamtl_ros.conversions import readable  # noqa: E402
 from adamtl_ros.nodes import messages  # noqa: E402
+from adamtl_ros.nodes.live import digest  # noqa: E402
 from adamtl_ros.nodes.messages import BadFrameError  # noqa: E402
 from adamtl_ros.nodes.messages import ENCODINGS  # noqa: E402
 from adamtl_ros.nodes.messages import image_from_array  # noqa: E402
 from adamtl_ros.nodes.messages import rgb_from_compressed  # noqa: E402
 from adamtl_ros.nodes.messages import rgb_from_image  # noqa: E402
 from adamtl_ros.nodes.messages import scaled_camera_info  # noqa: E402
+from adamtl_ros.nodes.recorder import image_array  # noqa: E402
 
 COLOUR = (200, 100, 50)
 
@@ -237,6 +240,50 @@ def test_compressed_frames(extension):
     rgb = rgb_from_compressed(CompressedImage(format=extension, data=data))
     assert rgb.shape == (6, 8, 3)
     assert np.abs(rgb.astype(int) - COLOUR).max() <= 3
+
+
+class Far:
+    """Stands in for rosidl_buffer.Buffer: bytes that lie elsewhere, and no buffer protocol."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def to_bytes(self) -> bytes:
+        return self._data
+
+
+class Foreign:
+    """Stands in for an array of another library, of every second byte of its memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = np.repeat(np.frombuffer(data, np.uint8), 2)[::2]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self._data
+
+
+@pytest.mark.parametrize('kind', [
+    Far, Foreign, bytes, bytearray, memoryview, lambda data: array.array('B', data),
+    lambda data: np.frombuffer(data, np.uint8)])
+def test_data_may_be_whatever_holds_bytes(kind):
+    rgb = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    raw = SimpleNamespace(encoding='rgb8', height=6, width=8, step=24, is_bigendian=0,
+                          data=kind(rgb.tobytes()))
+    encoded = cv2.imencode('.png', rgb[..., ::-1])[1].tobytes()
+    png = SimpleNamespace(format='png', data=kind(encoded))
+    depth = np.linspace(0, 9, 12, dtype=np.float32).reshape(3, 4)
+    answer = SimpleNamespace(encoding='32FC1', height=3, width=4, data=kind(depth.tobytes()))
+    assert (rgb_from_image(raw) == rgb).all()
+    assert (rgb_from_compressed(png) == rgb).all()
+    assert (image_array(answer) == depth).all()
+    assert digest(readable(raw.data), 'rgb8') == digest(rgb.tobytes(), 'rgb8')
+    raw.data = kind(rgb.tobytes()[:-1])
+    with pytest.raises(BadFrameError) as caught:
+        rgb_from_image(raw)
+    assert caught.value.cause == 'data'
 
 
 def compressed(form: str, extension: str, pixels: np.ndarray, *, padding: int = 0) -> (

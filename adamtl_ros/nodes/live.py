@@ -24,6 +24,7 @@ from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.bag.storage import Message
 from adamtl_ros.bag.storage import unpacked
+from adamtl_ros.conversions import readable
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.images import published_images
 from adamtl_ros.runtime.settings import MOST_FRAMES
@@ -72,7 +73,8 @@ class Live:
     def message(self, stamp: int, name: str, message: Any) -> None:
         """Keep a digest of an image of the node."""
         if name in TASKS and stamp in self.sent:
-            self.digests.setdefault(stamp, {})[name] = digest(message.data, message.encoding)
+            self.digests.setdefault(stamp, {})[name] = digest(
+                readable(message.data), message.encoding)
 
     def settings(self, stats: Any) -> Settings:
         """Return with which settings the node processed a frame."""

@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from adamtl_ros.conversions import readable
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.tasks import TASKS
 
@@ -37,7 +38,7 @@ def nanoseconds(header: Header) -> int:
 
 def image_array(message: Image) -> np.ndarray:
     """Return the array, (h, w) or (h, w, channels), of an Image as the node publishes them."""
-    flat: np.ndarray = np.frombuffer(message.data, _ELEMENTS[message.encoding])
+    flat: np.ndarray = np.frombuffer(readable(message.data), _ELEMENTS[message.encoding])
     values = flat.reshape(message.height, message.width, -1)
     return values[..., 0] if values.shape[2] == 1 else values
 
