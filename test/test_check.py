@@ -104,6 +104,21 @@ def test_shared_memory_that_is_too_small(monkeypatch):
     assert 'shm-size' in check.shared_memory()[0].remedy
 
 
+@pytest.mark.parametrize(('middleware', 'said'), [
+    ('rmw_fastrtps_cpp', '/dev/shm'), ('rmw_cyclonedds_cpp', 'not counted'),
+    ('rmw_zenoh_cpp', 'for Fast DDS alone')])
+def test_page_says_what_does_not_hold_over_another_middleware(monkeypatch, middleware, said):
+    monkeypatch.setenv('ROS_DISTRO', 'jazzy')
+    monkeypatch.setattr(check, 'lacking', lambda names: [])
+    monkeypatch.setattr(check, '_child', lambda arguments, extra: subprocess.CompletedProcess(
+        arguments, 0, f'{middleware}\n', ''))
+    lines = check.ros()
+    assert not any(line.state == 'bad' for line in lines)
+    assert any(f'crosses {middleware}' in line.text for line in lines)
+    assert any(said in line.text for line in lines)
+    assert any('/dev/shm' in line.text for line in lines) == (middleware == 'rmw_fastrtps_cpp')
+
+
 @pytest.mark.slow
 def test_warm_leaves_nothing_to_compile(tmp_path, monkeypatch, capsys):
     pytest.importorskip('openvino', reason="pip install 'adamtl_ros[openvino]'")

@@ -79,6 +79,28 @@ def test_segments_fit_into_what_is_free(monkeypatch, free, segment):
         assert path == share('config', 'fastdds.xml')
 
 
+@pytest.mark.parametrize(('middleware', 'numbered', 'words'), [
+    ('rmw_fastrtps_cpp', True, ''), ('rmw_fastrtps_dynamic_cpp', True, ''),
+    ('rmw_zenoh_cpp', True, 'config/fastdds.xml'), ('rmw_cyclonedds_cpp', False, 'not counted'),
+    ('rmw_of_tomorrow', False, 'not counted')])
+def test_what_does_not_hold_over_another_middleware(monkeypatch, middleware, numbered, words):
+    """It is said in one line, and no profile of Fast DDS is made or set."""
+    assert dds.numbers_messages(middleware) == numbered
+    line = dds.otherwise(middleware)
+    assert words in line and bool(line) == bool(words) and '\n' not in line
+    assert ('not counted' in line) == (not numbered)
+    monkeypatch.setenv('RMW_IMPLEMENTATION', middleware)
+    assert (dds.profile() is None) == bool(words)
+    monkeypatch.delenv(dds.profiles_variable(), raising=False)
+    with dds.domain(9):
+        assert bool(profiles()) == (not words)
+
+
+def test_no_middleware_named_is_fast_dds(monkeypatch):
+    monkeypatch.setenv('RMW_IMPLEMENTATION', '')
+    assert dds.profile() is not None
+
+
 def test_what_is_free_is_what_the_system_says():
     status = os.statvfs('/dev/shm')
     assert dds._free_bytes() == pytest.approx(status.f_bavail * status.f_frsize, abs=64 * MIB)

@@ -30,6 +30,7 @@ from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 from rcl_interfaces.msg import ParameterType  # noqa: E402
 from rcl_interfaces.srv import SetParametersAtomically  # noqa: E402
+from rclpy import utilities  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -50,6 +51,7 @@ from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.network.config import PRESETS  # noqa: E402
 from adamtl_ros.network.kinds import network_of  # noqa: E402
+from adamtl_ros.nodes.diagnostics import UNKNOWN  # noqa: E402
 from adamtl_ros.nodes.inputs import DEPTH  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
@@ -448,6 +450,29 @@ def test_frames_that_were_overwritten_on_the_way_are_counted(bench, weights):
     assert counts.frames_received == counts.frames_processed + counts.frames_dropped == DEPTH + 1
     assert drops(bench, bench.nodes[0]).keys() <= {'replaced'}
     assert status(bench)[1]['frames missed'] == '3'
+
+
+def test_what_a_middleware_does_not_tell_is_not_counted(bench, weights, monkeypatch, capfd):
+    """One line says what does not hold over it."""
+    monkeypatch.setattr(
+        utilities, 'get_rmw_implementation_identifier', lambda: 'rmw_cyclonedds_cpp')
+    node = bench.running(weights)
+    bench.listen('gating_stats', '/diagnostics')
+    bench.send()
+    bench.until(lambda: bench.got['gating_stats'])
+    sent = [bench.send() for _ in range(DEPTH + 3)]
+    bench.until(lambda: bench.got['gating_stats'][-1].header == sent[-1].header)
+    counts = bench.got['gating_stats'][-1]
+    assert counts.frames_missed == 0
+    assert counts.frames_received == counts.frames_processed + counts.frames_dropped == DEPTH + 1
+    last, values = status(bench)
+    assert values['frames missed'] == UNKNOWN
+    assert 'never came' not in last.message
+    assert node.trigger_deactivate() == SUCCESS
+    said = capfd.readouterr().err
+    assert said.count('rmw_cyclonedds_cpp') == 1
+    assert 'never came' not in said
+    assert 'FASTDDS' not in node._inputs.loss()
 
 
 def test_bad_frames_are_dropped_and_the_next_ones_answered(bench, weights, capfd):

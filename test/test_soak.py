@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The soak run: its fit, its random changes, and a short one over ROS."""
 
+from collections import Counter
 import json
 from pathlib import Path
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are ne
 
 from adamtl_ros.cli import main  # noqa: E402
 from adamtl_ros.commands import soak  # noqa: E402
+from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes import parameters  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 
@@ -60,6 +63,20 @@ def test_a_short_run_accounts_for_every_frame(tmp_path):
     assert figures['changes']['refused'] == 0
     assert figures['memory_mb']['peak'] > 0
     assert figures['problems'] == []
+
+
+@pytest.mark.parametrize(('told', 'missed', 'unexplained'), [(2, 2, 1), (None, 3, 0)])
+def test_what_the_node_cannot_know_is_counted_here(told, missed, unexplained):
+    """Ten were sent, four answered and three dropped; the node knows of two that never came."""
+    run = SimpleNamespace(
+        options=soak.parse([]), last=GatingStats(frames_received=6, frames_processed=4,
+                                            frames_dropped=2),
+        missed=told, drops={'replaced': 3}, rows=[], memory=[], begin=0.0, beyond=[], beside=[],
+        answers=Counter(), accepted=0, refused=[], levels=Counter())
+    run.answers.update(dict.fromkeys(run.options.tasks, 4))
+    figures = soak.Soak._report(run, 10, True, 0)
+    assert (figures['frames']['missed'], figures['frames']['unexplained']) == (missed, unexplained)
+    assert len(figures['problems']) == bool(unexplained)
 
 
 @pytest.mark.parametrize(('arguments', 'word'), [

@@ -16,6 +16,7 @@ from rich.console import Console  # noqa: E402
 from adamtl_ros.cli import main  # noqa: E402
 from adamtl_ros.commands import top  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
+from adamtl_ros.nodes.diagnostics import UNKNOWN  # noqa: E402
 
 STATS = GatingStats(
     mode='adaptive', budget_requested=0.6, budget_achieved=0.5, gmacs=0.7, gmacs_dense=1.4,
@@ -44,6 +45,14 @@ def test_all_that_is_known_is_shown():
                  '3 never came', '2 replaced', 'glasses on cpu with torch, 480 MB', '0.25', '0.91',
                  'budget raised', '█·▅'):
         assert part in text, part
+
+
+def test_what_nobody_can_tell_is_not_shown_as_a_number():
+    watched = top.Watched(values={**VALUES, 'frames missed': UNKNOWN})
+    watched.add(STATS, 100.0)
+    text = shown(watched, 101.0)
+    assert '12 received = 10 processed + 2 dropped' in text
+    assert 'never came' not in text
 
 
 def test_what_is_long_ago_counts_no_more():

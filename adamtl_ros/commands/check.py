@@ -22,6 +22,7 @@ import subprocess
 import sys
 from typing import Any
 
+from adamtl_ros import dds
 from adamtl_ros.missing import lacking
 from adamtl_ros.missing import OPTIONAL
 from adamtl_ros.paths import cache
@@ -203,9 +204,7 @@ def ros() -> list[Line]:
             part, 'bad', 'a message does not come back within 8 s',
             'unset RMW_IMPLEMENTATION and *_PROFILES_FILE, and look at the firewall'))
     if middleware and not middleware.startswith('rmw_fastrtps'):
-        lines.append(Line(part, 'note', (
-            f'{middleware}: the shipped profile for large images is for Fast DDS; lost frames may '
-            'not be counted as missed (docs/operating.md)')))
+        lines.append(Line(part, 'note', dds.otherwise(middleware)))
     return lines + (shared_memory() if middleware.startswith('rmw_fastrtps') else [])
 
 

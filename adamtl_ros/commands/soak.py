@@ -39,6 +39,7 @@ from adamtl_ros.files import whole
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.network.checkpoint import find
 from adamtl_ros.nodes.diagnostics import resident_mb
+from adamtl_ros.nodes.diagnostics import UNKNOWN
 from adamtl_ros.nodes.starting import start_ros
 from adamtl_ros.processes import child
 from adamtl_ros.processes import last_lines
@@ -193,7 +194,7 @@ class Soak:
         self.drops: dict[str, int] = {}
         self.levels: Counter[str] = Counter()
         self.latest = ''
-        self.missed = 0
+        self.missed: int | None = 0
         self.accepted = 0
         self.refused: list[str] = []
         self.node = rclpy.create_node('adamtl_soak')
@@ -221,7 +222,8 @@ class Soak:
         self.levels[('OK', 'WARN', 'ERROR', 'STALE')[status.level[0]]] += 1
         self.drops = {key.removeprefix('dropped: '): int(value)
                       for key, value in values.items() if key.startswith('dropped: ')}
-        self.missed = int(values.get('frames missed', 0))
+        missed = values.get('frames missed', '0')
+        self.missed = None if missed == UNKNOWN else int(missed)
         if BESIDE in values:
             self.beside.append(float(values[BESIDE]))
 
@@ -314,13 +316,16 @@ class Soak:
         received = last.frames_received if last else 0
         processed = last.frames_processed if last else 0
         dropped = last.frames_dropped if last else 0
-        missed = max(last.frames_missed if last else 0, self.missed)
+        # The last drops may come after the last answer, and only diagnostics tell of them.
+        gone = max(dropped, sum(self.drops.values()))
+        # What the node cannot know is known here.
+        missed = sent - processed - gone if self.missed is None else max(
+            last.frames_missed if last else 0, self.missed)
         rows = [row for row in self.rows if row[0] - self.begin >= warm_up]
         memory = [row for row in self.memory if row[0] - self.begin >= warm_up]
         fit = slope([row[0] for row in memory], [row[1] for row in memory])
         drift = slope([row[0] for row in rows], [row[1] for row in rows])
-        # The last drops may come after the last answer, and only diagnostics tell of them.
-        unexplained = sent - processed - missed - max(dropped, sum(self.drops.values()))
+        unexplained = sent - processed - missed - gone
         problems = []
         if not alive:
             problems.append(f'the node ended by itself with code {code}')

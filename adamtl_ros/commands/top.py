@@ -36,6 +36,7 @@ from adamtl_ros.arguments import Parser
 from adamtl_ros.files import try_file
 from adamtl_ros.files import whole
 from adamtl_ros.msg import GatingStats
+from adamtl_ros.nodes.diagnostics import UNKNOWN
 from adamtl_ros.nodes.starting import start_ros
 
 WINDOW = 5.0
@@ -134,8 +135,9 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
             rows.add_row('stream', f'mean {gated.budget_mean:.2f}, cap {gated.budget_cap:.2f}, '
                                    f'{reused:.0%} of the frames reused')
         rows.add_row('frames', f'{stats.frames_received} received = {stats.frames_processed} '
-                               f'processed + {stats.frames_dropped} dropped, '
-                               f'{stats.frames_missed} never came')
+                               f'processed + {stats.frames_dropped} dropped'
+                               + ('' if values.get('frames missed') == UNKNOWN else
+                                  f', {stats.frames_missed} never came'))
     drops = ', '.join(f'{value} {key.removeprefix("dropped: ")}'
                       for key, value in values.items() if key.startswith('dropped: '))
     rows.add_row('drops', drops or 'none')

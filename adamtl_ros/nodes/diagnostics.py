@@ -39,6 +39,9 @@ LONGEST_PERIOD = 12.0
 LOSS_SPAN = 10.0
 """Seconds over which frames that never came are counted."""
 
+UNKNOWN = 'unknown: the middleware does not number messages'
+"""How many frames never came, where nobody can tell."""
+
 LOSS = 0.05
 """Share of the frames that may be lost on the way before that is worth a warning."""
 
@@ -74,8 +77,9 @@ class Report:
     A second in the life of the node, and what was before it where cameras are slow.
 
     state: 'unconfigured', 'inactive' or 'active'.  failure: why the last transition failed.
-    counts, before: now and `seconds` ago.  lost, sent: frames of the last LOSS_SPAN seconds that
-    never came, and all.  remedy: what is to be done about them.  silent: seconds since the last
+    counts, before: now and `seconds` ago.  numbered: whether it is known what never came.
+    lost, sent: frames of the last LOSS_SPAN seconds that never came, and all.  remedy: what is to
+    be done about them.  silent: seconds since the last
     image, or since activation.  silence: why.  period: seconds between images.  working: seconds
     that the frame in work has taken so far.  latencies, beside: in ms, per frame answered.
     warnings: what is not as asked.  figures: more key values.
@@ -89,6 +93,7 @@ class Report:
     last_error: str = ''
     enabled: bool = True
     topic: str = ''
+    numbered: bool = True
     lost: int = 0
     sent: int = 0
     remedy: str = ''
@@ -148,7 +153,7 @@ class Report:
             'frames received': self.counts.received,
             'frames processed': self.counts.processed,
             'frames dropped': self.counts.dropped,
-            'frames missed': self.counts.missed,
+            'frames missed': self.counts.missed if self.numbered else UNKNOWN,
         } | {
             f'dropped: {cause}': number
             for cause, number in self.counts.dropped_by_cause.items()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from rclpy import utilities
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.event_handler import UnsupportedEventTypeError
 from rclpy.node import Node
@@ -31,6 +32,7 @@ from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
+from adamtl_ros import dds
 from adamtl_ros.calibration import Calibrations
 from adamtl_ros.calibration import is_rectified
 from adamtl_ros.calibration import Lens
@@ -56,9 +58,6 @@ SUFFIX = '/compressed'
 OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.DEADLINE)
 FOLLOWING = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 """What `qos_overrides.<topic>.subscription.<policy>` may set; the latter follow if it does not."""
-
-MORE_MEMORY = ('give it more shared memory: start it with FASTDDS_DEFAULT_PROFILES_FILE set to '
-               "this package's config/fastdds.xml")
 
 
 @dataclass(frozen=True)
@@ -225,7 +224,7 @@ class Inputs:
         Listen to nothing yet.
 
         receive: called with a picture, the time it came at (monotonic seconds) and how many of its
-        publisher never came since the last.
+        publisher never came since the last, which is 0 where the messages are not `numbered`.
         """
         self._node = node
         self._receive = receive
@@ -234,6 +233,8 @@ class Inputs:
         self._infos = Following(node, self._info, self._guard.trigger, latched=True)
         self._calibrations = Calibrations()
         self._gaps = SequenceGaps()
+        self._middleware = utilities.get_rmw_implementation_identifier()
+        self.numbered = dds.numbers_messages(self._middleware)
         self._arrivals: deque[float] = deque(maxlen=9)
         self._open = False
         self.frame_id = ''
@@ -293,7 +294,7 @@ class Inputs:
         # Jazzy does not name the publisher: there it is the frame that tells cameras apart.
         self._receive(message, now, self._gaps.missed(
             (str(info.get('publisher_gid')), self.frame_id),
-            info['publication_sequence_number']))
+            info['publication_sequence_number'] if self.numbered else None))
 
     def _info(self, message: CameraInfo) -> None:
         self._calibrations.put(message)
@@ -330,14 +331,20 @@ class Inputs:
             return ''
         offered = {each.qos_profile.reliability for each in self._images.publishers()}
         if ReliabilityPolicy.BEST_EFFORT in offered:
-            return f'the camera publishes best effort: let it publish reliable, or {MORE_MEMORY}'
+            return f'the camera publishes best effort: let it publish reliable{self._memory()}'
         if profile.reliability == ReliabilityPolicy.BEST_EFFORT and offered:
             if self._images.overridden():
                 return 'the camera offers reliable: take the QoS override of reliability away'
             if self._node.get_parameter('image_reliability').value != 'auto':
                 return 'the camera offers reliable: set image_reliability to auto'
-        return ('the camera sends more than comes through: lower its rate or size, or '
-                f'{MORE_MEMORY}')
+        return ('the camera sends more than comes through: lower its rate or size'
+                f'{self._memory()}')
+
+    def _memory(self) -> str:
+        if not self._middleware.startswith(dds.FAST_DDS):
+            return ''
+        return (f', or give it more shared memory: start it with {dds.profiles_variable()} set to '
+                "this package's config/fastdds.xml")
 
     def silence(self) -> str:
         """Return why no picture comes, as far as the graph tells."""

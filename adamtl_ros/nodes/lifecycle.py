@@ -20,6 +20,7 @@ from diagnostic_msgs.msg import KeyValue
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 from rcl_interfaces.msg import SetParametersResult
+from rclpy import utilities
 from rclpy.clock import Clock
 from rclpy.clock import ClockType
 from rclpy.duration import Duration
@@ -32,6 +33,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from std_srvs.srv import Trigger
 
+from adamtl_ros import dds
 from adamtl_ros.nodes import parameters
 from adamtl_ros.nodes.diagnostics import History
 from adamtl_ros.nodes.diagnostics import LOSS_SPAN
@@ -97,6 +99,9 @@ class AdamtlNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
         self._inputs = Inputs(self, self._receive)
+        line = dds.otherwise(utilities.get_rmw_implementation_identifier())
+        if line:
+            self.get_logger().warning(line)
 
         self.create_service(SetBool, '~/enable', self._enable)
         self.create_service(Trigger, '~/reset_statistics', self._reset_statistics)
@@ -302,8 +307,8 @@ class AdamtlNode(LifecycleNode):
         causes = ', '.join(f'{n} {cause}' for cause, n in counts.dropped_by_cause.items())
         self.get_logger().info(
             f'stopped after {counts.received} frames: {counts.processed} processed, '
-            f'{counts.dropped} dropped{f" ({causes})" if causes else ""}, '
-            f'{counts.missed} never came')
+            f'{counts.dropped} dropped{f" ({causes})" if causes else ""}'
+            f'{f", {counts.missed} never came" if self._inputs.numbered else ""}')
         self._diagnose()
 
     def _release(self) -> None:
@@ -390,6 +395,7 @@ class AdamtlNode(LifecycleNode):
             state=self._state_machine.current_state[1], counts=counts, before=before,
             seconds=max(now - when, 1e-3), failure=self._failure,
             last_error=self._counter.last_error, enabled=self._enabled, topic=inputs.topic,
+            numbered=inputs.numbered,
             lost=lost, sent=lost + counts.received - long_before.received,
             remedy=inputs.loss() if lost else '', silent=silent,
             silence=inputs.silence() if silent > PAUSE else '', period=period,

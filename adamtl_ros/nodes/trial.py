@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import rclpy
+from rclpy import utilities
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rich.progress import Progress
@@ -337,6 +338,9 @@ class Trial:
                 recorder.on_overlay = None
                 account.received, account.processed, account.dropped, account.missed = (
                     now - before for now, before in zip(self._counters(), base))
+                if not dds.numbers_messages(utilities.get_rmw_implementation_identifier()):
+                    # The node cannot know; here it is known what was played.
+                    account.missed = len(account.played) - account.received
                 progress.update(bar, completed=account.received)
         if code and not self.stop.set:
             raise TrialError(f'the player ended with code {code}: {last_lines(log)}')
