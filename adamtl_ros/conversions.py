@@ -28,6 +28,11 @@ class BadFrameError(ValueError):
         self.cause = cause
 
 
+def nanoseconds(header: Any) -> int:
+    """Return the stamp of a header as one number."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
 @dataclass(frozen=True)
 class _Encoding:
     """

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 
+from hypothesis import settings
 import pytest
 
 from adamtl_ros.missing import lacking
@@ -31,6 +32,9 @@ def free_domain() -> int:
 # Before any test imports torch: where others compute beside these tests, threads that wait for
 # their next small share by spinning take the processors from those that have one.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+# How long an example takes is the machine's business.
+settings.register_profile('untimed', deadline=None)
+settings.load_profile('untimed')
 # Before any test imports rclpy.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ['ROS_DOMAIN_ID'] = str(free_domain())

@@ -53,6 +53,7 @@ from adamtl_ros.nodes.live import Live
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.images import published_images
+from adamtl_ros.runtime.images import stats_fields
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import TASKS
@@ -434,7 +435,13 @@ def test_output_bag_is_what_the_node_publishes(done: Path, bag: Path, engine: En
     stats = found['/adamtl/gating_stats'][2][1]
     assert (stats.mode, stats.frames_processed) == ('adaptive', 3)
     assert stats.budget_achieved == pytest.approx(results[2].stats.budget_achieved)
-    assert list(stats.tasks) == list(engine.tasks)
+    for each, task in zip(stats.task_stats, stats_fields(results[2].stats)['task_stats']):
+        assert (each.name, each.empty) == (task['name'], task['empty'])
+        assert each.token_fraction == pytest.approx(task['token_fraction'])
+    assert [each.name for each in stats.task_stats] == list(engine.tasks)
+    assert stats.block_active.tolist() == list(results[2].stats.block_active)
+    assert (stats.input_width, stats.input_height) == results[2].stats.size == (256, 192)
+    assert stats.guard == 'off' and stats.age_ms == stats.latency_ms > 0
     assert found['/adamtl/semseg/label_info'][0][1].class_map[4].class_name == 'person'
 
 
@@ -697,9 +704,10 @@ def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) ->
         result = engine.infer(frame.image, settings, frame.camera, stream)
         assert result.stats.reused == (frame is frames[2])
         live.stats[frame.stamp] = SimpleNamespace(
-            mode='adaptive', budget_requested=float(np.float32(0.6)), tasks=list(engine.tasks),
+            mode='adaptive', budget_requested=float(np.float32(0.6)),
             budget_cap=result.stats.budget_cap, price=result.stats.price,
-            reused=result.stats.reused, tasks_empty=list(result.stats.tasks_empty))
+            reused=result.stats.reused, task_stats=[
+                SimpleNamespace(**each) for each in stats_fields(result.stats)['task_stats']])
         for name, values, encoding in published_images(result):
             data = bytearray(np.ascontiguousarray(values).tobytes())
             if frame is frames[1] and name == 'depth':

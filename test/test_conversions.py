@@ -186,7 +186,7 @@ def test_colours_of_bayer_patterns(pattern, depth, bigendian):
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_padding_and_byte_order_change_nothing(data):
     encoding = data.draw(st.sampled_from(
         [name for name, kind in sorted(ENCODINGS.items()) if not kind.chroma]))
@@ -372,7 +372,7 @@ def test_arrays_become_images(values, encoding):
 
 
 @given(seed=st.integers(0, 2 ** 32), height=st.integers(1, 5), width=st.integers(1, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_colour_pictures_survive_there_and_back(seed, height, width):
     rgb = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     assert (rgb_from_image(image_from_array(rgb, 'rgb8', Header())) == rgb).all()

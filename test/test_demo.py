@@ -369,7 +369,7 @@ def stats(stamp: int, received: int = 1, dropped: int = 0) -> GatingStats:
     """Return statistics of a frame."""
     return GatingStats(
         header=header(stamp), mode='adaptive', budget_requested=0.6, agreement=math.nan,
-        block_active=[1.0], frames_received=received, frames_processed=received - dropped,
+        block_active=[True], frames_received=received, frames_processed=received - dropped,
         frames_dropped=dropped)
 
 
@@ -417,7 +417,8 @@ def test_stats_file_has_the_scalar_fields(recorder: Recorder, tmp_path: Path) ->
     assert row['budget_requested'] == '0.6'
     assert row['frames_received'] == '7'
     assert row['agreement'] == 'nan'
-    assert not {'header', 'tasks', 'block_active', 'token_fraction'} & set(row)
+    assert {'age_ms', 'guard', 'input_width', 'input_height'} <= set(row)
+    assert not {'header', 'task_stats', 'block_active', 'token_fraction'} & set(row)
 
 
 def test_answers_are_complete_with_all_topics_and_few_are_kept(recorder: Recorder) -> None:

@@ -5,6 +5,7 @@
 from importlib.util import find_spec
 import os
 from pathlib import Path
+import re
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,9 @@ MANIFEST = """<package format="3">
 def recipe() -> str:
     """Return the CMakeLists.txt of this package up to its own modules, for the two messages."""
     own = (ROOT / 'CMakeLists.txt').read_text().partition('# After the generated package')[0]
-    return own.replace('project(adamtl_ros)', 'project(vision_msgs)').replace(
-        'msg/GatingStats.msg', ' '.join(f'msg/{name}.msg' for name in MESSAGES)) + (
-        'ament_package()\n')
+    return re.sub(r'(\s+msg/\w+\.msg)+', ''.join(
+        f'\n  msg/{name}.msg' for name in MESSAGES), own.replace(
+            'project(adamtl_ros)', 'project(vision_msgs)')) + 'ament_package()\n'
 
 
 def build(folder: Path) -> Path:

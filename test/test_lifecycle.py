@@ -276,7 +276,7 @@ def test_what_nobody_wants_is_not_even_decoded(stage, monkeypatch):
     stage.send(CompressedImage(format='jpeg', data=array('B', jpeg)), camera)
     stage.until(lambda: len(stats) == 2)
     assert (stats[1].frames_processed, stats[1].frames_dropped) == (2, 0)
-    assert (stats[1].gmacs, stats[1].tasks) == (0.0, [])
+    assert (stats[1].gmacs, stats[1].task_stats, stats[1].input_width) == (0.0, [], 0)
     stage.listen(node, 'depth')
     stage.send(CompressedImage(format='jpeg', data=array('B', jpeg)), camera)
     stage.until(lambda: node._counter.counts().dropped_by_cause == {'error': 1})

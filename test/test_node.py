@@ -31,6 +31,7 @@ from lifecycle_msgs.srv import GetState  # noqa: E402
 from rcl_interfaces.msg import ParameterType  # noqa: E402
 from rcl_interfaces.srv import SetParametersAtomically  # noqa: E402
 from rclpy import utilities  # noqa: E402
+from rclpy.duration import Duration  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -38,6 +39,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy  # noqa: E402
 from rclpy.qos import QoSProfile  # noqa: E402
 from rclpy.qos import ReliabilityPolicy  # noqa: E402
+from rclpy.time import Time  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -281,15 +283,32 @@ def test_all_topics_answer_with_the_header_of_the_frame(bench, weights):
     assert (scaled.width, scaled.height) == (256, 192)
     assert scaled.k.tolist() == pytest.approx([200, 0, 128, 0, 200, 96, 0, 0, 1])
     stats = bench.got['gating_stats'][-1]
-    assert stats.tasks == list(TASKS)
+    assert [each.name for each in stats.task_stats] == list(TASKS)
     assert stats.mode == 'static'
     assert stats.budget_achieved == pytest.approx(1.0)
     assert 0 < stats.gmacs == pytest.approx(stats.gmacs_dense)
     assert stats.latency_ms >= stats.preprocess_ms + stats.network_ms + stats.postprocess_ms
     assert len(stats.block_active) == len(stats.token_fraction) > 0
     assert np.isnan(stats.agreement)
+    assert (stats.input_width, stats.input_height) == (256, 192)
+    assert stats.guard == GatingStats.GUARD_OFF
     assert [(each.frames_received, each.frames_processed, each.frames_dropped)
             for each in bench.got['gating_stats']] == [(1, 1, 0), (2, 2, 0), (3, 3, 0)]
+
+
+def test_the_age_of_a_frame_is_that_of_its_stamp(bench, weights):
+    bench.running(weights)
+    bench.listen('gating_stats', 'depth')
+    stats = bench.got['gating_stats']
+    now = bench.client.get_clock().now()
+    # Just taken, without a stamp, and by clocks that are ahead or of another time.
+    for number, stamp in enumerate((now, Time(), now + Duration(seconds=3600), Time(seconds=5))):
+        message = picture()
+        message.header.stamp = stamp.to_msg()
+        bench.camera.publish(message)
+        bench.until(lambda number=number: len(stats) > number)
+    assert stats[0].latency_ms <= stats[0].age_ms <= 1000 * WAIT
+    assert all(np.isnan(each.age_ms) for each in stats[1:])
 
 
 def test_the_results_are_those_of_the_engine(bench, weights):
@@ -336,7 +355,7 @@ def test_what_nobody_listens_to_is_not_computed(bench, weights):
         number = len(stats)
         bench.send()
         bench.until(lambda: len(stats) > number)
-        return stats[-1].tasks
+        return [each.name for each in stats[-1].task_stats]
 
     assert tasks_of_a_frame() == []
     assert stats[-1].gmacs == 0.0
@@ -602,7 +621,7 @@ def test_parameters_take_effect_on_the_next_frame(bench, weights):
     assert after.mode == 'shadow'
     assert 0 <= after.agreement <= 1  # the first one is compared
     assert bench.set(node, tasks__semseg__enable=False).successful
-    assert next_stats().tasks == ['depth']
+    assert [each.name for each in next_stats().task_stats] == ['depth']
     assert bench.set(node, output_size='camera').successful
     number = len(bench.got['depth'])
     next_stats()
@@ -927,6 +946,12 @@ def test_shadow_compares_the_share_of_frames_and_publishes_dense_results(bench, 
     assert compared == [True, False, False, False] * 2
     for each, policy_ran in zip(stats, compared):
         assert np.isnan(each.budget_achieved) != policy_ran
+        assert (each.input_width, each.input_height) == ((256, 192) if policy_ran else (0, 0))
+        assert [task.name for task in each.task_stats] == ['semseg', 'depth']
+        for task in each.task_stats:
+            assert np.isnan(task.agreement) == np.isnan(task.token_fraction) != policy_ran
+    assert stats[0].agreement == pytest.approx(
+        np.mean([task.agreement for task in stats[0].task_stats]))
     # The would-be saving is reported; what is published is what mode static gives.
     _, values = status(bench)
     assert float(values['share of MACs that the policy would have saved']) == pytest.approx(
@@ -955,11 +980,15 @@ def test_the_guard_raises_the_budget_and_says_so(bench, weights, capfd):
 
     send(4)
     assert [each.budget_requested for each in stats] == pytest.approx([0.8, 0.8, 0.8, 0.9])
+    assert [each.guard for each in stats] == [
+        'watching', 'watching', 'raised_budget', 'raised_budget']
+    assert [each.task_stats[-1].agreement for each in stats] == pytest.approx(
+        [0.5, np.nan, 0.5, np.nan], nan_ok=True)
     got, values = status(bench)
     assert 'budget raised to 0.9' in values['guard']
     send(8)
     assert [each.mode for each in stats[-5:]] == ['adaptive'] * 4 + ['static']
-    assert all(np.isnan(each.agreement) for each in stats)
+    assert stats[-1].guard == GatingStats.GUARD_STATIC
     bench.until(lambda: status(bench)[0].level == DiagnosticStatus.WARN)
     send(1)
     got, values = status(bench)

@@ -16,32 +16,6 @@ import adamtl_ros
 from adamtl_ros.missing import OPTIONAL
 from adamtl_ros.paths import share
 
-FIELDS = {
-    'header': 'std_msgs/Header',
-    'mode': 'string',
-    'budget_requested': 'float',
-    'budget_achieved': 'float',
-    'budget_cap': 'double',
-    'budget_mean': 'float',
-    'price': 'double',
-    'reused': 'boolean',
-    'gmacs': 'float',
-    'gmacs_dense': 'float',
-    'latency_ms': 'float',
-    'preprocess_ms': 'float',
-    'network_ms': 'float',
-    'postprocess_ms': 'float',
-    'tasks': 'sequence<string>',
-    'tasks_empty': 'sequence<string>',
-    'task_token_fraction': 'sequence<float>',
-    'block_active': 'sequence<float>',
-    'token_fraction': 'sequence<float>',
-    'agreement': 'float',
-    'frames_received': 'uint64',
-    'frames_processed': 'uint64',
-    'frames_dropped': 'uint64',
-    'frames_missed': 'uint64',
-}
 COMMANDS = ['adamtl', 'adamtl_node', 'adamtl_player']
 
 
@@ -51,10 +25,13 @@ def prefix() -> Path:
     return next(Path(p) for p in prefixes if Path(p, 'lib', 'adamtl_ros').is_dir())
 
 
-def test_message_has_the_fields_of_the_design() -> None:
+def test_constants_of_the_message_are_the_words_of_the_code() -> None:
     pytest.importorskip('rclpy')
     from adamtl_ros.msg import GatingStats
-    assert GatingStats.get_fields_and_field_types() == FIELDS
+    from adamtl_ros.nodes.rollout import GUARDS
+    from adamtl_ros.runtime.settings import MODES
+    for kind, words in (('MODE', MODES), ('GUARD', GUARDS)):
+        assert [getattr(GatingStats, f'{kind}_{word.upper()}') for word in words] == list(words)
 
 
 def test_message_crosses_the_middleware() -> None:
@@ -63,22 +40,26 @@ def test_message_crosses_the_middleware() -> None:
     from rclpy.serialization import serialize_message
 
     from adamtl_ros.msg import GatingStats
-    sent = GatingStats(mode='adaptive', tasks=['semseg', 'depth'], block_active=[1.0, 0.0],
-                       frames_received=2**63)
+    from adamtl_ros.msg import TaskStats
+    sent = GatingStats(
+        mode=GatingStats.MODE_ADAPTIVE, guard=GatingStats.GUARD_WATCHING, frames_received=2**63,
+        task_stats=[TaskStats(name='semseg', token_fraction=0.5), TaskStats(
+            name='human_parts', agreement=1.0, empty=True)], block_active=[True, False])
     assert deserialize_message(serialize_message(sent), GatingStats) == sent
 
 
 def test_ament_index_lists_the_package() -> None:
     index = prefix() / 'share' / 'ament_index' / 'resource_index'
     assert (index / 'packages' / 'adamtl_ros').is_file()
-    assert 'msg/GatingStats.msg' in (index / 'rosidl_interfaces' / 'adamtl_ros').read_text()
+    listed = (index / 'rosidl_interfaces' / 'adamtl_ros').read_text()
+    assert 'msg/GatingStats.msg' in listed and 'msg/TaskStats.msg' in listed
 
 
 @pytest.mark.parametrize('path', [
     'package.xml', 'config/glasses.yaml', 'config/fastdds.xml', 'launch/glasses.launch.py',
     'launch/two_cameras.launch.py', 'config/adamtl.rviz', 'config/foxglove.json',
     'config/sros2_policy.xml',
-    'msg/GatingStats.msg'])
+    'msg/GatingStats.msg', 'msg/TaskStats.msg'])
 def test_share_holds(path: str) -> None:
     assert share(*path.split('/')).is_file()
 

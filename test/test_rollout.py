@@ -45,6 +45,18 @@ def test_every_nth_frame_is_compared(every):
         range(0, 10 * every, every))
 
 
+@pytest.mark.parametrize(('action', 'then'), [
+    ('raise_budget', 'raised_budget'), ('static', 'static')])
+def test_the_state_of_the_guard(action, then):
+    rollout, guard = Rollout(), replace(GUARD, action=action)
+    assert rollout.guard('adaptive', replace(GUARD, action='off')) == 'off'
+    assert rollout.guard('shadow', guard) == rollout.guard('static', guard) == 'off'
+    for _ in range(guard.window):
+        assert rollout.guard('adaptive', guard) == 'watching'
+        rollout.note(stats(ASKED, {'depth': 0.5}), guard)
+    assert rollout.guard('adaptive', guard) == then
+
+
 def test_nothing_is_compared_that_need_not_be():
     rollout = Rollout()
     for asked, comparing in [

@@ -3,6 +3,7 @@
 """The terminal view: what it shows of what it heard."""
 
 from io import StringIO
+import math
 
 import pytest
 
@@ -16,12 +17,14 @@ from rich.console import Console  # noqa: E402
 from adamtl_ros.cli import main  # noqa: E402
 from adamtl_ros.commands import top  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
+from adamtl_ros.msg import TaskStats  # noqa: E402
 from adamtl_ros.nodes.diagnostics import UNKNOWN  # noqa: E402
 
 STATS = GatingStats(
     mode='adaptive', budget_requested=0.6, budget_achieved=0.5, gmacs=0.7, gmacs_dense=1.4,
-    latency_ms=30.0, tasks=['semseg', 'depth'], task_token_fraction=[0.5, 0.25],
-    block_active=[1.0, 0.0, 1.0], token_fraction=[1.0, 0.0, 0.5], frames_received=12,
+    latency_ms=30.0, task_stats=[TaskStats(name='semseg', token_fraction=0.5), TaskStats(
+        name='depth', token_fraction=0.25)],
+    block_active=[True, False, True], token_fraction=[1.0, 0.0, 0.5], frames_received=12,
     frames_processed=10, frames_dropped=2, frames_missed=3)
 VALUES = {'input rate (Hz)': '15', 'dropped: replaced': '2', 'device': 'cpu', 'model': 'glasses',
           'backend': 'torch', 'memory (MB)': '480', 'agreement: depth': '0.91',
@@ -80,7 +83,8 @@ def test_a_node_that_is_gone_is_shown_as_gone():
 def test_frames_without_a_policy_have_no_gates():
     watched = top.Watched()
     unknown = GatingStats(
-        mode='shadow', tasks=['depth'], budget_requested=0.6, budget_achieved=float('nan'))
+        mode='shadow', task_stats=[TaskStats(name='depth', token_fraction=math.nan)],
+        budget_requested=0.6, budget_achieved=math.nan)
     watched.add(unknown, 1.0)
     assert 'depth' in shown(watched, 1.5)
     assert '0.60 asked' in shown(watched, 1.5) and 'achieved' not in shown(watched, 1.5)

@@ -4,6 +4,7 @@
 
 from array import array
 from dataclasses import replace
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,8 +56,9 @@ class Outputs:
     def publish_results(self, wanted, result, rgb, camera, options, header) -> None:
         self.results.append((header, result))
 
-    def publish_stats(self, stats, header, latency_ms, counts) -> None:
+    def publish_stats(self, stats, header, counts, **beside) -> None:
         self.stats.append(stats)
+        self.beside = beside
 
 
 class Bench:
@@ -67,6 +69,7 @@ class Bench:
         self.worker = Worker(
             engine=engine, control=control, outputs=self.outputs,
             lens=lambda header, size: Lens(), counter=FrameCounter(), options=options(**values),
+            clock=lambda: 20_000_000_000,
             logger=SimpleNamespace(warning=self.warnings.append, error=self.warnings.append))
         assert self.worker.stop(10.0)
 
@@ -96,6 +99,14 @@ def test_still_frames_are_reused_and_the_stream_follows_the_stamps(engine):
     assert len(bench.warnings) == 1
     assert 'a stamp of 10.600 s follows one of 10.600 s' in bench.warnings[0]
     assert not Bench(engine, reuse=False).answer(1.0).reused
+
+
+def test_frames_are_as_old_as_the_clock_of_the_node_says(engine):
+    bench = Bench(engine)
+    for stamp, age in ((19.75, 250.0), (20.25, math.nan), (0.0, math.nan)):
+        bench.answer(stamp)
+        assert bench.outputs.beside['age_ms'] == pytest.approx(age, nan_ok=True)
+    assert bench.outputs.beside['guard'] == 'off'
 
 
 def test_parameters_of_streams_reach_the_engine(engine):

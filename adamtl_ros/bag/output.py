@@ -28,12 +28,14 @@ from adamtl_ros.conversions import scaled_camera_info
 from adamtl_ros.files import ASIDE
 from adamtl_ros.paths import share
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.images import age_ms
 from adamtl_ros.runtime.images import published_images
 from adamtl_ros.runtime.images import stats_fields
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
 
 GATING_STATS = 'adamtl_ros/msg/GatingStats'
+TASK_STATS = 'adamtl_ros/msg/TaskStats'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 VERSION: Any = 9
@@ -45,10 +47,11 @@ _VISION = {
 
 
 def typestore() -> Any:
-    """Return the standard types, GatingStats and those of vision_msgs that the node uses."""
+    """Return the standard types, our own and those of vision_msgs that the node uses."""
     store = get_typestore(Stores.ROS2_KILTED)
     texts = _VISION | {
-        GATING_STATS: share('msg', 'GatingStats.msg').read_text(encoding='utf-8')}
+        name: share('msg', f'{name.rpartition("/")[2]}.msg').read_text(encoding='utf-8')
+        for name in (TASK_STATS, GATING_STATS)}
     for name, text in texts.items():
         store.register(get_types_from_msg(text, name))
     return store
@@ -132,12 +135,16 @@ class OutputBag:
             output = self.settings.size(engine.network_size(size), size)
             info = scaled_camera_info(self.camera, size, output, frame.header)
             self._put('camera_info', CAMERA_INFO, frame.time, info)
-        self._write('gating_stats', GATING_STATS, frame.time, {
-            'header': frame.header, 'latency_ms': latency_ms, 'frames_received': self.frames,
-            'frames_processed': self.frames, 'frames_dropped': 0, 'frames_missed': 0,
-            **{name: np.array(value, np.float32)
-               if isinstance(value, list) and name != 'tasks' else value
-               for name, value in stats_fields(result.stats).items()}})
+        fields = stats_fields(result.stats)
+        self._write('gating_stats', GATING_STATS, frame.time, fields | {
+            'header': frame.header, 'guard': self._type[GATING_STATS].GUARD_OFF,
+            'latency_ms': latency_ms,
+            'age_ms': age_ms(frame.stamp, frame.time + round(1e6 * latency_ms)),
+            'frames_received': self.frames, 'frames_processed': self.frames,
+            'frames_dropped': 0, 'frames_missed': 0,
+            'task_stats': [self._type[TASK_STATS](**each) for each in fields['task_stats']],
+            'block_active': np.array(fields['block_active'], bool),
+            'token_fraction': np.array(fields['token_fraction'], np.float32)})
 
     def _write(
             self, name: str, kind: str, time: int, values: dict[str, Any], *,

@@ -35,6 +35,7 @@ from adamtl_ros.bag.storage import unpacked
 from adamtl_ros.calibration import is_rectified
 from adamtl_ros.camera import Camera
 from adamtl_ros.conversions import BadFrameError
+from adamtl_ros.conversions import nanoseconds
 from adamtl_ros.conversions import rgb_from_compressed
 from adamtl_ros.conversions import rgb_from_image
 from adamtl_ros.intrinsics import Intrinsics
@@ -424,11 +425,6 @@ def decode(message: Message) -> Any:
         return STORE.deserialize_cdr(data, message.kind)
     except Exception as error:
         raise ValueError(f'the message is damaged ({line(error)})') from None
-
-
-def nanoseconds(header: Any) -> int:
-    """Return the stamp as one number."""
-    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
 class Frames:

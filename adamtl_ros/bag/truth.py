@@ -12,7 +12,7 @@ import numpy as np
 from adamtl_ros.bag.reading import decode
 from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.bag.reading import Message
-from adamtl_ros.bag.reading import nanoseconds
+from adamtl_ros.conversions import nanoseconds
 from adamtl_ros.datasets.frames import read_grey
 from adamtl_ros.datasets.frames import read_picture
 from adamtl_ros.paths import natural_key

@@ -149,17 +149,17 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
     saving = values.get('share of MACs that the policy would have saved')
     if saving is not None:
         rows.add_row('would save', would_save(saving))
-    if stats is not None and not stats.tasks:
+    if stats is not None and not stats.task_stats:
         rows.add_row('tasks', 'none runs, as nobody subscribes to one that is enabled')
-    if stats is not None and stats.tasks:
+    if stats is not None and stats.task_stats:
         tasks = Table(box=None, padding=(0, 2), header_style='bold')
         for column in ('task', 'tokens asked for', '', 'agreement'):
             tasks.add_column(column)
-        asked = dict(zip(gated.tasks, gated.task_token_fraction)) if gated else {}
-        for task in stats.tasks:
-            share = asked.get(task, float('nan'))
-            tasks.add_row(task, bar(share), '' if share != share else f'{share:.2f}',
-                          values.get(f'agreement: {task}', ''))
+        asked = {each.name: each.token_fraction for each in gated.task_stats} if gated else {}
+        for each in stats.task_stats:
+            share = asked.get(each.name, math.nan)
+            tasks.add_row(each.name, bar(share), '' if share != share else f'{share:.2f}',
+                          values.get(f'agreement: {each.name}', ''))
         parts.append(tasks)
     if gated is not None and gated.token_fraction:
         blocks = Text('blocks  ', style='bold')

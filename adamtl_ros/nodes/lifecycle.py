@@ -50,6 +50,9 @@ from adamtl_ros.nodes.worker import Frame
 from adamtl_ros.nodes.worker import Worker
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.latency import LatencyControl
+from adamtl_ros.runtime.settings import ADAPTIVE
+from adamtl_ros.runtime.settings import SHADOW
+from adamtl_ros.runtime.settings import STATIC
 from adamtl_ros.tasks import TASKS
 
 DEACTIVATION_PATIENCE = 2.0
@@ -258,7 +261,7 @@ class AdamtlNode(LifecycleNode):
         self._worker = Worker(
             engine=self._engine, control=self._control, outputs=self._outputs,
             lens=self._inputs.lens, counter=self._counter, logger=self.get_logger(),
-            options=self._options)
+            clock=lambda: self.get_clock().now().nanoseconds, options=self._options)
         self._inputs.open()
         for line in parameters.unknown_qos(self, self._inputs.topics()):
             self.get_logger().warning(line)
@@ -412,7 +415,7 @@ class AdamtlNode(LifecycleNode):
                     worker.lens.words if worker.lens.refused else '', self._namesake(),
                     self._in_vain(options)]
         target, held = options.target_latency_ms, worker.held_budget
-        if target and options.settings.mode == 'adaptive' and latencies:
+        if target and options.settings.mode == ADAPTIVE and latencies:
             median = float(np.median(latencies))
             lowest = min(options.min_budget, options.budget)
             if median > 1.1 * target and held <= lowest + 1e-6:
@@ -464,21 +467,21 @@ class AdamtlNode(LifecycleNode):
             return {}
         figures: dict[str, Any] = {
             'mode': options.settings.mode,
-            'budget requested': 1.0 if options.settings.mode == 'static' else options.budget,
+            'budget requested': 1.0 if options.settings.mode == STATIC else options.budget,
             'device': engine.device, 'backend': engine.backend, 'model': engine.model,
         } | self._inputs.figures()
         if worker is None:
             return figures
         rollout = worker.rollout
         figures |= {'camera': worker.lens.words, 'budget achieved': worker.achieved_budget}
-        if options.settings.mode != 'static':
+        if options.settings.mode != STATIC:
             figures |= {
                 'budget requested': worker.held_budget,
                 'budget mean': worker.stream.mean,
                 'share of frames reused': float(np.mean(reused)) if reused else float('nan')}
-            figures['guard'] = rollout.action or (
-                'watching' if options.comparing.action != 'off' else 'off')
-        if options.settings.mode == 'shadow':
+            figures['guard'] = rollout.action or rollout.guard(
+                options.settings.mode, options.comparing)
+        if options.settings.mode == SHADOW:
             figures['share of MACs that the policy would have saved'] = rollout.saving
         return figures | {f'agreement: {task}': figure
                           for task, figure in rollout.agreement.items()}
@@ -487,7 +490,7 @@ class AdamtlNode(LifecycleNode):
 def _below_least(engine: Engine, options: parameters.Options) -> str:
     """Return what is to be said of a budget that the model cannot keep, mostly nothing."""
     settings = options.settings
-    if settings.mode == 'static' or not settings.tasks:
+    if settings.mode == STATIC or not settings.tasks:
         return ''
     least = engine.min_budget(settings.tasks)
     if options.budget >= least:

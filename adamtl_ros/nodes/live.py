@@ -82,12 +82,12 @@ class Live:
         # The message has the budget in single precision.
         if np.float32(budget) != np.float32(stats.budget_requested):
             budget = float(stats.budget_requested)
+        tasks = tuple(each.name for each in stats.task_stats)
         return Settings(
-            mode=stats.mode, budget=budget, tasks=tuple(stats.tasks),
-            weights={task: float(self.parameters[f'tasks.{task}.weight'])
-                     for task in stats.tasks},
+            mode=stats.mode, budget=budget, tasks=tasks,
+            weights={task: float(self.parameters[f'tasks.{task}.weight']) for task in tasks},
             output_size=self.parameters['output_size'], cap=max(stats.budget_cap, budget),
-            refresh=MOST_FRAMES, skip_empty=bool(stats.tasks_empty))
+            refresh=MOST_FRAMES, skip_empty=any(each.empty for each in stats.task_stats))
 
     def frame(self, frame: Frame, engine: Engine) -> None:
         """Compare what the node published for a frame, if it did, with what we get."""

@@ -25,6 +25,7 @@ from std_msgs.msg import Header
 from adamtl_ros import drawing
 from adamtl_ros.camera import Camera
 from adamtl_ros.msg import GatingStats
+from adamtl_ros.msg import TaskStats
 from adamtl_ros.nodes.messages import compressed_from_rgb
 from adamtl_ros.nodes.messages import image_from_array
 from adamtl_ros.nodes.messages import memory_of_points
@@ -172,12 +173,13 @@ class Outputs:
             scaled_camera_info(info, size, output_size, header))
 
     def publish_stats(
-            self, stats: GatingResult, header: Header, latency_ms: float, counts: Counts) -> None:
-        """Publish the statistics of a frame."""
+            self, stats: GatingResult, header: Header, counts: Counts, **beside: Any) -> None:
+        """Publish the statistics of a frame; beside: guard, age_ms and latency_ms."""
+        fields = stats_fields(stats)
+        fields['task_stats'] = [TaskStats(**each) for each in fields['task_stats']]
         self._publishers['gating_stats'].publish(GatingStats(
-            header=header, latency_ms=latency_ms, frames_received=counts.received,
-            frames_processed=counts.processed, frames_dropped=counts.dropped,
-            frames_missed=counts.missed, **stats_fields(stats)))
+            header=header, frames_received=counts.received, frames_processed=counts.processed,
+            frames_dropped=counts.dropped, frames_missed=counts.missed, **beside, **fields))
 
     def publish_labels(self) -> None:
         """Publish the names of the classes, for all who come later as well."""

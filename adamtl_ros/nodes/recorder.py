@@ -16,8 +16,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
+from adamtl_ros.conversions import nanoseconds
 from adamtl_ros.conversions import readable
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.tasks import TASKS
@@ -29,11 +29,6 @@ _KEPT = 4
 _ELEMENTS: dict[str, type] = {
     'mono8': np.uint8, 'rgb8': np.uint8, 'bgr8': np.uint8, 'mono16': np.uint16,
     '32FC1': np.float32, '32FC3': np.float32}
-
-
-def nanoseconds(header: Header) -> int:
-    """Return the stamp as one number."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
 def image_array(message: Image) -> np.ndarray:

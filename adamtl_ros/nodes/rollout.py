@@ -9,9 +9,14 @@ from dataclasses import replace
 import math
 
 from adamtl_ros.runtime.engine import GatingResult
+from adamtl_ros.runtime.settings import ADAPTIVE
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.settings import SHADOW
+from adamtl_ros.runtime.settings import STATIC
 
 GUARD_ACTIONS = ('off', 'raise_budget', 'static')
+OFF, WATCHING, RAISED_BUDGET, FELL_BACK = GUARDS = 'off', 'watching', 'raised_budget', 'static'
+"""The states of the guard; in the last it has returned to mode static."""
 
 BUDGET_STEP = 0.1
 """How much the guard raises the budget at a time."""
@@ -54,18 +59,24 @@ class Rollout:
         self._agreements: dict[str, deque[float]] = {}
         self._achieved: deque[float] = deque()
 
+    def guard(self, mode: str, comparing: Comparing) -> str:
+        """Return the state of the guard, one of GUARDS, where that mode is asked for."""
+        if mode != ADAPTIVE or comparing.action == 'off':
+            return OFF
+        return FELL_BACK if self._static else RAISED_BUDGET if self.least else WATCHING
+
     def settings(self, asked: Settings, comparing: Comparing) -> Settings:
         """Return the settings of the next frame: the guard's, and whether both paths run."""
-        if asked.mode == 'adaptive' and self._static:
-            return replace(asked, mode='static')
-        if asked.mode == 'static' or not asked.tasks:
+        if asked.mode == ADAPTIVE and self._static:
+            return replace(asked, mode=STATIC)
+        if asked.mode == STATIC or not asked.tasks:
             return asked
         compare = False
-        if asked.mode == 'shadow' or comparing.action != 'off':
+        if asked.mode == SHADOW or comparing.action != 'off':
             # Every n-th frame for a share of 1 / n, and as even as can be for others.
             compare = comparing.share > 0.0 and self._due >= 1.0 - 1e-9
             self._due += comparing.share - compare
-        if asked.budget is not None and asked.mode == 'adaptive':
+        if asked.budget is not None and asked.mode == ADAPTIVE:
             budget = max(asked.budget, self.least)
             # What the guard holds to be needed is more than a limit of cost.
             return replace(asked, budget=budget, cap=max(asked.cap, budget), compare=compare)
@@ -85,7 +96,7 @@ class Rollout:
             task: sum(values) / len(values) for task, values in self._agreements.items()}
         full = [task for task, values in self._agreements.items()
                 if len(values) == comparing.window]
-        if stats.mode != 'adaptive' or comparing.action == 'off' or not full:
+        if stats.mode != ADAPTIVE or comparing.action == 'off' or not full:
             return ''
         worst = min(full, key=self.agreement.__getitem__)
         if self.agreement[worst] >= comparing.agreement:

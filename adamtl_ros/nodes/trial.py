@@ -274,10 +274,11 @@ class Trial:
             self._idle(1.0)
             stats = self.recorder.stats.get(stamp)
             topics = frozenset(self.recorder.answers.get(stamp, {}))
-            needed = {*PICTURES, 'gating_stats', *(stats.tasks if stats else ())}
+            tasks = [each.name for each in stats.task_stats] if stats else []
+            needed = {*PICTURES, 'gating_stats', *tasks}
             if self.source.camera:
                 needed.add('camera_info')
-            if topics == before and topics >= needed and stats and stats.tasks:
+            if topics == before and topics >= needed and tasks:
                 self.recorder.expected = topics
                 break
             before = topics

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
 from adamtl_ros.calibration import Lens
+from adamtl_ros.conversions import nanoseconds
 from adamtl_ros.nodes.messages import BadFrameError
 from adamtl_ros.nodes.messages import rgb_from_compressed
 from adamtl_ros.nodes.messages import rgb_from_image
@@ -28,8 +29,12 @@ from adamtl_ros.nodes.slot import Slot
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import GatingResult
 from adamtl_ros.runtime.engine import Result
+from adamtl_ros.runtime.images import age_ms
 from adamtl_ros.runtime.latency import LatencyControl
+from adamtl_ros.runtime.settings import ADAPTIVE
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.settings import SHADOW
+from adamtl_ros.runtime.settings import STATIC
 from adamtl_ros.runtime.stream import Stream
 
 LOG_PERIOD = 5.0
@@ -69,11 +74,12 @@ class Worker:
     def __init__(
             self, *, engine: Engine, control: LatencyControl | None, outputs: Outputs,
             lens: Callable[[Any, tuple[int, int]], Lens], counter: FrameCounter, logger: Any,
-            options: Options) -> None:
+            clock: Callable[[], int], options: Options) -> None:
         """
         Start the thread.
 
         lens: what is known of the camera of a picture with that header and size.
+        clock: gives the time in ns that stamps are of.
         """
         self.options = options
         self.rollout = Rollout()
@@ -91,6 +97,7 @@ class Worker:
         self._lens = lens
         self._counter = counter
         self._logger = logger
+        self._clock = clock
         self._last_logged: dict[str, float] = {}
         self._abandoned = False
         self._thread = Thread(target=self._work, name='adamtl', daemon=True)
@@ -146,6 +153,7 @@ class Worker:
             result = Result({}, GatingResult(
                 settings.mode, self.held_budget, 0.0, 0.0, 0.0, (), budget_cap=settings.cap))
         latency_ms = 1000.0 * (monotonic() - frame.received)
+        age = age_ms(nanoseconds(header), self._clock())
         if self._abandoned:
             self._counter.drop('shutdown')
             return
@@ -161,7 +169,9 @@ class Worker:
         # Last, so that who has a frame's statistics knows that all of it was sent.
         counts = self._counter.process()
         if 'gating_stats' in wanted:
-            self._outputs.publish_stats(stats, header, latency_ms, counts)
+            self._outputs.publish_stats(
+                stats, header, counts, latency_ms=latency_ms, age_ms=age,
+                guard=rollout.guard(options.settings.mode, options.comparing))
         now = monotonic()
         self.times.append(Timing(
             now, latency_ms, 1000.0 * (now - frame.received) - stats.network_ms, stats.reused))
@@ -199,11 +209,11 @@ class Worker:
         if acted or _outlived(stats, options):
             self.stream.forget()
         # Unknown of frames of mode shadow that are not compared: what is known stands.
-        if (stats.mode == 'shadow' or stats.tasks) and not math.isnan(stats.budget_achieved):
+        if (stats.mode == SHADOW or stats.tasks) and not math.isnan(stats.budget_achieved):
             self.achieved_budget = stats.budget_achieved
         # Whatever was asked for, the dense network takes all.
         return replace(
-            stats, budget_requested=1.0, budget_cap=1.0) if stats.mode == 'static' else stats
+            stats, budget_requested=1.0, budget_cap=1.0) if stats.mode == STATIC else stats
 
     def _drop(self, cause: str, reason: str) -> None:
         self._counter.drop(cause, reason)
@@ -227,5 +237,5 @@ def _outlived(stats: GatingResult, options: Options) -> bool:
 
 def _controlled(settings: Settings | GatingResult, options: Options) -> bool:
     """Return whether the latency controller chooses, or chose, the budget."""
-    return options.target_latency_ms > 0.0 and settings.mode == 'adaptive' and bool(
+    return options.target_latency_ms > 0.0 and settings.mode == ADAPTIVE and bool(
         settings.tasks)

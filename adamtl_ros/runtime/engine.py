@@ -54,7 +54,7 @@ __all__ = ['BACKENDS', 'Engine', 'GatingResult', 'PRECISIONS', 'Result', 'proces
 @dataclass(frozen=True)
 class GatingResult:
     """
-    What a frame cost and what ran for it; the names are those of the message GatingStats.
+    What a frame cost and what ran for it; what it says is in the messages GatingStats, TaskStats.
 
     Budgets are shares of the dense cost of the tasks.  In mode 'shadow' the cost and the gates
     are those that the policy would have executed, NaN and empty where it was not run.  Where both
@@ -66,7 +66,7 @@ class GatingResult:
     frame could cost, the cap or what the mean left, the mean cost of its last frames, the price
     that gates paid, NaN where there is none, and whether the result is that of an earlier frame.
     `tasks_empty` are the tasks that the frame has nothing for, whose decoders the policy's path
-    did not run.
+    did not run.  `size`: (width, height) at which the network ran, zeros where the cost is NaN.
     """
 
     mode: str
@@ -76,7 +76,7 @@ class GatingResult:
     gmacs_dense: float
     tasks: tuple[str, ...]
     task_token_fraction: tuple[float, ...] = ()
-    block_active: tuple[float, ...] = ()
+    block_active: tuple[bool, ...] = ()
     token_fraction: tuple[float, ...] = ()
     agreement: float = math.nan
     task_agreement: dict[str, float] = field(default_factory=dict)
@@ -91,6 +91,7 @@ class GatingResult:
     price: float = math.nan
     reused: bool = False
     tasks_empty: tuple[str, ...] = ()
+    size: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -273,14 +274,15 @@ class Engine:
             dense / 1e9, tasks,
             tuple(trace.task_fraction) if policy else (
                 () if settings.mode == 'shadow' else (1.0,) * len(tasks)),
-            tuple(float(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
+            tuple(bool(cells.any()) for cells in trace.gates), tuple(trace.token_fraction),
             float(np.mean(list(agreed.values()))) if agreed else math.nan, agreed,
             laps.ms['preprocess'], laps.ms['network'], laps.ms['postprocess'], laps.ms['compare'],
             self._predicted(trace, tasks, settings.mode), lens,
             policy.cap if policy else settings.cap,
             stream.mean if stream and policy else math.nan,
             policy.price if policy else math.nan, bool(policy and policy.reused),
-            policy.trace.empty if policy else ())
+            policy.trace.empty if policy else (),
+            (0, 0) if math.isnan(trace.macs) else frame.size)
         return Result(outputs, stats, confidences, heat, answer.logits if settings.raw else {})
 
     def _dense(

@@ -25,15 +25,32 @@ def published_images(result: Result) -> list[tuple[str, np.ndarray, str]]:
     return images
 
 
+AGE_LIMIT_MS = 60_000.0
+"""A frame that is older was stamped by a clock that differs, as that of a recording does."""
+
+
+def age_ms(stamp: int, now: int) -> float:
+    """Return how old a frame of that stamp is now, both in ns; NaN where that cannot be known."""
+    age = (now - stamp) / 1e6
+    return age if stamp and 0.0 <= age <= AGE_LIMIT_MS else math.nan
+
+
 def stats_fields(stats: GatingResult) -> dict[str, Any]:
-    """Return what a frame's GatingStats says of the frame: all but header, latency and counts."""
+    """
+    Return what a frame's GatingStats says of the frame: all but header, times beside and counts.
+
+    task_stats: what each TaskStats says, in a dict.
+    """
+    asked = stats.task_token_fraction or (math.nan,) * len(stats.tasks)
     return {
-        'mode': stats.mode, 'tasks': list(stats.tasks), 'reused': stats.reused,
-        'tasks_empty': list(stats.tasks_empty),
+        'mode': stats.mode, 'reused': stats.reused,
+        'input_width': stats.size[0], 'input_height': stats.size[1],
         **{name: float(getattr(stats, name)) for name in (
             'budget_requested', 'budget_cap', 'budget_mean', 'price', 'budget_achieved', 'gmacs',
-            'gmacs_dense', 'preprocess_ms', 'network_ms', 'postprocess_ms')},
-        # In mode adaptive comparing is a check now and then, not a property of the frame.
-        'agreement': float(stats.agreement) if stats.mode == 'shadow' else math.nan,
-        **{name: [float(value) for value in getattr(stats, name)] for name in (
-            'task_token_fraction', 'block_active', 'token_fraction')}}
+            'gmacs_dense', 'preprocess_ms', 'network_ms', 'postprocess_ms', 'agreement')},
+        'task_stats': [
+            {'name': task, 'token_fraction': float(share), 'empty': task in stats.tasks_empty,
+             'agreement': float(stats.task_agreement.get(task, math.nan))}
+            for task, share in zip(stats.tasks, asked, strict=True)],
+        'block_active': list(stats.block_active),
+        'token_fraction': [float(value) for value in stats.token_fraction]}

@@ -9,7 +9,7 @@ import math
 
 from adamtl_ros.tasks import ordered
 
-MODES = ('static', 'shadow', 'adaptive')
+STATIC, SHADOW, ADAPTIVE = MODES = 'static', 'shadow', 'adaptive'
 FIXED, RANDOM = BLIND = 'fixed', 'random'
 """
 Modes to compare with alone, which no node runs in: sets of blocks that look at no frame.
