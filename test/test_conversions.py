@@ -26,15 +26,15 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from adamtl_ros import conversions  # noqa: E402
+from adamtl_ros.conversions import BadFrameError  # noqa: E402
+from adamtl_ros.conversions import ENCODINGS  # noqa: E402
 from adamtl_ros.conversions import readable  # noqa: E402
+from adamtl_ros.conversions import rgb_from_compressed  # noqa: E402
+from adamtl_ros.conversions import scaled_camera_info  # noqa: E402
 from adamtl_ros.nodes import messages  # noqa: E402
 from adamtl_ros.nodes.live import digest  # noqa: E402
-from adamtl_ros.nodes.messages import BadFrameError  # noqa: E402
-from adamtl_ros.nodes.messages import ENCODINGS  # noqa: E402
 from adamtl_ros.nodes.messages import image_from_array  # noqa: E402
-from adamtl_ros.nodes.messages import rgb_from_compressed  # noqa: E402
 from adamtl_ros.nodes.messages import rgb_from_image  # noqa: E402
-from adamtl_ros.nodes.messages import scaled_camera_info  # noqa: E402
 from adamtl_ros.nodes.recorder import image_array  # noqa: E402
 
 COLOUR = (200, 100, 50)

@@ -986,6 +986,7 @@ def test_the_guard_raises_the_budget_and_says_so(bench, weights, capfd):
         [0.5, np.nan, 0.5, np.nan], nan_ok=True)
     got, values = status(bench)
     assert 'budget raised to 0.9' in values['guard']
+    assert (values['budget requested'], values['budget set by']) == ('0.9', 'guard')
     send(8)
     assert [each.mode for each in stats[-5:]] == ['adaptive'] * 4 + ['static']
     assert stats[-1].guard == GatingStats.GUARD_STATIC

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
+from adamtl_ros.nodes.rollout import BudgetPlan
 from adamtl_ros.nodes.rollout import Comparing
 from adamtl_ros.nodes.rollout import Rollout
 from adamtl_ros.runtime.engine import GatingResult
@@ -85,7 +86,8 @@ def test_the_guard_raises_the_budget_until_the_worst_task_agrees():
     rollout = Rollout()
     budgets, acted = [], []
     for _ in range(30):
-        settings = rollout.settings(ASKED, GUARD)
+        settings = replace(
+            rollout.settings(ASKED, GUARD), budget=rollout.plan(ASKED, 0.3).applied)
         budgets.append(settings.budget)
         acted.append(rollout.note(
             stats(settings, {'semseg': 1.0, 'depth': settings.budget + 0.101}), GUARD))
@@ -94,9 +96,10 @@ def test_the_guard_raises_the_budget_until_the_worst_task_agrees():
     assert acted[5] == rollout.action == (
         'budget raised to 0.7: agreement of depth is 0.701, below 0.8')
     # The battery's lower budget does not undo it, a higher one counts.
-    assert rollout.settings(replace(ASKED, budget=0.3), GUARD).budget == pytest.approx(0.7)
-    assert rollout.settings(replace(ASKED, budget=0.9), GUARD).budget == pytest.approx(0.9)
-    assert rollout.settings(replace(ASKED, mode='shadow'), GUARD).budget == 0.5
+    assert rollout.plan(replace(ASKED, budget=0.3), 0.2) == BudgetPlan(0.7, 0.7, 0.7, 'guard')
+    assert rollout.plan(replace(ASKED, budget=0.9), 0.2) == BudgetPlan(0.7, 0.9, 0.9, 'parameter')
+    assert rollout.plan(replace(ASKED, mode='shadow'), 0.2) == (
+        BudgetPlan(0.2, 0.5, 0.5, 'parameter'))
 
 
 @pytest.mark.parametrize(('action', 'after'), [('static', 3), ('raise_budget', 18)])
@@ -105,7 +108,8 @@ def test_the_guard_returns_to_static(action, after):
     guard = replace(GUARD, action=action)
     modes = []
     for _ in range(30):
-        settings = rollout.settings(ASKED, guard)
+        settings = replace(
+            rollout.settings(ASKED, guard), budget=rollout.plan(ASKED, 0.3).applied)
         modes.append(settings.mode)
         rollout.note(stats(settings, {} if settings.mode == 'static' else {'depth': 0.1}), guard)
     assert modes == ['adaptive'] * after + ['static'] * (30 - after)
@@ -118,13 +122,3 @@ def test_a_guard_that_is_off_does_nothing():
     for _ in range(10):
         assert not rollout.note(stats(ASKED, {'depth': 0.0}), off)
     assert rollout.settings(ASKED, off) == replace(ASKED, compare=False)
-
-
-def test_the_guard_raises_the_cap_with_the_budget():
-    rollout, asked = Rollout(), replace(ASKED, cap=0.55)
-    for _ in range(3):
-        settings = rollout.settings(asked, GUARD)
-        assert (settings.budget, settings.cap) == (0.5, 0.55)
-        rollout.note(stats(settings, {'depth': 0.1}), GUARD)
-    settings = rollout.settings(asked, GUARD)
-    assert settings.budget == settings.cap == pytest.approx(0.6)

@@ -19,6 +19,7 @@ from adamtl_ros.calibration import Lens  # noqa: E402
 from adamtl_ros.network import checkpoint  # noqa: E402
 from adamtl_ros.nodes.parameters import Options  # noqa: E402
 from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
+from adamtl_ros.nodes.rollout import BudgetPlan  # noqa: E402
 from adamtl_ros.nodes.rollout import Rollout  # noqa: E402
 from adamtl_ros.nodes.slot import FrameCounter  # noqa: E402
 from adamtl_ros.nodes.worker import Frame  # noqa: E402
@@ -53,7 +54,7 @@ class Outputs:
     def wanted(self) -> frozenset[str]:
         return frozenset({'depth', 'semseg', 'gating_stats'})
 
-    def publish_results(self, wanted, result, rgb, camera, options, header) -> None:
+    def publish_results(self, wanted, result, rgb, lens, options, header) -> None:
         self.results.append((header, result))
 
     def publish_stats(self, stats, header, counts, **beside) -> None:
@@ -128,6 +129,7 @@ def test_the_budget_of_the_latency_controller_is_the_cap(engine):
     first, second = bench.answer(1.0), bench.answer(1.1)
     assert first.budget_cap == first.budget_requested == 0.75
     assert first.budget_achieved <= 0.75
+    assert bench.worker.plan == BudgetPlan(0.3, 0.9, 0.75, 'latency controller')
     # A reused frame says nothing of how long the network takes.
     assert second.reused and seen == [1]
 

@@ -17,15 +17,6 @@ from sensor_msgs.msg import PointField
 from std_msgs.msg import Header
 
 from adamtl_ros import conversions
-from adamtl_ros.conversions import BadFrameError
-from adamtl_ros.conversions import ENCODINGS
-from adamtl_ros.conversions import rgb_from_compressed
-from adamtl_ros.conversions import scaled_camera_info
-
-__all__ = [
-    'BadFrameError', 'ENCODINGS', 'compressed_from_rgb', 'image_from_array', 'memory_of_points',
-    'points_message', 'rgb_from_compressed', 'rgb_from_image',
-    'scaled_camera_info']
 
 
 def _bridge() -> Callable[[Image], NDArray[np.uint8]] | None:

@@ -23,14 +23,15 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
 from adamtl_ros import drawing
+from adamtl_ros.calibration import Lens
 from adamtl_ros.camera import Camera
+from adamtl_ros.conversions import scaled_camera_info
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.msg import TaskStats
 from adamtl_ros.nodes.messages import compressed_from_rgb
 from adamtl_ros.nodes.messages import image_from_array
 from adamtl_ros.nodes.messages import memory_of_points
 from adamtl_ros.nodes.messages import points_message
-from adamtl_ros.nodes.messages import scaled_camera_info
 from adamtl_ros.nodes.parameters import Options
 from adamtl_ros.nodes.slot import Counts
 from adamtl_ros.runtime.engine import GatingResult
@@ -122,9 +123,9 @@ class Outputs:
                          if publisher.get_subscription_count())
 
     def publish_results(
-            self, wanted: frozenset[str], result: Result, rgb: Any, camera: Camera | None,
+            self, wanted: frozenset[str], result: Result, rgb: Any, lens: Lens,
             options: Options, header: Header) -> None:
-        """Publish what is wanted of a result; rgb is the frame, camera what took it, if known."""
+        """Publish what is wanted of a result; rgb: the frame.  lens: what took it."""
         for name, values, encoding in published_images(result):
             if name in wanted:
                 self._publishers[name].publish(image_from_array(values, encoding, header))
@@ -134,7 +135,7 @@ class Outputs:
                 drawing.colourise('semseg', outputs['semseg']), 'rgb8', header))
         if 'points' in wanted and 'depth' in outputs:
             self._publishers['points'].publish(
-                self._cloud(outputs, rgb, camera, options, header))
+                self._cloud(outputs, rgb, lens.camera, options, header))
         if wanted & {'overlay', 'overlay/compressed'}:
             picture = drawing.overlay(
                 rgb, outputs, [task for task in options.overlay_tasks if task in outputs])
@@ -143,6 +144,10 @@ class Outputs:
             if 'overlay/compressed' in wanted:
                 self._publishers['overlay/compressed'].publish(
                     compressed_from_rgb(picture, header))
+        if lens.info is not None and 'camera_info' in wanted:
+            size = rgb.shape[1], rgb.shape[0]
+            self._publishers['camera_info'].publish(scaled_camera_info(
+                lens.info, size, options.settings.size(self._network_size(size), size), header))
 
     def _cloud(
             self, outputs: Mapping[str, Any], rgb: Any, camera: Camera | None, options: Options,
@@ -164,13 +169,6 @@ class Outputs:
             farthest=chosen.max_range, edge=chosen.edge,
             reach=max(round(size[0] / self._network_size(picture)[0]), 1), out=view)
         return points_message(data, taken, kind, header)
-
-    def publish_camera_info(
-            self, info: CameraInfo, size: tuple[int, int], output_size: tuple[int, int],
-            header: Header) -> None:
-        """Publish the camera_info of a picture of `size`, for results of `output_size`."""
-        self._publishers['camera_info'].publish(
-            scaled_camera_info(info, size, output_size, header))
 
     def publish_stats(
             self, stats: GatingResult, header: Header, counts: Counts, **beside: Any) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-import math
 from pathlib import Path
 import re
 from typing import Any
@@ -50,15 +49,16 @@ class Spec:
     """
     One parameter.
 
-    default: also sets the type.  limits: lowest and highest number, both allowed unless
-    `allowed` says otherwise.  allowed: in words, for people.  choices: of a string, or of the
-    strings of a list.  fixed: read once, when the process starts.  loaded: read when the node is
-    configured, and cannot change until it is cleaned up.
+    default: also sets the type.  limits: lowest and highest number, both allowed, but with
+    `above`, for which the lowest is too low.  allowed: in words, for people.  choices: of a
+    string, or of the strings of a list.  fixed: read once, when the process starts.  loaded: read
+    when the node is configured, and cannot change until it is cleaned up.
     """
 
     default: Any
     description: str
     limits: tuple[float, float] | None = None
+    above: bool = False
     allowed: str = ''
     choices: tuple[str, ...] = ()
     fixed: bool = False
@@ -79,7 +79,8 @@ class Spec:
             return f'{kind} of {", ".join(self.choices)}'
         if self.allowed or self.limits is None:
             return self.allowed
-        return f'{self.limits[0]} to {self.limits[1]}'
+        lowest, highest = self.limits
+        return f'above {lowest}, to {highest}' if self.above else f'{lowest} to {highest}'
 
     def checked(self, name: str, given: Any) -> Any:
         """Return the value given for the parameter of this name; ValueError if it is wrong."""
@@ -96,7 +97,8 @@ class Spec:
         if right and isinstance(given, list):
             right = all(isinstance(item, str) for item in given)
         if right and self.limits is not None:
-            right = self.limits[0] <= given <= self.limits[1]  # false for NaN
+            right = self.limits[0] <= given <= self.limits[1] and not (  # false for NaN
+                self.above and given == self.limits[0])
         if right and self.choices:
             right = set([given] if isinstance(given, str) else given) <= {*self.choices, *empty}
         if not right:
@@ -145,9 +147,9 @@ PARAMETERS: dict[str, Spec] = {
                            'have saved. adaptive: the policy decides.',
                  choices=MODES),
     'budget': Spec(1.0, 'Share of the MACs of the dense network with the tasks now enabled that '
-                        'frames may cost on average.', (0.0, 1.0), 'above 0.0, to 1.0'),
+                        'frames may cost on average.', (0.0, 1.0), above=True),
     'budget_cap': Spec(1.0, 'Largest such share that a single frame may cost; not below budget.',
-                       (0.0, 1.0), 'above 0.0, to 1.0'),
+                       (0.0, 1.0), above=True),
     'budget_horizon': Spec(50, 'Number of frames over which the mean is held to the budget.',
                            (1, MOST_FRAMES)),
     'reuse': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame that '
@@ -176,7 +178,7 @@ PARAMETERS: dict[str, Spec] = {
                                    'off.', (0.0, 10000.0)),
     'min_budget': Spec(0.3, 'Lowest budget that the latency controller may choose, where budget '
                             'itself is not lower.',
-                       (0.0, 1.0), 'above 0.0, to 1.0'),
+                       (0.0, 1.0), above=True),
     'output_size': Spec('network', 'Size of the results: as the network works; as the camera; or '
                         'divided: that of the camera divided by a whole number, near that of the '
                         'network.',
@@ -219,7 +221,6 @@ class Options:
     """All that can change while the node runs; built whole and swapped whole."""
 
     settings: Settings
-    budget: float
     comparing: Comparing
     target_latency_ms: float
     min_budget: float
@@ -234,12 +235,6 @@ class Options:
 
         Tasks that the model does not have are left out. Raises ValueError with the reason.
         """
-        for name, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f'{name} is {value}: use a finite number')
-        for name in ('budget', 'budget_cap', 'min_budget'):
-            if not 0.0 < values[name] <= 1.0:
-                raise ValueError(f'{name} is {values[name]}: use a number above 0.0, to 1.0')
         if values['budget_cap'] < values['budget']:
             raise ValueError(
                 f'budget is {values["budget"]} and budget_cap {values["budget_cap"]}: no frame '
@@ -260,7 +255,6 @@ class Options:
                 output_size=values['output_size'], cap=values['budget_cap'],
                 horizon=values['budget_horizon'], reuse=values['reuse'],
                 refresh=values['refresh'], skip_empty=values['skip_empty']),
-            budget=values['budget'],
             comparing=Comparing(
                 share=values['compare_share'], action=values['guard.action'],
                 agreement=values['guard.agreement'], window=values['guard.window']),

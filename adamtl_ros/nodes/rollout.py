@@ -38,6 +38,21 @@ class Comparing:
     window: int = 10
 
 
+@dataclass(frozen=True)
+class BudgetPlan:
+    """
+    What frames may cost on average, in shares of the dense MACs.
+
+    floor, ceiling: between which the latency controller may choose.  applied: what holds for the
+    next frame.  why: who chose it, for people.
+    """
+
+    floor: float
+    ceiling: float
+    applied: float
+    why: str
+
+
 class Rollout:
     """
     What comparing has shown since the mode was chosen, and what the guard did about it.
@@ -45,7 +60,8 @@ class Rollout:
     agreement: per task that runs, mean over the window.  saving: mean share of the MACs that the
     policy saves, NaN before it is known.  action: what the guard has done, empty if nothing.
     least: the budget it raised to, 0 if it did not.  Both stay so until a new Rollout begins.
-    One thread calls the methods; any may read these.
+    achieved: cost of the last frame of which it is known, NaN before.
+    One thread calls settings and note; any may read these, and ask for guard and plan.
     """
 
     def __init__(self) -> None:
@@ -54,10 +70,11 @@ class Rollout:
         self.saving = math.nan
         self.action = ''
         self.least = 0.0
+        self.achieved = math.nan
         self._static = False
         self._due = 1.0
         self._agreements: dict[str, deque[float]] = {}
-        self._achieved: deque[float] = deque()
+        self._costs: deque[float] = deque()
 
     def guard(self, mode: str, comparing: Comparing) -> str:
         """Return the state of the guard, one of GUARDS, where that mode is asked for."""
@@ -66,7 +83,7 @@ class Rollout:
         return FELL_BACK if self._static else RAISED_BUDGET if self.least else WATCHING
 
     def settings(self, asked: Settings, comparing: Comparing) -> Settings:
-        """Return the settings of the next frame: the guard's, and whether both paths run."""
+        """Return the settings of the next frame: the guard's mode, and whether both paths run."""
         if asked.mode == ADAPTIVE and self._static:
             return replace(asked, mode=STATIC)
         if asked.mode == STATIC or not asked.tasks:
@@ -76,18 +93,24 @@ class Rollout:
             # Every n-th frame for a share of 1 / n, and as even as can be for others.
             compare = comparing.share > 0.0 and self._due >= 1.0 - 1e-9
             self._due += comparing.share - compare
-        if asked.budget is not None and asked.mode == ADAPTIVE:
-            budget = max(asked.budget, self.least)
-            # What the guard holds to be needed is more than a limit of cost.
-            return replace(asked, budget=budget, cap=max(asked.cap, budget), compare=compare)
         return replace(asked, compare=compare)
+
+    def plan(self, settings: Settings, floor: float) -> BudgetPlan:
+        """Return what the guard makes of the budget asked for and the lowest one to choose."""
+        asked, least = settings.budget or 1.0, self.least if settings.mode == ADAPTIVE else 0.0
+        budget = max(asked, least)
+        return BudgetPlan(min(max(floor, least), budget), budget, budget,
+                          'guard' if budget > asked else 'parameter')
 
     def note(self, stats: GatingResult, comparing: Comparing) -> str:
         """Take in what a frame showed; return what the guard does about it, mostly nothing."""
+        # Unknown of frames of mode shadow that are not compared: what is known stands.
+        if (stats.mode == SHADOW or stats.tasks) and not math.isnan(stats.budget_achieved):
+            self.achieved = stats.budget_achieved
         if not stats.task_agreement:
             return ''
-        self._achieved = deque([*self._achieved, stats.budget_achieved], comparing.window)
-        self.saving = 1.0 - sum(self._achieved) / len(self._achieved)
+        self._costs = deque([*self._costs, stats.budget_achieved], comparing.window)
+        self.saving = 1.0 - sum(self._costs) / len(self._costs)
         # A task that no longer runs has nothing to say.
         self._agreements = {
             task: deque([*self._agreements.get(task, ()), value], comparing.window)
@@ -111,5 +134,5 @@ class Rollout:
             self.action = f'returned to mode static: {reason}'
         # What was seen so far says nothing about the new budget.
         self._agreements.clear()
-        self._achieved.clear()
+        self._costs.clear()
         return self.action

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace
-import math
 from threading import Thread
 from time import monotonic
 from typing import Any
@@ -15,9 +14,9 @@ from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image
 
 from adamtl_ros.calibration import Lens
+from adamtl_ros.conversions import BadFrameError
 from adamtl_ros.conversions import nanoseconds
-from adamtl_ros.nodes.messages import BadFrameError
-from adamtl_ros.nodes.messages import rgb_from_compressed
+from adamtl_ros.conversions import rgb_from_compressed
 from adamtl_ros.nodes.messages import rgb_from_image
 from adamtl_ros.nodes.outputs import Outputs
 from adamtl_ros.nodes.outputs import PICTURES
@@ -33,7 +32,6 @@ from adamtl_ros.runtime.images import age_ms
 from adamtl_ros.runtime.latency import LatencyControl
 from adamtl_ros.runtime.settings import ADAPTIVE
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.runtime.settings import SHADOW
 from adamtl_ros.runtime.settings import STATIC
 from adamtl_ros.runtime.stream import Stream
 
@@ -66,9 +64,12 @@ class Worker:
     """
     Answers one frame after the other with an engine; one worker to an engine.
 
-    options: may be replaced at any time, and holds from the next frame on.  rollout likewise.
-    stream: of the camera's frames, since the worker began.
-    lens: of the last frame; extreme: it is outside of what the network was trained for.
+    Shared with the executor's thread, by this rule.  The executor alone sets options and rollout,
+    each in one piece; they hold from the next frame on.  The worker alone sets what follows, and
+    the executor reads it, a frame old or new: plan, the budget of the last frame; stream, of the
+    camera's frames; lens, of the last one, and whether it is extreme, outside of what the network
+    was trained for; began, when the frame in work did (monotonic s), None between frames; times,
+    which the executor empties.  Slot and counter, which both change, have locks of their own.
     """
 
     def __init__(
@@ -86,14 +87,13 @@ class Worker:
         self.stream = Stream()
         self.slot: Slot[Frame] = Slot()
         self.times: deque[Timing] = deque(maxlen=10000)
-        self.held_budget = options.budget
-        self.achieved_budget = float('nan')
+        self.plan = self.rollout.plan(options.settings, options.min_budget)
         self.began: float | None = None
         self.lens = Lens()
         self.extreme = False
-        self._engine = engine
+        self.engine = engine
         self._control = control
-        self._outputs = outputs
+        self.outputs = outputs
         self._lens = lens
         self._counter = counter
         self._logger = logger
@@ -133,25 +133,13 @@ class Worker:
                 self.began = None
 
     def _answer(self, frame: Frame, options: Options, rollout: Rollout) -> None:
-        message, header = frame.message, frame.message.header
-        wanted = self._outputs.wanted()
-        tasks = tuple(
-            task for task in options.settings.tasks if wanted & shown_in(task, options))
-        settings = rollout.settings(replace(
-            options.settings, tasks=tasks, confidence='semseg/confidence' in wanted,
-            gating_map='gating_map' in wanted), options.comparing)
-        settings = self._within_budget(settings, options, rollout)
-        if tasks or wanted & PICTURES:
-            rgb = rgb_from_image(message) if isinstance(message, Image) else rgb_from_compressed(
-                message)
-            self.lens = self._lens(header, (rgb.shape[1], rgb.shape[0]))
-            self._arrived(header)
-            result = self._engine.infer(rgb, settings, self.lens.camera, self.stream)
-            self.extreme = result.stats.lens == 'extreme'
-        else:  # then a frame is not even looked at: it costs nothing
-            rgb = None
-            result = Result({}, GatingResult(
-                settings.mode, self.held_budget, 0.0, 0.0, 0.0, (), budget_cap=settings.cap))
+        header, wanted = frame.message.header, self.outputs.wanted()
+        settings = self._settings(wanted, options, rollout)
+        # What nobody wants a result of is not even looked at: it costs nothing.
+        rgb = _picture(frame.message) if settings.tasks or wanted & PICTURES else None
+        result = Result({}, GatingResult(
+            settings.mode, self.plan.applied, 0.0, 0.0, 0.0, (), budget_cap=settings.cap)
+        ) if rgb is None else self._inferred(rgb, header, settings)
         latency_ms = 1000.0 * (monotonic() - frame.received)
         age = age_ms(nanoseconds(header), self._clock())
         if self._abandoned:
@@ -159,41 +147,47 @@ class Worker:
             return
         stats = self._noted(result.stats, options, rollout, latency_ms)
         if rgb is not None:
-            self._outputs.publish_results(
-                wanted, result, rgb, self.lens.camera, options, header)
-        if rgb is not None and self.lens.info is not None and 'camera_info' in wanted:
-            size = (rgb.shape[1], rgb.shape[0])
-            self._outputs.publish_camera_info(
-                self.lens.info, size,
-                settings.size(self._engine.network_size(size), size), header)
+            self.outputs.publish_results(wanted, result, rgb, self.lens, options, header)
         # Last, so that who has a frame's statistics knows that all of it was sent.
         counts = self._counter.process()
         if 'gating_stats' in wanted:
-            self._outputs.publish_stats(
+            self.outputs.publish_stats(
                 stats, header, counts, latency_ms=latency_ms, age_ms=age,
                 guard=rollout.guard(options.settings.mode, options.comparing))
         now = monotonic()
         self.times.append(Timing(
             now, latency_ms, 1000.0 * (now - frame.received) - stats.network_ms, stats.reused))
 
+    def _settings(
+            self, wanted: frozenset[str], options: Options, rollout: Rollout) -> Settings:
+        """Return how a frame is processed: as asked, but for guard and latency controller."""
+        settings = rollout.settings(replace(
+            options.settings, confidence='semseg/confidence' in wanted,
+            gating_map='gating_map' in wanted, tasks=tuple(
+                task for task in options.settings.tasks if wanted & shown_in(task, options))),
+            options.comparing)
+        plan, cap = rollout.plan(options.settings, options.min_budget), settings.cap
+        if self._control is not None and _controlled(settings, options):
+            plan = replace(plan, why='latency controller', applied=self._control.budget(
+                settings.tasks, options.target_latency_ms, plan.floor, plan.ceiling))
+            # A deadline is one of every frame: what others saved does not help.
+            cap = plan.applied
+        self.plan = plan
+        # What the guard holds to be needed is more than a limit of cost.
+        return replace(settings, budget=plan.applied, cap=max(cap, plan.applied))
+
+    def _inferred(self, rgb: Any, header: Any, settings: Settings) -> Result:
+        self.lens = self._lens(header, (rgb.shape[1], rgb.shape[0]))
+        self._arrived(header)
+        result = self.engine.infer(rgb, settings, self.lens.camera, self.stream)
+        self.extreme = result.stats.lens == 'extreme'
+        return result
+
     def _arrived(self, header: Any) -> None:
         reason = self.stream.arrived(
             header.stamp.sec + 1e-9 * header.stamp.nanosec, header.frame_id)
         if reason and self._due('stream', STREAM_PERIOD):
             self._logger.warning(f'the frame is computed, whatever it looks like: {reason}')
-
-    def _within_budget(
-            self, settings: Settings, options: Options, rollout: Rollout) -> Settings:
-        """Return the settings with the budget that latency controller and guard leave."""
-        highest = max(options.budget, rollout.least)
-        least = min(max(options.min_budget, rollout.least), highest)
-        self.held_budget = highest
-        if self._control is not None and _controlled(settings, options):
-            self.held_budget = self._control.budget(
-                settings.tasks, options.target_latency_ms, least, highest)
-            # A deadline is one of every frame: what others saved does not help.
-            settings = replace(settings, budget=self.held_budget, cap=self.held_budget)
-        return settings
 
     def _noted(
             self, stats: GatingResult, options: Options, rollout: Rollout, latency_ms: float
@@ -208,9 +202,6 @@ class Worker:
             self._logger.warning(f'guard: {acted}')
         if acted or _outlived(stats, options):
             self.stream.forget()
-        # Unknown of frames of mode shadow that are not compared: what is known stands.
-        if (stats.mode == SHADOW or stats.tasks) and not math.isnan(stats.budget_achieved):
-            self.achieved_budget = stats.budget_achieved
         # Whatever was asked for, the dense network takes all.
         return replace(
             stats, budget_requested=1.0, budget_cap=1.0) if stats.mode == STATIC else stats
@@ -227,6 +218,10 @@ class Worker:
             return False
         self._last_logged[cause] = now
         return True
+
+
+def _picture(message: Image | CompressedImage) -> Any:
+    return rgb_from_image(message) if isinstance(message, Image) else rgb_from_compressed(message)
 
 
 def _outlived(stats: GatingResult, options: Options) -> bool:
