@@ -91,9 +91,9 @@ class Graph:
     def send(self, message: Any) -> None:
         """Send a message and wait until the node has decided about it."""
         self.sent += 1
-        before = self.node._counter.counts().received
+        before = self.node.counts.received
         self.camera.publish(message)
-        self.until(lambda: self.node._counter.counts().received > before)
+        self.until(lambda: self.node.counts.received > before)
 
     def good(self) -> None:
         """Send a good frame: it must be answered, and the account must be right."""
@@ -229,7 +229,7 @@ def test_bytes_that_are_no_message(graph):
             graph.camera.publish(message)
             graph.until(lambda stats=stats, message=message: any(
                 each.header == message.header for each in graph.stats[stats:]))
-    counts = graph.node._counter.counts()
+    counts = graph.node.counts
     assert counts.received == counts.processed + counts.dropped
     assert counts.received >= CASES // 20
 

@@ -48,6 +48,7 @@ from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
 from adamtl_ros.nodes.parameters import unmatched  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
+from barrier import taken  # noqa: E402
 
 CHANGES = int(os.environ.get('ADAMTL_CAMERA_CHANGES', '60'))
 WAIT = 30.0
@@ -207,7 +208,7 @@ def test_a_frame_that_hangs_meets_no_second_worker(stage, monkeypatch, capfd):
     HangingEngine.go.set()
     stage.until(lambda: node.trigger_activate() == SUCCESS)
     # What came of it is of no use any more, and is counted.
-    stage.until(lambda: node._counter.counts().dropped_by_cause == {'shutdown': 1})
+    stage.until(lambda: node.counts.dropped_by_cause == {'shutdown': 1})
     stage.send_until(lambda: depth)
     assert depth[0].header.stamp.sec > 1  # not the one that hung
     assert HangingEngine.most == 1
@@ -279,7 +280,7 @@ def test_what_nobody_wants_is_not_even_decoded(stage, monkeypatch):
     assert (stats[1].gmacs, stats[1].task_stats, stats[1].input_width) == (0.0, [], 0)
     stage.listen(node, 'depth')
     stage.send(CompressedImage(format='jpeg', data=array('B', jpeg)), camera)
-    stage.until(lambda: node._counter.counts().dropped_by_cause == {'error': 1})
+    stage.until(lambda: node.counts.dropped_by_cause == {'error': 1})
 
 
 # Cameras
@@ -310,8 +311,8 @@ def test_the_engine_knows_the_camera(stage, capfd):
         info.header.frame_id = frame_id
         stage.until(infos.get_subscription_count)
         infos.publish(info)
+        taken(infos, stage.client, stage.until)
         number = len(depth)
-        stage.spin(0.2)
         stage.send()
         stage.until(lambda: len(depth) > number)
         return SeeingEngine.seen[-1]
@@ -416,8 +417,8 @@ def test_random_changes_of_cameras(stage):
                 time.sleep(0.01)
             go(name)
     received = sum(map(len, got.values()))
-    stage.until(lambda: node._counter.counts().received == received)
-    counts = node._counter.counts()
+    stage.until(lambda: node.counts.received == received)
+    counts = node.counts
     assert all(each == sorted(set(each)) for each in got.values())  # none twice
     assert counts.missed == sum(each[-1] - each[0] + 1 - len(each) for each in got.values())
     assert node._state_machine.current_state[1] == 'active'

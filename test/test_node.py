@@ -61,6 +61,7 @@ from adamtl_ros.nodes.parameters import reference  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
+from barrier import taken  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -256,7 +257,7 @@ def test_all_topics_answer_with_the_header_of_the_frame(bench, weights):
     bench.until(lambda: info.get_subscription_count() > 0)
     info.publish(bench.header(CameraInfo(
         width=64, height=48, k=[50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0])))
-    bench.spin(0.3)
+    taken(info, bench.client, bench.until)
     sent = []
     for number in range(1, 4):
         sent.append(bench.send())
@@ -431,8 +432,8 @@ def test_frames_are_processed_or_dropped_with_their_cause(bench, weights):
     bench.until(SlowEngine.working.is_set)
     for number in range(4):  # while the first is in work: each replaces the one before
         waiting = bench.send()
-        bench.until(lambda number=number: node._worker.slot._item is not None
-                    and node._counter.counts().dropped == number)
+        taken(bench.camera, bench.client, bench.until)
+        assert node.counts.dropped == number
     assert drops(bench, node) == {'replaced': 3}
     SlowEngine.working.clear()
     SlowEngine.go.set()
@@ -449,7 +450,7 @@ def test_frames_are_processed_or_dropped_with_their_cause(bench, weights):
     last = bench.send()
     bench.until(SlowEngine.working.is_set)
     bench.send()
-    bench.until(lambda: node._worker.slot._item is not None)
+    taken(bench.camera, bench.client, bench.until)
     SlowEngine.go.set()
     assert node.trigger_deactivate() == SUCCESS
     bench.until(lambda: len(stats) == 3)
@@ -506,10 +507,10 @@ def test_bad_frames_are_dropped_and_the_next_ones_answered(bench, weights, capfd
             ('data', {'data': array('B')}),
             ('size', {'width': 0}),
             ('size', {'height': 0})], 1):
-        before = node._counter.counts().dropped_by_cause.get(cause, 0)
+        before = node.counts.dropped_by_cause.get(cause, 0)
         bench.send(picture(**frame))
-        bench.until(lambda number=number: node._counter.counts().dropped == number)
-        assert node._counter.counts().dropped_by_cause[cause] == before + 1
+        bench.until(lambda number=number: node.counts.dropped == number)
+        assert node.counts.dropped_by_cause[cause] == before + 1
         good.append(bench.send())
         bench.until(lambda number=number: len(bench.got['semseg']) == number)
     assert [each.header for each in bench.got['semseg']] == [each.header for each in good]
@@ -524,7 +525,7 @@ def test_many_bad_frames_do_not_flood_the_log(bench, weights, capfd):
     bench.listen('depth', '/diagnostics')
     for number in range(1, 6):
         bench.send(picture(encoding='hsv8'))
-        bench.until(lambda number=number: node._counter.counts().dropped == number)
+        bench.until(lambda number=number: node.counts.dropped == number)
     bench.until(lambda: any(each.status[0].level == DiagnosticStatus.ERROR
                             for each in bench.got['/diagnostics']))
     assert capfd.readouterr().err.count('frame dropped') == 1
@@ -576,7 +577,7 @@ def test_enabling_and_resetting_by_service(bench, weights):
     bench.listen('gating_stats', '/diagnostics')
     assert bench.call(SetBool, 'enable', SetBool.Request(data=False)).success
     bench.send()
-    bench.until(lambda: node._counter.counts().dropped == 1)
+    bench.until(lambda: node.counts.dropped == 1)
     assert drops(bench, node) == {'disabled': 1}
     assert bench.call(SetBool, 'enable', SetBool.Request(data=True)).success
     bench.send()
@@ -594,8 +595,8 @@ def test_frames_beyond_the_rate_are_dropped(bench, weights):
     bench.listen('gating_stats', '/diagnostics')
     for number in range(1, 5):
         bench.send()
-        bench.until(lambda number=number: node._counter.counts().received == number)
-    counts = node._counter.counts()
+        bench.until(lambda number=number: node.counts.received == number)
+    counts = node.counts
     assert counts.dropped_by_cause['rate'] == counts.dropped >= 2
 
 
@@ -1039,7 +1040,7 @@ def test_all_transitions_over_services(bench, weights):
         assert state(bench) == 'unconfigured'
     change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
     assert state(bench) == 'finalized'
-    assert bench.nodes[0]._counter.counts().received == 4
+    assert bench.nodes[0].counts.received == 4
 
 
 # The executable

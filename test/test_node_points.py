@@ -24,6 +24,7 @@ from adamtl_ros.runtime.points import points  # noqa: E402
 from adamtl_ros.runtime.settings import Settings  # noqa: E402
 from adamtl_ros.tasks import SEMSEG_CLASSES  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
+from barrier import taken  # noqa: E402
 from test_node import bench  # noqa: E402,F401
 from test_node import picture  # noqa: E402
 from test_node import weights  # noqa: E402,F401
@@ -51,7 +52,7 @@ def calibrated(bench):  # noqa: F811
     info = bench.client.create_publisher(CameraInfo, 'camera_info', QoSProfile(depth=1))
     bench.until(lambda: info.get_subscription_count() > 0)
     info.publish(bench.header(CameraInfo(width=64, height=48, k=K)))
-    bench.spin(0.3)
+    taken(info, bench.client, bench.until)
 
 
 def read(cloud: PointCloud2) -> np.ndarray:
@@ -118,7 +119,7 @@ def test_results_of_a_wide_picture_have_one_size_and_its_lens(bench, weights):  
     bench.until(lambda: info.get_subscription_count() > 0)
     info.publish(bench.header(CameraInfo(
         width=320, height=180, k=[200.0, 0.0, 160.0, 0.0, 200.0, 90.0, 0.0, 0.0, 1.0])))
-    bench.spin(0.3)
+    taken(info, bench.client, bench.until)
     names = ('semseg', 'points', 'depth', 'camera_info')
     bench.listen(*names)
     bench.send(picture(width=320, height=180))

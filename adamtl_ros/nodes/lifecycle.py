@@ -33,6 +33,7 @@ from adamtl_ros.nodes.monitor import Monitor
 from adamtl_ros.nodes.outputs import Outputs
 from adamtl_ros.nodes.pacing import RateLimiter
 from adamtl_ros.nodes.rollout import Rollout
+from adamtl_ros.nodes.slot import Counts
 from adamtl_ros.nodes.slot import FrameCounter
 from adamtl_ros.nodes.worker import Frame
 from adamtl_ros.nodes.worker import Worker
@@ -270,7 +271,7 @@ class AdamtlNode(LifecycleNode):
         if not worker.stop(patience):
             self._stuck = worker
             self._monitor.fail(f'the frame in work was not finished in {patience:.0f} s')
-        counts = self._counter.counts()
+        counts = self.counts
         causes = ', '.join(f'{n} {cause}' for cause, n in counts.dropped_by_cause.items())
         self.get_logger().info(
             f'stopped after {counts.received} frames: {counts.processed} processed, '
@@ -291,6 +292,11 @@ class AdamtlNode(LifecycleNode):
         _give_memory_back()
 
     # Frames and services
+
+    @property
+    def counts(self) -> Counts:
+        """Return what became of the frames so far."""
+        return self._counter.counts()
 
     def _receive(self, message: Any, received: float, missed: int) -> None:
         worker, options = self._worker, self._options
