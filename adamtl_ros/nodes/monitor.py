@@ -37,8 +37,12 @@ from adamtl_ros.tasks import TASKS
 LATCHED = frozenset(f'{task}/label_info' for task in TASKS)
 """Topics that have something to say while their task is turned off."""
 
-FAREWELL_PATIENCE = 1.0
-"""Seconds to wait for those who listen to the diagnostics, when the node could not start."""
+FAREWELL_PATIENCE = 3.5
+"""
+Seconds to wait for those who listen to the diagnostics, when the node could not start.
+
+Who missed the first word of a new participant hears of it 3 s later, by default of Fast DDS.
+"""
 
 
 class Monitor:
