@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from adamtl_ros.datasets.augment import encode_normals
 from adamtl_ros.evaluation import oracle
@@ -123,6 +125,16 @@ def test_edges_are_matched_one_to_one_within_the_tolerance():
     diagonal[22, 17] = True
     assert matched(diagonal, label, 2.5) == 0 and matched(diagonal, label, 3.7) == 1
     assert matched(np.zeros((40, 40), bool), label, 2.0) == 0
+
+
+@pytest.mark.parametrize('share', [0.05, 0.2, 0.6])
+def test_as_many_edges_are_matched_as_can_be(share):
+    rng = np.random.default_rng(1)
+    predicted, label = rng.random((2, 30, 50)) < [[[share]], [[share / 2]]]
+    (y, x), (v, u) = np.nonzero(predicted), np.nonzero(label)
+    near = (y[:, None] - v) ** 2 + (x[:, None] - u) ** 2 <= 3.0 ** 2
+    pairs = maximum_bipartite_matching(csr_array(near.astype(np.int8)), perm_type='column')
+    assert matched(predicted, label, 3.0) == (pairs >= 0).sum() > 0
 
 
 def test_ods_f():

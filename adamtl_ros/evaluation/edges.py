@@ -11,7 +11,7 @@ would rather leave two pixels alone.
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.sparse.csgraph import maximum_flow
 
 from adamtl_ros.datasets.thinning import thin
 
@@ -37,9 +37,15 @@ def matched(predicted: np.ndarray, labelled: np.ndarray, radius: float) -> int:
     partners = number[rows[:, None] + reach + y[near], columns[:, None] + reach + x[near]]
     valid = partners >= 0
     starts = np.concatenate(([0], valid.sum(1).cumsum()))
-    graph = csr_array(
-        (np.ones(starts[-1], dtype=np.int8), partners[valid], starts), (len(rows), count))
-    return int((maximum_bipartite_matching(graph, perm_type='column') >= 0).sum())
+    # As the flow from a source through predicted and labelled pixels to a sink: what SciPy has for
+    # matching alone gives the same, but takes minutes where both are dense.
+    pixels = len(rows)
+    source, sink = pixels + count, pixels + count + 1
+    goals = np.concatenate((partners[valid] + pixels, np.full(count, sink), np.arange(pixels)))
+    starts = np.concatenate((
+        starts, starts[-1] + np.arange(1, count + 1), [len(goals), len(goals)]))
+    graph = csr_array((np.ones(len(goals), dtype=np.int32), goals, starts), (sink + 1, sink + 1))
+    return int(maximum_flow(graph, source, sink, method='dinic').flow_value)
 
 
 class EdgeCounts:
