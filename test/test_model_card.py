@@ -6,19 +6,24 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from adamtl_ros.evaluation.accuracy import draw
+from adamtl_ros.evaluation.edges import EdgeCounts
 from adamtl_ros.evaluation.metrics import HEADLINE
 from adamtl_ros.evaluation.metrics import TaskMetrics
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
 from model_card import added
+from model_card import best_f
+from model_card import canny
 from model_card import DOCS
 from model_card import figures
 from model_card import filled
 from model_card import ordered_right
 from model_card import overlap
 from model_card import PAGES
+from model_card import Pictures
 from model_card import shares
 from model_card import value
 
@@ -108,3 +113,61 @@ def test_overlap_of_masks():
     found[:6], reference[3:9] = True, True
     both = shares([overlap(found, reference)])
     assert both == {'iou': 30 / 90, 'recall': 0.5, 'precision': 0.5}
+
+
+def _square(channel, low, high):
+    """Return an RGB picture, dark but for a square of one colour."""
+    picture = np.full((37, 51, 3), low, np.uint8)
+    picture[10:30, 10:40, channel] = high
+    return picture
+
+
+def test_canny_finds_a_strong_edge_at_higher_thresholds_than_a_weak_one():
+    weak, strong = (canny(_square(1, 50, high), 0) for high in (90, 250))
+    for edges in (weak, strong):
+        rows, columns = np.nonzero(edges)
+        assert rows.min() in (9, 10) and columns.max() in (39, 40)
+        assert not edges[13:27, 13:37].any()
+    assert 0 < weak.max() < strong.max()
+    assert not canny(np.full((9, 9, 3), 7, np.uint8), 2).any()
+
+
+def test_f_is_at_the_threshold_that_is_best_for_all_pictures():
+    label = np.zeros((40, 40), bool)
+    label[20] = True
+    sure, unsure = np.zeros((2, 40, 40), np.float32)
+    sure[20], unsure[20], unsure[5] = 0.9, 0.4, 0.3  # the line at 5 is wrong
+    counts = [EdgeCounts() for _ in range(3)]
+    for each, edges in zip(counts, (sure, unsure, sure)):
+        each.update(edges, label)
+    assert best_f(counts) == (1, [1, 1, 1])
+    # Best for the one alone is another threshold than best for all.
+    many = [EdgeCounts() for _ in range(4)]
+    unsure[5] = 0.6
+    for each, edges in zip(many, (sure, unsure, sure, sure)):
+        each.update(edges, label)
+    f, each = best_f(many)
+    assert each == [1, pytest.approx(2 / 3, abs=0.01), 1, 1]
+    assert f == pytest.approx(8 / 9, abs=0.01)
+
+
+def test_hed_is_computed_as_its_layers_say(monkeypatch):
+    """Layers that let the horizontal gradient of blue through, at full size alone."""
+    def layer(out, of, size):
+        return torch.zeros(out, of, size, size), torch.zeros(out)
+
+    blocks = [[layer(2, of, 3), layer(2, 2, 3)] for of in (3, 2, 2, 2, 2)]
+    blocks[0][0][0][0, 0, 1] = torch.tensor([-1.0, 0, 1])  # channels are blue, green, red
+    blocks[0][1][0][0, 0, 1, 1] = 1
+    sides = [layer(1, 2, 1) for _ in blocks]
+    sides[0][0][0, 0] = 0.1
+    fuse = layer(1, 5, 1)
+    fuse[0][0, 0], fuse[1][0] = 1, -5
+    monkeypatch.setattr(Pictures, '_hed', lambda self: (blocks, sides, fuse))
+    edges = Pictures('.').hed(_square(2, 0, 250))
+    assert edges.shape == (37, 51)  # odd sides survive four halvings
+    inner = edges[:, 1:-1]  # beyond its border a picture is of the mean colour
+    rows, columns = np.nonzero(inner > 0.5)
+    assert set(columns + 1) == {9, 10} and set(rows) == set(range(10, 30))
+    assert inner[0, 0] == pytest.approx(1 / (1 + np.exp(5)), rel=1e-4)
+    assert not (Pictures('.').hed(_square(0, 0, 250))[:, 1:-1] > 0.5).any()
