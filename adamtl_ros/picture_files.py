@@ -15,9 +15,10 @@ PICTURES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.
 
 def read_picture(path: Path) -> np.ndarray:
     """
-    Read one picture as uint8 (height, width, 3) RGB.
+    Read one picture as uint8 (height, width, 3) RGB, upright as its EXIF has it.
 
-    FileNotFoundError or ValueError, naming the file, where that is not possible.
+    That is for photos; what has labels is read by datasets.frames.read_stored.
+    FileNotFoundError or ValueError, naming the file, where it cannot be read.
     """
     if not path.exists():
         raise FileNotFoundError(f'{path}: there is no such picture')

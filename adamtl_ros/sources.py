@@ -55,7 +55,7 @@ class Camera(NamedTuple):
     k: tuple[float, ...]
 
 
-class Frame(NamedTuple):
+class SourceFrame(NamedTuple):
     """
     One picture.
 
@@ -83,9 +83,9 @@ class Source:
     length: int | None
     camera: Camera | None
     topic: str | None
-    read: Callable[[], Iterator[Frame]]
+    read: Callable[[], Iterator[SourceFrame]]
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[SourceFrame]:
         """Read the frames from the first; ValueError naming the file that cannot be read."""
         return self.read()
 
@@ -144,14 +144,14 @@ def _open_pictures(path: Path, rate: float | None) -> Source:
     own_rate, camera = _camera_file(path / 'camera.json')
     hertz = rate or own_rate or DEFAULT_RATE
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[SourceFrame]:
         for index, file in enumerate(files):
             image = read_picture(file)
             if camera and image.shape[:2] != (camera.height, camera.width):
                 raise ValueError(
                     f'{file}: is {image.shape[1]}x{image.shape[0]}, but camera.json beside it '
                     f'says {camera.width}x{camera.height}')
-            yield Frame(image, index / hertz)
+            yield SourceFrame(image, index / hertz)
 
     next(read())
     return Source(path, 'pictures', hertz, len(files), camera, None, read)
@@ -203,7 +203,7 @@ def _open_video(path: Path, rate: float | None, say: Say) -> Source:
         say(f'{path}: the header claims {claimed:g} frames/s, the times of the frames say '
             f'{hertz:g}: they are played at their times')
 
-    def read() -> Iterator[Frame]:
+    def read() -> Iterator[SourceFrame]:
         video = cv2.VideoCapture(str(path))
         if not video.isOpened():
             raise ValueError(unreadable)
@@ -221,7 +221,7 @@ def _open_video(path: Path, rate: float | None, say: Say) -> Source:
                     at = _seconds(video) - first
                     # Some frames have no time, or that of another.
                     latest = at if isfinite(at) and at > latest else latest + 1 / hertz
-                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), latest)
+                yield SourceFrame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), latest)
         finally:
             video.release()
 
@@ -257,18 +257,18 @@ def _open_bag(path: Path, rate: float | None, topic: str | None, say: Say) -> So
     info = reading.camera_info(bag, name)
     tell(bag.notes)
 
-    def read() -> Iterator[Frame]:
-        frames = reading.Frames(name)
+    def read() -> Iterator[SourceFrame]:
+        frames = reading.RecordedFrames(name)
         skipped: Counter[str] = Counter()
         first, latest, reason = None, 0.0, ''
         for message in bag.messages((name,)):
             if first is None and frames.number >= reading.LOOKED_AT:
                 break
             found = frames.read(message)
-            if isinstance(found, reading.Frame):
+            if isinstance(found, reading.RecordedFrame):
                 first = found.time if first is None else first
                 latest = max(latest, (found.time - first) / 1e9)
-                yield Frame(
+                yield SourceFrame(
                     found.image, found.number / rate if rate else latest, found.stamp or None)
             elif isinstance(found, reading.Skipped):
                 skipped[found.cause] += 1

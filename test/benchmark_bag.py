@@ -25,8 +25,8 @@ import numpy as np
 from adamtl_ros.bag.compare import Evaluation
 from adamtl_ros.bag.compare import Plan
 from adamtl_ros.bag.reading import Bag
-from adamtl_ros.bag.reading import Frame
-from adamtl_ros.bag.reading import Frames
+from adamtl_ros.bag.reading import RecordedFrame
+from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.bag.sample import TOPIC
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.runtime.engine import Engine
@@ -43,9 +43,9 @@ def rate(count: int) -> None:
         path = Path(folder, 'bag')
         write_sample(path, size=SIZE, frames=count)
         plan = Plan(TOPIC, engine.tasks, (0.6,), 0.6, modes=('static', 'adaptive'))
-        frames, bag = Frames(TOPIC), Bag(path)
+        frames, bag = RecordedFrames(TOPIC), Bag(path)
         found = (frames.read(message) for message in bag.messages((TOPIC,)))
-        images = [frame.image for frame in found if isinstance(frame, Frame)]
+        images = [frame.image for frame in found if isinstance(frame, RecordedFrame)]
         ratios = []
         for number in range(ROUNDS + 1):
             start = perf_counter()

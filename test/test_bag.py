@@ -38,9 +38,9 @@ from adamtl_ros.bag.one import evaluate_bag
 from adamtl_ros.bag.one import write_json
 from adamtl_ros.bag.output import typestore
 from adamtl_ros.bag.reading import Bag
-from adamtl_ros.bag.reading import Frame
-from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import intrinsics_of
+from adamtl_ros.bag.reading import RecordedFrame
+from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.bag.sample import TOPIC
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.bag.truth import array_of
@@ -85,14 +85,14 @@ def done(bag: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def frames_of(path: Path) -> list[Frame]:
+def frames_of(path: Path) -> list[RecordedFrame]:
     """Return the frames of a sample bag."""
     opened = Bag(path)
-    frames = Frames(TOPIC, intrinsics_of(opened, TOPIC))
+    frames = RecordedFrames(TOPIC, intrinsics_of(opened, TOPIC))
     return [frames.read(message) for message in opened.messages((TOPIC,))]
 
 
-def in_a_stream(engine: Engine, frames: list[Frame], settings: Settings) -> list[Any]:
+def in_a_stream(engine: Engine, frames: list[RecordedFrame], settings: Settings) -> list[Any]:
     """Return the results of frames that follow one another."""
     stream, results = Stream(), []
     for frame in frames:

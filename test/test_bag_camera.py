@@ -12,8 +12,8 @@ import pytest
 from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import camera_info
 from adamtl_ros.bag.reading import decode
-from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import intrinsics_of
+from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.bag.sample import TOPIC
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.commands.bag import main
@@ -51,7 +51,7 @@ def run(bag: Path, out: Path, *arguments: str) -> tuple[dict, list[np.ndarray]]:
 @pytest.mark.slow
 def test_depth_is_of_the_camera_that_was_recorded_or_given(bag, tmp_path):
     engine, settings = Engine('glasses'), Settings(tasks=('depth',))
-    frames, opened = Frames(TOPIC), Bag(bag)
+    frames, opened = RecordedFrames(TOPIC), Bag(bag)
     pictures = [frames.read(message).image for message in opened.messages((TOPIC,))]
     info = camera_info(opened, TOPIC)
     for name, arguments, known, lens in (
@@ -76,11 +76,11 @@ def test_a_camera_info_of_something_else_is_told_and_not_used(bag):
     assert known.camera((320, 180), header).width == 320
     with pytest.raises(ValueError, match='publish both of one size'):
         known.camera((160, 90), header)
-    frames = Frames(TOPIC, known)
+    frames = RecordedFrames(TOPIC, known)
     assert all(frames.read(message).camera is not None for message in opened.messages((TOPIC,)))
     assert frames.refused == ''
     known.info.header.frame_id = 'other'
-    frames = Frames(TOPIC, known)
+    frames = RecordedFrames(TOPIC, known)
     assert all(frames.read(message).camera is None for message in opened.messages((TOPIC,)))
     assert "the frame 'other'" in frames.refused
 

@@ -23,10 +23,10 @@ from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import choose_topic
 from adamtl_ros.bag.reading import COMPRESSED
 from adamtl_ros.bag.reading import first_topic
-from adamtl_ros.bag.reading import Frame
-from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.bag.reading import others_than
+from adamtl_ros.bag.reading import RecordedFrame
+from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.bag.reading import recordings
 from adamtl_ros.bag.reading import Skipped
 from adamtl_ros.bag.reading import STORE
@@ -76,9 +76,9 @@ def write(
     return path
 
 
-def read(bag: Bag, topic: str) -> list[Frame | Skipped | None]:
+def read(bag: Bag, topic: str) -> list[RecordedFrame | Skipped | None]:
     """Return all that a topic has."""
-    frames = Frames(topic)
+    frames = RecordedFrames(topic)
     return [frames.read(message) for message in bag.messages((topic,))]
 
 
@@ -95,7 +95,7 @@ def test_every_storage_and_compression(
         mode))
     assert choose_topic(bag, None) == '/cam'
     frames = read(bag, '/cam')
-    assert all(isinstance(frame, Frame) for frame in frames)
+    assert all(isinstance(frame, RecordedFrame) for frame in frames)
     assert [frame.stamp for frame in frames] == [7, 8, 9, 10, 11]
     assert [frame.time for frame in frames] == [100, 101, 102, 103, 104]
     assert [frame.image[0, 0, 0] for frame in frames] == [0, 1, 2, 3, 4]
@@ -117,7 +117,7 @@ def test_cut_off_in_the_middle(storage: str, metadata: bool, tmp_path: Path) -> 
     bag = Bag(path)
     frames = read(bag, choose_topic(bag, None))
     assert 12 <= len(frames) <= 15
-    assert all(isinstance(frame, Frame) for frame in frames)
+    assert all(isinstance(frame, RecordedFrame) for frame in frames)
     text = ' '.join(bag.problems)
     assert file.name in text
     assert 'ends in the middle' in text
@@ -183,7 +183,7 @@ def test_bad_frames_are_skipped_one_by_one(tmp_path: Path) -> None:
         ('/cam', IMAGE, 7, image(12, size=(16, 12))),
     ]))
     assert choose_topic(bag, None) == '/cam'
-    frames = Frames('/cam')
+    frames = RecordedFrames('/cam')
     found = [frames.read(message) for message in bag.messages(('/cam',))]
     assert [each.cause if isinstance(each, Skipped) else 'frame' for each in found] == [
         'frame', 'message', 'message', 'duplicate_stamp', 'frame', 'frame', 'frame']
@@ -260,7 +260,7 @@ def edit(bag: Path, *changes: tuple[str, str]) -> None:
 def stamps(bag: Bag, topic: str = '/cam') -> list[int]:
     """Return the stamps of all frames; everything else fails."""
     found = read(bag, topic)
-    assert all(isinstance(each, Frame) for each in found), found
+    assert all(isinstance(each, RecordedFrame) for each in found), found
     return [each.stamp for each in found]
 
 
@@ -411,7 +411,7 @@ def test_other_encodings_are_no_fault(
     assert choose_topic(bag, None) == '/cam'
     assert bag.problems == []
     assert bag.topics['/other'] == (f'{IMAGE} ({encoding})', 2)
-    frames = [each for each in read(bag, '/cam') if isinstance(each, Frame)]
+    frames = [each for each in read(bag, '/cam') if isinstance(each, RecordedFrame)]
     assert [frame.stamp for frame in frames] == [1, 2]
 
 
@@ -462,7 +462,7 @@ def test_a_database_with_a_damaged_middle(tmp_path: Path) -> None:
     with file.open('r+b') as stream:
         stream.seek(file.stat().st_size // 2 // 4096 * 4096)
         stream.write(b'\xff' * 3 * 4096)
-    frames = [each for each in read(Bag(path), TOPIC) if isinstance(each, Frame)]
+    frames = [each for each in read(Bag(path), TOPIC) if isinstance(each, RecordedFrame)]
     assert 40 <= len(frames) < 60
     assert len({frame.stamp for frame in frames}) == len(frames)
 

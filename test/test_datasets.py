@@ -15,12 +15,14 @@ from adamtl_ros.camera import Camera
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.datasets.augment import decode_normals
 from adamtl_ros.datasets.augment import encode_normals
-from adamtl_ros.datasets.augment import resize
+from adamtl_ros.datasets.augment import to_test_size
 from adamtl_ros.datasets.augment import warp
 from adamtl_ros.datasets.benchmarks import NYUD
 from adamtl_ros.datasets.benchmarks import PascalContext
 from adamtl_ros.datasets.egorooms import EgoRooms
+from adamtl_ros.datasets.frames import read_stored
 from adamtl_ros.datasets.thinning import thin
+from adamtl_ros.picture_files import read_picture
 
 HEIGHT, WIDTH = 20, 30
 WALL, PERSON, SKY = 440, 284, 360
@@ -371,7 +373,7 @@ def test_augmentations_as_published(pascal, nyud):
 
 def test_resizing_keeps_what_labels_mean(nyud):
     frame = open_dataset(nyud)[0]
-    small = resize(frame, (15, 10))
+    small = to_test_size(frame, (15, 10))
     assert set(np.unique(small['semseg'])) == {1, 255} and set(np.unique(small['edges'])) <= {0, 1}
     lengths = np.linalg.norm(decode_normals(small['normals']), axis=-1)
     np.testing.assert_allclose(lengths[2:], 1, atol=0.02)
@@ -388,3 +390,17 @@ def test_thinning():
     assert border.any() and border.sum() < 40
     ring = area(3, 17, 3, 17) & ~area(7, 13, 7, 13)
     assert not thin(ring)[7:13, 7:13].any() and thin(ring)[10].sum() == 2
+
+
+def test_a_photo_is_turned_upright_and_a_picture_with_labels_is_not(tmp_path):
+    """What EXIF says of turning would part a picture from its labels."""
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:, :16] = 200  # bright on the left, as stored; to be turned clockwise
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / 'turned.jpg'
+    Image.fromarray(stored).save(path, quality=95, exif=exif)
+    assert abs(read_stored(path).astype(int) - stored).max() < 10
+    upright = read_picture(path)
+    assert upright.shape == (32, 16, 3)
+    assert upright[:12].min() > 180 and upright[20:].max() < 20  # its left is above

@@ -17,8 +17,8 @@ from rosbags.typesys import Stores
 import zstandard
 
 from adamtl_ros.bag.reading import Bag
-from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import image_topics
+from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.paths import natural_key
 from adamtl_ros.picture_files import read_picture
 from adamtl_ros.sources import DEMO
@@ -334,7 +334,7 @@ def test_a_source_is_what_the_command_bag_reads(
         '/image': [image(index) for index in range(5)]}))
     bag = Bag(path)
     topic, = image_topics(bag)
-    frames = Frames(topic)
+    frames = RecordedFrames(topic)
     expected = [frames.read(message) for message in bag.messages((topic,))]
     assert len(expected) == 5 or change is cut and 2 <= len(expected) < 5
     source = open_source(path, say=lambda text: None)

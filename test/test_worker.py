@@ -22,7 +22,7 @@ from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
 from adamtl_ros.nodes.rollout import BudgetPlan  # noqa: E402
 from adamtl_ros.nodes.rollout import Rollout  # noqa: E402
 from adamtl_ros.nodes.slot import FrameCounter  # noqa: E402
-from adamtl_ros.nodes.worker import Frame  # noqa: E402
+from adamtl_ros.nodes.worker import ReceivedFrame  # noqa: E402
 from adamtl_ros.nodes.worker import Worker  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from networks import random_network  # noqa: E402
@@ -82,7 +82,7 @@ class Bench:
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(
             round(stamp * 1e9), 1_000_000_000)
         message.header.frame_id = camera
-        self.worker._answer(Frame(message, 0.0), self.worker.options, self.worker.rollout)
+        self.worker._answer(ReceivedFrame(message, 0.0), self.worker.options, self.worker.rollout)
         assert self.outputs.results[-1][0] == message.header
         return self.outputs.stats[-1]
 
@@ -168,6 +168,6 @@ def test_a_frame_that_nobody_wants_is_not_of_the_stream(engine):
     bench.worker.rollout = Rollout()
     bench.outputs.results.append((None, None))
     message = Image()
-    bench.worker._answer(Frame(message, 0.0), bench.worker.options, bench.worker.rollout)
+    bench.worker._answer(ReceivedFrame(message, 0.0), bench.worker.options, bench.worker.rollout)
     assert bench.worker.stream.mean == mean
     assert bench.outputs.stats[-1].budget_achieved == 0.0

@@ -29,9 +29,9 @@ from adamtl_ros.bag.measures import Scenes
 from adamtl_ros.bag.measures import Series
 from adamtl_ros.bag.measures import Worst
 from adamtl_ros.bag.reading import Bag
-from adamtl_ros.bag.reading import Frame
-from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import NOTHING_KNOWN
+from adamtl_ros.bag.reading import RecordedFrame
+from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.bag.reading import Skipped
 from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import label_of
@@ -60,7 +60,7 @@ EXAMPLES = 5
 class Observer(Protocol):
     """Something else that wants every frame."""
 
-    def frame(self, frame: Frame, engine: Engine) -> None:
+    def frame(self, frame: RecordedFrame, engine: Engine) -> None:
         """Take a frame, after it was timed."""
 
 
@@ -141,23 +141,23 @@ class Scene:
 
 
 def labelled(
-        bag: Bag, frames: Frames, labels: TopicLabels | FolderLabels | None, wanted: 'Wanted',
-        problem: Callable[[str], None],
-) -> Iterator[tuple[Frame | Skipped | None, int, dict[str, np.ndarray]]]:
+        bag: Bag, frames: RecordedFrames, labels: TopicLabels | FolderLabels | None,
+        wanted: 'Wanted', problem: Callable[[str], None],
+) -> Iterator[tuple[RecordedFrame | Skipped | None, int, dict[str, np.ndarray]]]:
     """
     Yield frames with the time (ns) of their message and their labels, in order.
 
     Labels that were recorded after their frame are waited for, a few frames long.
     """
-    waiting: deque[tuple[Frame | Skipped | None, int]] = deque()
+    waiting: deque[tuple[RecordedFrame | Skipped | None, int]] = deque()
     others = tuple(labels.tasks) if isinstance(labels, TopicLabels) else ()
 
     def ready(force: bool) -> Iterator[
-            tuple[Frame | Skipped | None, int, dict[str, np.ndarray]]]:
+            tuple[RecordedFrame | Skipped | None, int, dict[str, np.ndarray]]]:
         while waiting:
             frame, time = waiting[0]
             found: dict[str, np.ndarray] = {}
-            if isinstance(frame, Frame) and labels is not None:
+            if isinstance(frame, RecordedFrame) and labels is not None:
                 if not (force or labels.complete(frame.stamp) or len(waiting) > WAITING):
                     return
                 try:
@@ -207,7 +207,7 @@ class Evaluation:
         """
         self.bag, self.engine, self.plan = bag, engine, plan
         self.labels, self.observers, self.table, self.progress = labels, observers, table, progress
-        self.frames = Frames(plan.topic, plan.known)
+        self.frames = RecordedFrames(plan.topic, plan.known)
         self.lens = ''
         self.runs = [self._run(settings) for settings in plan.settings()]
         self.meter = Meter(engine.device)
@@ -276,7 +276,7 @@ class Evaluation:
             self.interrupted = True
 
     def _frame(
-            self, frame: Frame, seconds: float, labels: dict[str, np.ndarray],
+            self, frame: RecordedFrame, seconds: float, labels: dict[str, np.ndarray],
             writer: Any) -> None:
         if not self.evaluated:
             # The first frame of each kind allocates memory: that is nobody's latency.
@@ -358,7 +358,7 @@ class Evaluation:
                     self.bag.problem(str(error))
         return truth
 
-    def _scene(self, frame: Frame, seconds: float) -> int:
+    def _scene(self, frame: RecordedFrame, seconds: float) -> int:
         number = self._splitter.add(frame.image)
         if number == len(self.scenes):
             self.scenes.append(Scene(frame.number, frame.number, seconds, seconds))

@@ -22,8 +22,8 @@ from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 
 from adamtl_ros import drawing
-from adamtl_ros.bag.reading import Frame
 from adamtl_ros.bag.reading import IMAGE
+from adamtl_ros.bag.reading import RecordedFrame
 from adamtl_ros.conversions import scaled_camera_info
 from adamtl_ros.files import ASIDE
 from adamtl_ros.paths import share
@@ -107,7 +107,7 @@ class OutputBag:
             (self._aside / self._path.name).rename(self._path)
             self._aside.rmdir()
 
-    def frame(self, frame: Frame, engine: Engine) -> None:
+    def frame(self, frame: RecordedFrame, engine: Engine) -> None:
         """Process a frame and write what the node would publish for it."""
         if not self.frames:
             for task, names in self._class_names.items():

@@ -61,7 +61,7 @@ NOTHING_KNOWN = Intrinsics()
 _PART = re.compile(r'(.+)_(\d+)\.')
 
 
-class Frame(NamedTuple):
+class RecordedFrame(NamedTuple):
     """
     One picture.
 
@@ -81,7 +81,7 @@ class Frame(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A message that is no frame: its number and time as of a Frame, the cause and the reason."""
+    """A message that is no frame: number and time as of one that is, the cause and the reason."""
 
     number: int
     time: int
@@ -320,16 +320,16 @@ def image_topics(bag: Bag) -> dict[str, tuple[str, int | None]]:
 
 def unreadable(bag: Bag, topics: Collection[str]) -> dict[str, str]:
     """Return the topics of pictures that are none of a camera, and why: the first ones tell."""
-    frames = {topic: Frames(topic) for topic in topics}
+    frames = {topic: RecordedFrames(topic) for topic in topics}
     reasons: dict[str, str] = {}
     for count, message in enumerate(bag.messages(topics)):
         if message.topic in frames:
             frame = frames[message.topic].read(message)
             if isinstance(frame, Skipped):
                 reasons[message.topic] = frame.reason
-            if isinstance(frame, Frame):
+            if isinstance(frame, RecordedFrame):
                 reasons.pop(message.topic, None)
-            if isinstance(frame, Frame) or frames[message.topic].number + 1 >= TRIED:
+            if isinstance(frame, RecordedFrame) or frames[message.topic].number + 1 >= TRIED:
                 del frames[message.topic]
         if not frames or count >= LOOKED_AT:
             break
@@ -427,7 +427,7 @@ def decode(message: Message) -> Any:
         raise ValueError(f'the message is damaged ({line(error)})') from None
 
 
-class Frames:
+class RecordedFrames:
     """
     The frames of a topic, one at a time.
 
@@ -446,7 +446,7 @@ class Frames:
         self._known: set[int] = set()
         self._order: deque[int] = deque()
 
-    def read(self, message: Message, *, decoded: bool = True) -> Frame | Skipped | None:
+    def read(self, message: Message, *, decoded: bool = True) -> RecordedFrame | Skipped | None:
         """
         Turn the next message of the topic into a frame, or say why it is none.
 
@@ -482,7 +482,7 @@ class Frames:
         else:
             self.zero_stamps += 1
         self.sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
-        return Frame(
+        return RecordedFrame(
             self.number, message.time, stamp, image, content.header, seconds,
             self._camera(image, content.header))
 

@@ -21,8 +21,8 @@ from adamtl_ros import drawing
 from adamtl_ros.bag.compare import agreement_of
 from adamtl_ros.bag.compare import Plan
 from adamtl_ros.bag.reading import Bag
-from adamtl_ros.bag.reading import Frame
-from adamtl_ros.bag.reading import Frames
+from adamtl_ros.bag.reading import RecordedFrame
+from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
@@ -59,10 +59,10 @@ def pictures(
     wanted = worst.keys() | {each['computed'] for each in row['worst']}
     computed: dict[int, dict[str, np.ndarray]] = {}
     found = []
-    frames = Frames(plan.topic, plan.known)
+    frames = RecordedFrames(plan.topic, plan.known)
     for message in bag.messages((plan.topic,)):
         frame = frames.read(message, decoded=frames.number + 1 in wanted)
-        if isinstance(frame, Frame):
+        if isinstance(frame, RecordedFrame):
             number = frame.number
             for each in row['worst']:
                 if each['computed'] == number and number not in computed:

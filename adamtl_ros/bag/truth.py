@@ -14,7 +14,7 @@ from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.bag.reading import Message
 from adamtl_ros.conversions import nanoseconds
 from adamtl_ros.datasets.frames import read_grey
-from adamtl_ros.datasets.frames import read_picture
+from adamtl_ros.datasets.frames import read_stored
 from adamtl_ros.paths import natural_key
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import MOST_IDS
@@ -201,6 +201,6 @@ class FolderLabels:
             if file is None:
                 continue
             kind = TASKS[task].kind
-            labels[task] = read_picture(file) if kind == 'normals' else read_grey(
+            labels[task] = read_stored(file) if kind == 'normals' else read_grey(
                 file, 16 if kind == 'depth' else 8, palette=kind == 'classes')
         return labels

@@ -34,6 +34,7 @@ from sensor_msgs.msg import Image
 from adamtl_ros import dds
 from adamtl_ros.arguments import add_domain
 from adamtl_ros.arguments import Parser
+from adamtl_ros.bag.measures import percentiles
 from adamtl_ros.files import try_file
 from adamtl_ros.files import whole
 from adamtl_ros.msg import GatingStats
@@ -350,9 +351,9 @@ class Soak:
                        'dropped': dropped, 'missed': missed, 'by_cause': self.drops,
                        'unexplained': unexplained},
             'answers': dict(self.answers),
-            'latency_ms': _percentiles([row[1] for row in rows]),
+            'latency_ms': _spread([row[1] for row in rows]),
             'latency_slope_ms': drift,
-            'beyond_network_ms': _percentiles(self.beyond),
+            'beyond_network_ms': _spread(self.beyond),
             'received_to_published_without_network_ms_median': (
                 float(np.median(self.beside)) if self.beside else None),
             # Unknown of frames of mode shadow that were not compared.
@@ -370,11 +371,9 @@ class Soak:
         self.node.destroy_node()
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    return {name: round(float(value), 2) for name, value in zip(
-        ('p50', 'p95', 'p99', 'max'), np.percentile(values, (50, 95, 99, 100)))}
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    told = {**percentiles(values), 'max': max(values, default=None)}
+    return {name: round(value, 2) for name, value in told.items() if value is not None} or None
 
 
 def main(argv: Sequence[str]) -> int:

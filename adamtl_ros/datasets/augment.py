@@ -10,7 +10,7 @@ import numpy as np
 
 from adamtl_ros.tasks import IGNORE
 
-Frame = dict[str, np.ndarray]
+LabelledFrame = dict[str, np.ndarray]
 
 _SMOOTH = ('image', 'normals')
 """Interpolated by cubic splines; everything else takes the nearest pixel."""
@@ -44,7 +44,8 @@ class Augmentation:
     listed: bool = False
 
     def __call__(
-            self, frame: Frame, rng: np.random.Generator, size: tuple[int, int]) -> Frame:
+            self, frame: LabelledFrame, rng: np.random.Generator, size: tuple[int, int]
+    ) -> LabelledFrame:
         """Return an augmented frame of (width, height) pixels."""
         mirror = rng.random() < 0.5
         turn = rng.uniform(-self.rotation, self.rotation) if self.rotation else 0.0
@@ -53,7 +54,9 @@ class Augmentation:
         return warp(frame, mirror, turn, float(drawn), size)
 
 
-def warp(frame: Frame, mirror: bool, turn: float, zoom: float, size: tuple[int, int]) -> Frame:
+def warp(
+        frame: LabelledFrame, mirror: bool, turn: float, zoom: float, size: tuple[int, int]
+) -> LabelledFrame:
     """
     Mirror, rotate counter-clockwise by `turn` degrees, zoom, and resize to (width, height).
 
@@ -88,7 +91,7 @@ def warp(frame: Frame, mirror: bool, turn: float, zoom: float, size: tuple[int, 
     return changed
 
 
-def resize(frame: Frame, size: tuple[int, int]) -> Frame:
+def to_test_size(frame: LabelledFrame, size: tuple[int, int]) -> LabelledFrame:
     """Return the frame at (width, height), as images and labels are brought to test size."""
     return {
         key: _resize(key, decode_normals(array) if key == 'normals' else array, size)

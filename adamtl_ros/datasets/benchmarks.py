@@ -22,7 +22,7 @@ from adamtl_ros.datasets.frames import Frames
 from adamtl_ros.datasets.frames import read_array
 from adamtl_ros.datasets.frames import read_grey
 from adamtl_ros.datasets.frames import read_mat
-from adamtl_ros.datasets.frames import read_picture
+from adamtl_ros.datasets.frames import read_stored
 from adamtl_ros.datasets.frames import split_ids
 from adamtl_ros.datasets.thinning import thin
 from adamtl_ros.tasks import HUMAN_PARTS_CLASSES
@@ -118,7 +118,7 @@ class PascalContext(Frames):
 
     def image(self, name: str) -> np.ndarray:
         """Return uint8 (h, w, 3) RGB."""
-        return read_picture(self._image(name))
+        return read_stored(self._image(name))
 
     def label(self, name: str, task: str) -> np.ndarray:
         """Return the label as published, in the form of `frames`."""
@@ -133,7 +133,7 @@ class PascalContext(Frames):
             jumps = cv2.Laplacian(context.astype(np.float64), cv2.CV_64F)
             return thin(jumps != 0).astype(np.uint8)
         path = self._normals(name)
-        normals = read_picture(path)
+        normals = read_stored(path)
         if normals.shape[:2] != context.shape:
             raise ValueError(
                 f'{path} is {normals.shape[1]}x{normals.shape[0]} pixels, the classes of '
@@ -194,7 +194,7 @@ class NYUD(Frames):
 
     def image(self, name: str) -> np.ndarray:
         """Return uint8 (h, w, 3) RGB."""
-        return read_picture(self._image(name))
+        return read_stored(self._image(name))
 
     def label(self, name: str, task: str) -> np.ndarray:
         """Return the label as published, in the form of `frames`."""

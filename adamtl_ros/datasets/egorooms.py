@@ -22,7 +22,7 @@ from adamtl_ros.datasets.frames import Frames
 from adamtl_ros.datasets.frames import picture_size
 from adamtl_ros.datasets.frames import read_grey
 from adamtl_ros.datasets.frames import read_json
-from adamtl_ros.datasets.frames import read_picture
+from adamtl_ros.datasets.frames import read_stored
 from adamtl_ros.tasks import TASKS
 
 _FOLDERS = {'edges': 'edge'}
@@ -62,13 +62,13 @@ class EgoRooms(Frames):
 
     def image(self, name: str) -> np.ndarray:
         """Return uint8 (h, w, 3) RGB."""
-        return read_picture(self._image(name))
+        return read_stored(self._image(name))
 
     def label(self, name: str, task: str) -> np.ndarray:
         """Return the stored label."""
         path = self._path(name, task)
         if task == 'normals':
-            return read_picture(path)
+            return read_stored(path)
         if task == 'depth':
             return read_grey(path, 16).astype(np.uint16)
         label = read_grey(path, palette=TASKS[task].kind == 'classes')

@@ -117,9 +117,11 @@ class Frames:
                 f'are 0 to {count - 1}, and {IGNORE} where there is none')
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_stored(path: Path) -> np.ndarray:
     """
-    Return a picture as uint8 (h, w, 3) RGB.
+    Return a picture as uint8 (h, w, 3) RGB, its pixels where they are stored.
+
+    A label is of those pixels, so what EXIF says of turning the picture is not heeded.
 
     FileNotFoundError: no such file.  ValueError: truncated, no picture, or of more than 8 bits.
     """
@@ -157,7 +159,7 @@ def _check_bits(path: Path, bits: int, palette: bool = True) -> None:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """Return (width, height); raises as `read_picture` does."""
+    """Return (width, height); raises as `read_stored` does."""
     try:
         with Image.open(path) as picture:
             return picture.size

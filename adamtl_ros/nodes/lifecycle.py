@@ -35,7 +35,7 @@ from adamtl_ros.nodes.pacing import RateLimiter
 from adamtl_ros.nodes.rollout import Rollout
 from adamtl_ros.nodes.slot import Counts
 from adamtl_ros.nodes.slot import FrameCounter
-from adamtl_ros.nodes.worker import Frame
+from adamtl_ros.nodes.worker import ReceivedFrame
 from adamtl_ros.nodes.worker import Worker
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.latency import LatencyControl
@@ -308,7 +308,7 @@ class AdamtlNode(LifecycleNode):
             self._counter.drop('disabled')
         elif not self._limiter.accepts(received, options.max_rate_hz):
             self._counter.drop('rate')
-        elif worker.slot.put(Frame(message, received)) is not None:
+        elif worker.slot.put(ReceivedFrame(message, received)) is not None:
             self._counter.drop('replaced')
 
     def _enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:

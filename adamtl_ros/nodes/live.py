@@ -19,9 +19,9 @@ from adamtl_ros.bag.reading import Bag
 from adamtl_ros.bag.reading import CAMERA_INFO
 from adamtl_ros.bag.reading import COMPRESSED
 from adamtl_ros.bag.reading import decode
-from adamtl_ros.bag.reading import Frame
-from adamtl_ros.bag.reading import Frames
 from adamtl_ros.bag.reading import IMAGE
+from adamtl_ros.bag.reading import RecordedFrame
+from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.bag.storage import Message
 from adamtl_ros.bag.storage import unpacked
 from adamtl_ros.conversions import readable
@@ -89,7 +89,7 @@ class Live:
             output_size=self.parameters['output_size'], cap=max(stats.budget_cap, budget),
             refresh=MOST_FRAMES, skip_empty=any(each.empty for each in stats.task_stats))
 
-    def frame(self, frame: Frame, engine: Engine) -> None:
+    def frame(self, frame: RecordedFrame, engine: Engine) -> None:
         """Compare what the node published for a frame, if it did, with what we get."""
         seen, stats = self.digests.pop(frame.stamp, None), self.stats.get(frame.stamp)
         if stats is None or not frame.stamp:
@@ -274,7 +274,7 @@ class _Session:
         """Send every frame at its time, serve what comes, and wait for the last answer."""
         from rosgraph_msgs.msg import Clock
 
-        frames, live, recorder = Frames(self.topic), self.live, self.recorder
+        frames, live, recorder = RecordedFrames(self.topic), self.live, self.recorder
         infos = self.topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
         if self.infos is not None:
             # Beforehand, as a camera that runs for some time has done: topics are not ordered.
@@ -306,7 +306,7 @@ class _Session:
                 continue
             wanted = (frames.number + 1) % self.options.every == 0
             frame = frames.read(message, decoded=wanted)
-            if not isinstance(frame, Frame):
+            if not isinstance(frame, RecordedFrame):
                 continue
             if not frame.stamp:
                 live.unstamped += 1

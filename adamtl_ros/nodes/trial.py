@@ -44,8 +44,8 @@ from adamtl_ros.processes import end
 from adamtl_ros.processes import last_lines
 from adamtl_ros.processes import peak_memory
 from adamtl_ros.processes import Stop
-from adamtl_ros.sources import Frame
 from adamtl_ros.sources import Source
+from adamtl_ros.sources import SourceFrame
 from adamtl_ros.tasks import TASKS
 
 START_LIMIT = 120.0
@@ -242,7 +242,7 @@ class Trial:
                 f'the node ended with code {node.returncode}: '
                 f'{last_lines(self.out / "node.log")}')
 
-    def ask(self, frame: Frame, limit: float = ANSWER_LIMIT) -> int:
+    def ask(self, frame: SourceFrame, limit: float = ANSWER_LIMIT) -> int:
         """Send one frame to the idle node until it is answered in full; return its stamp."""
         asked: list[int] = []
         ask_again = 0.0
@@ -259,7 +259,7 @@ class Trial:
         self.wait(answered, limit, 'the answer to a frame')
         return asked[-1]
 
-    def start(self, first: Frame) -> None:
+    def start(self, first: SourceFrame) -> None:
         """Wait until the node answers with all that it has; that also warms it up."""
         self.wait(
             lambda: self.camera.images.get_subscription_count(), START_LIMIT,

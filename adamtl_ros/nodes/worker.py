@@ -43,7 +43,7 @@ STREAM_PERIOD = 60.0
 
 
 @dataclass(frozen=True)
-class Frame:
+class ReceivedFrame:
     """A frame as it came, and when (monotonic seconds)."""
 
     message: Image | CompressedImage
@@ -85,7 +85,7 @@ class Worker:
         self.options = options
         self.rollout = Rollout()
         self.stream = Stream()
-        self.slot: Slot[Frame] = Slot()
+        self.slot: Slot[ReceivedFrame] = Slot()
         self.times: deque[Timing] = deque(maxlen=10000)
         self.plan = self.rollout.plan(options.settings, options.min_budget)
         self.began: float | None = None
@@ -132,7 +132,7 @@ class Worker:
             finally:
                 self.began = None
 
-    def _answer(self, frame: Frame, options: Options, rollout: Rollout) -> None:
+    def _answer(self, frame: ReceivedFrame, options: Options, rollout: Rollout) -> None:
         header, wanted = frame.message.header, self.outputs.wanted()
         settings = self._settings(wanted, options, rollout)
         # What nobody wants a result of is not even looked at: it costs nothing.

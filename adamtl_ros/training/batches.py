@@ -157,7 +157,7 @@ class StepBatches(Dataset):
         # Frames of several data sets are brought to the size of the first.
         first = seen[0][1]
         frames = stack([
-            resize(frame, (first.height, first.width)) for frame, _ in seen], [])
+            resize_frame(frame, (first.height, first.width)) for frame, _ in seen], [])
         frames.pop('ids')
         pictures: dict[str, Any] | None = None
         if self.pictures is not None:
@@ -209,7 +209,7 @@ def unchanged(
             yield stack([_fitted(data, index, size) for data, index in picked], ids)
             continue
         seen = [_seen(data, index) for data, index in picked]
-        frames = stack([resize(frame, size) for frame, _ in seen], ids)
+        frames = stack([resize_frame(frame, size) for frame, _ in seen], ids)
         frames.pop('ids')
         yield {'ids': ids, **canonical(
             frames, [camera.resized(*size[::-1]) for _, camera in seen])}
@@ -217,8 +217,8 @@ def unchanged(
 
 def _fitted(data: Frames, index: int, size: tuple[int, int]) -> Any:
     if data.augmentation is not None:
-        return published.resize(data[index], size[::-1])
-    return resize(data[index], size)
+        return published.to_test_size(data[index], size[::-1])
+    return resize_frame(data[index], size)
 
 
 def _seen(data: Frames, index: int) -> tuple[dict[str, np.ndarray], Camera]:
@@ -248,10 +248,10 @@ def augmented(
     data, index = pool.pick(item, epoch)
     if data.augmentation is not None:
         return data.augmentation(data[index], rng, size[::-1])
-    return resize(augment(data[index], rng), size)
+    return resize_frame(augment(data[index], rng), size)
 
 
-def resize(frame: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
+def resize_frame(frame: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, np.ndarray]:
     """Bring a frame to (height, width)."""
     if frame['image'].shape[:2] == tuple(size):
         return frame
