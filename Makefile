@@ -4,6 +4,7 @@
 #   make demo    plays the shipped sequence through the node into demo_out/
 #   make test    runs the tests against the installed package, and tells what they cover
 #   make lint    ruff and mypy
+#   make docs    writes the reference of modules, classes and functions into build/api/
 #
 # Each sets up what it needs: in .venv with ROS 2 Jazzy, or with ROS=kilted in .venv-kilted.
 
@@ -15,6 +16,7 @@ OUT ?= demo_out
 TESTS ?= test
 STAMP := $(VENV)/.installed
 LINT_STAMP := $(VENV)/.installed-lint
+DOCS_STAMP := $(VENV)/.installed-docs
 
 # What the installed package is made from: a change here installs it again.
 SOURCES := CMakeLists.txt build_backend.py constraints.txt package.xml pyproject.toml setup.py \
@@ -29,7 +31,7 @@ unexport PYTHONPATH
 unexport AMENT_PREFIX_PATH
 unexport LD_LIBRARY_PATH
 
-.PHONY: all demo test lint clean check
+.PHONY: all demo test lint docs clean check
 
 all: test
 
@@ -42,6 +44,9 @@ test: $(STAMP)
 lint: $(LINT_STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+docs: $(DOCS_STAMP)
+	$(VENV)/bin/python -W error::UserWarning -m pdoc -o build/api adamtl_ros '!adamtl_ros.msg'
 
 clean:
 	rm -rf .venv .venv-kilted
@@ -78,4 +83,8 @@ $(STAMP): $(SOURCES) | check
 $(LINT_STAMP): $(STAMP)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	  mypy ruff types-PyYAML types-setuptools
+	touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt pdoc
 	touch $@

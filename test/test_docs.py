@@ -8,13 +8,17 @@ from pathlib import Path
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 
+import adamtl_ros
 from adamtl_ros import cli
 from adamtl_ros.nodes import player
 from adamtl_ros.nodes.parameters import PARAMETERS
 from adamtl_ros.sources import DEMO
+import commands_page
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -115,6 +119,8 @@ def test_commands_have_the_options_that_pages_give_them(whole, command, monkeypa
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_parameters_and_files_that_pages_name_are_there(page):
     for _, piece in pieces(page):
+        if re.match(r'ros2 (run|launch) (?!adamtl_ros )', piece):
+            continue  # those of a driver are its own
         named = re.findall(r' -p ([\w.]+):=', piece)
         named += re.findall(r'ros2 param (?:set|get|describe) /adamtl ([\w.]+)', piece)
         if 'glasses.launch.py' in piece:
@@ -133,6 +139,56 @@ def test_all_commands_are_told_with_what_they_say_themselves():
     (commands,) = cli.build()._subparsers._group_actions
     rows = [f'| `adamtl {each.dest}` | {each.help} |' for each in commands._choices_actions]
     assert [line for line in told.splitlines() if line.startswith('| `')] == rows
+
+
+@pytest.mark.slow
+def test_the_reference_of_commands_is_of_these_parsers():
+    told = commands_page.page()
+    assert (ROOT / 'docs/commands.md').read_text(encoding='utf-8') == told, (
+        'run  python test/commands_page.py')
+    for name, parser in commands_page.parsers().items():
+        for action in parser._actions:
+            assert action.help, f'{name} does not say what {action.dest} is'
+
+
+def test_an_argument_is_told_with_what_its_parser_has():
+    parser = ArgumentParser()
+    for each in (
+            parser.add_argument('files', nargs='+', help='pictures'),
+            parser.add_argument('--size', default=(4, 3), help='in pixels (default: 4x3), small'),
+            parser.add_argument('--mode', choices=('a', 'b'), default='a', help='what it does'),
+            parser.add_argument('--rate', type=int, default=7, metavar='N', help='of %(dest)s'),
+            parser.add_argument('--out', required=True, metavar='DIR', help='folder'),
+            parser.add_argument('--fast', action='store_true', help='%(default)s or not')):
+        told = commands_page.row(each)
+        assert told == {
+            'files': ['`FILES ...`', '', 'pictures'],
+            'size': ['`--size SIZE`', '4x3', 'in pixels, small'],
+            'mode': ['`--mode a|b`', 'a', 'what it does'],
+            'rate': ['`--rate N`', '7', 'of rate'],
+            'out': ['`--out DIR`', 'required', 'folder'],
+            'fast': ['`--fast`', '', 'False or not']}[each.dest]
+
+
+@pytest.mark.slow
+def test_the_reference_of_modules_builds_without_a_warning(tmp_path):
+    pytest.importorskip('pdoc', reason='pdoc is not installed: pip install pdoc, or make docs')
+    pytest.importorskip('rclpy', reason='the modules of the node need rclpy')
+    (recipe,) = re.findall(
+        r'\n\t\$\(VENV\)/bin/python (.*) -m pdoc -o build/api (.*)\n',
+        (ROOT / 'Makefile').read_text(encoding='utf-8'))
+    done = subprocess.run(
+        [sys.executable, *recipe[0].split(), '-m', 'pdoc', '--no-show-source', '-o',
+         str(tmp_path), *shlex.split(recipe[1])],
+        capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stderr) == (0, '')
+    package = Path(adamtl_ros.__file__).parent
+    for module in package.rglob('*.py'):
+        name = module.relative_to(package).with_suffix('')
+        if 'msg' not in name.parts and name.name != '__init__':
+            assert (tmp_path / 'adamtl_ros' / name).with_suffix('.html').is_file(), name
+    page = (tmp_path / 'adamtl_ros/runtime/engine.html').read_text(encoding='utf-8')
+    assert 'id="Engine.infer"' in page
 
 
 def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):

@@ -73,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
     parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='of the network; 0: automatic')
-    parser.add_argument('--tasks', metavar='A,B', help='default: all of the model')
+    parser.add_argument(
+        '--tasks', metavar='A,B', help='tasks to compute (default: all of the model)')
     add_camera(parser, 'the camera_info beside the pictures, or a camera of 73 degrees')
     parser.add_argument(
         '--every', type=int, default=1, metavar='N', help='run one frame of N')

@@ -1,6 +1,6 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""`adamtl evaluate`: measure accuracy per task and budget against labels."""
+"""Measure accuracy per task and budget against labels."""
 
 import argparse
 from collections.abc import Sequence

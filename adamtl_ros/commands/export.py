@@ -73,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument(
         '--source', help='pictures to check with: video, folder or bag (default: those shipped)')
     parse.add_argument('--frames', type=int, default=4, help='how many of them')
-    parse.add_argument('--out', type=Path, required=True, metavar='DIR')
+    parse.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='folder for the files')
     return parse
 
 

@@ -31,9 +31,10 @@ def parser() -> argparse.ArgumentParser:
         prog='adamtl warm', description=__doc__,
         epilog='Give what the node will be given: what is kept depends on it.')
     parse.add_argument('--model', default='glasses', help='preset or weights file')
-    parse.add_argument('--backend', default='auto', choices=BACKENDS)
+    parse.add_argument(
+        '--backend', default='auto', choices=BACKENDS, help='what executes the network')
     parse.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
-    parse.add_argument('--precision', default='f32', choices=PRECISIONS)
+    parse.add_argument('--precision', default='f32', choices=PRECISIONS, help='of the computation')
     parse.add_argument('--threads', type=int, default=0, help='num_threads of the node')
     return parse
 

@@ -25,7 +25,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         '--topic', help='image topic of a bag (default: its first that can be read)')
     parser.add_argument('--loop', action='store_true', help='begin again at the end')
     parser.add_argument('--frames', type=int, metavar='N', help='end after N frames')
-    parser.add_argument('--encoding', choices=('rgb8', 'bgr8'), default='rgb8')
+    parser.add_argument(
+        '--encoding', choices=('rgb8', 'bgr8'), default='rgb8',
+        help='of what is published (default: rgb8)')
     parser.add_argument(
         '--recorded-stamps', action='store_true',
         help="stamp frames as a bag recorded them, not with this node's time")
