@@ -98,7 +98,8 @@ def _results(
                 'memory_limit': None, 'dashboard_address': None,
                 'silence_logs': logging.ERROR}
             # What it says at length is said below, in a line a recording.
-            logging.getLogger('distributed.client').setLevel(logging.CRITICAL)
+            for name in ('distributed', 'distributed.client'):  # both have a level of their own
+                logging.getLogger(name).setLevel(logging.CRITICAL)
             with Client(**keywords) as client:
                 if not client.nthreads():
                     print(f'adamtl bag: {scheduler} has no workers; they may still come: '
