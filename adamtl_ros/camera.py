@@ -79,6 +79,18 @@ class Camera:
         return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
 
 
+def turn(start: Camera, end: Camera) -> np.ndarray:
+    """
+    Return float32 (3, 3, height, width), by pixel what turns rays of one camera to the other's.
+
+    Both are of pictures of one size.  By the least rotation, see `turned`.
+    """
+    first, last = start.rays(), end.rays()
+    columns = [turned(np.broadcast_to(axis, first.shape), first, last)
+               for axis in np.eye(3, dtype=np.float32)]
+    return np.ascontiguousarray(np.stack(columns).transpose(3, 0, 1, 2), np.float32)
+
+
 def turned(vectors: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """
     Turn vectors (..., 3) by the least rotation that takes unit vectors `start` to `end`.

@@ -23,7 +23,8 @@ CONFIGS: dict[str, Config] = {
     'glasses': PRESETS['glasses'],
     'swin_tiny': PRESETS['swin_tiny'],
     'lite': LiteConfig(
-        'lite', input_size=(64, 96), stem=8, pyramid=16, fine=8, head=12, policy_hidden=8, stages=(
+        'lite', input_size=(64, 96), reduced=(0.7, 0.35), stem=8, pyramid=16, fine=8, head=12,
+        policy_hidden=8, stages=(
             (1, 3, 1, 1, 8), (2, 3, 2, 2, 8), (2, 5, 2, 2, 16), (3, 3, 2, 2, 24),
             (2, 5, 1, 2, 24), (3, 5, 2, 2, 32), (1, 3, 1, 2, 40))),
     'small': _SMALL,
@@ -72,7 +73,9 @@ def _random_policy(policy: nn.Module) -> None:
     nn.init.normal_(policy.bias, mean=-2.0, std=0.5)
     nn.init.uniform_(policy.pairs, 0.0, 0.02)
     policy.typical.copy_(nn.functional.softplus(policy.bias.detach()))
-    policy.prices.copy_(torch.linspace(3.0, 0.0, len(policy.prices)))
+    policy.prices.copy_(torch.linspace(3.0, 0.0, policy.prices.shape[1]))
+    if hasattr(policy, 'smaller'):
+        nn.init.uniform_(policy.smaller, 0.0, 0.3)
 
 
 def random_image(

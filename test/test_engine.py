@@ -55,7 +55,8 @@ def test_outputs_are_as_published(engine, size, shape):
     assert normals.shape == (*shape, 3)
     np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-5)
     assert result.confidence['semseg'].shape == result.gating_map.shape == shape
-    assert result.raw['semseg'].shape == (18, 40, 72)
+    # The decoders' own outputs are of the size at which the frame ran.
+    assert result.raw['semseg'].shape == (18, *(side // 4 for side in result.stats.size[::-1]))
     if size == 'network':
         large = cv2.resize(result.raw['semseg'].transpose(1, 2, 0), (288, 160))
         np.testing.assert_array_equal(large.argmax(-1), result.outputs['semseg'])
@@ -132,8 +133,8 @@ def test_gating_map_shows_where_blocks_ran(engine):
     full = engine.infer(image(), Settings(tasks=engine.tasks, gating_map=True)).gating_map
     half = engine.infer(
         image(), Settings(mode='adaptive', budget=0.5, tasks=engine.tasks, gating_map=True))
-    encoder = np.average(half.stats.token_fraction)
-    assert full.mean() == 255 and 0.4 * encoder < half.gating_map.mean() / 255 < 1.6 * encoder
+    # What is left beside the encoder's blocks is a small part of the cost.
+    assert full.mean() == 255 and 0.3 < half.gating_map.mean() / 255 < 0.55
 
 
 @pytest.mark.parametrize('bad', [

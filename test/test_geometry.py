@@ -86,6 +86,30 @@ def test_a_network_without_a_fault_gives_the_scene_through_any_lens(name, canoni
             assert angles(found, normals).max() < 0.05
 
 
+@pytest.mark.parametrize('canonical', [False, True])
+@pytest.mark.parametrize('ran', [(160, 128), (224, 160), (192, 96)])
+@pytest.mark.parametrize('name', CAMERAS)
+def test_what_ran_smaller_is_of_the_same_scene(name, ran, canonical):
+    camera = CAMERAS[name].resized(*SIZE)
+    depth, normals = scene(camera)
+    # Between two planes there is nothing to compare.
+    steady = np.ones(SIZE[::-1], bool)
+    for axis in (0, 1):
+        for step in range(-4, 5):
+            steady &= (np.roll(normals, step, axis) == normals).all(-1)
+    small = said(CAMERAS[name].resized(*ran), canonical)
+    found = {
+        task: published(task, logits, SIZE[::-1], camera=camera, canonical=canonical,
+                        ran=ran[::-1])
+        for task, logits in small.items()}
+    seen = steady & (depth < 8)
+    assert seen[8:-8, 8:-8].mean() > 0.2
+    np.testing.assert_allclose(
+        found['depth'][8:-8, 8:-8][seen[8:-8, 8:-8]], depth[8:-8, 8:-8][seen[8:-8, 8:-8]],
+        rtol=0.02)
+    assert angles(found['normals'], normals)[8:-8, 8:-8][steady[8:-8, 8:-8]].max() < 0.5
+
+
 def test_squashing_costs_nothing():
     """Without the stretching back, the normals of a 16:9 picture are off by degrees."""
     camera = WIDE_SCREEN.resized(*SIZE)

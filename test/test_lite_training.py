@@ -11,6 +11,9 @@ from safetensors import safe_open
 import torch
 
 from adamtl_ros import cli
+from adamtl_ros.camera import Camera
+from adamtl_ros.camera import CANONICAL_FOCAL
+from adamtl_ros.camera import turned
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.kinds import network_of
@@ -18,6 +21,7 @@ from adamtl_ros.network.lite import LITE0
 from adamtl_ros.network.lite import LITE2
 from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.network.lite_network import features as lite_features
+from adamtl_ros.network.lite_network import resized
 from adamtl_ros.training import batches
 from adamtl_ros.training import lite
 from adamtl_ros.training import train
@@ -82,8 +86,8 @@ def test_frozen_parts_stay_and_the_others_learn(settings, folder, tmp_path):
     before = checkpoint.load(str(folder / 'start.safetensors')).state_dict()
     after = state(tmp_path / 'out.safetensors')['network']
     for name, value in after.items():
-        # What closed pairs add is 0 at least, and may stay there.
-        if not value.is_floating_point() or name == 'policy.pairs':
+        # What closed pairs and smaller sizes add is 0 at least, and may stay there.
+        if not value.is_floating_point() or name in ('policy.pairs', 'policy.smaller'):
             continue
         stays = name.startswith((
             'encoder.stem', 'encoder.stages.0', 'encoder.stages.1', 'policy.typical',
@@ -124,7 +128,8 @@ def test_rates_fall_towards_the_first_layers_and_vectors_do_not_decay(settings):
         block = network.encoder.stages[number][0]
         assert rates[id(block.project.conv.weight)] == pytest.approx(5e-4 * 0.85 ** (6 - number))
     assert rates[id(network.pyramid.last.conv.weight)] == 2e-3
-    policy = {id(p) for p in (*network.policy.parameters(), network.policy.pairs)}
+    policy = {id(p) for p in (
+        *network.policy.parameters(), network.policy.pairs, network.policy.smaller)}
     for group in groups:
         for parameter in group['params']:
             assert id(parameter) in policy or group['weight_decay'] == (
@@ -199,6 +204,77 @@ def test_the_policy_learns_what_sets_cost():
     assert torch.isfinite(alone).all()
 
 
+def test_the_policy_learns_what_smaller_sizes_cost():
+    torch.manual_seed(0)
+    network = network_of(CONFIGS['lite']).eval()
+    tasks, sets = network.config.tasks, Sets(network)
+    image = network.inputs(torch.randint(0, 256, (8, 64, 64, 3), dtype=torch.uint8))
+    frames = {task: torch.full((8, 8, 8), 255, dtype=torch.uint8) for task in tasks}
+    frames['normals'] = torch.zeros(8, 8, 8, 3, dtype=torch.uint8)
+    frames['depth'] = torch.full((8, 8, 8), 1000, dtype=torch.int32)
+    dense = {task: torch.zeros(8, network.config.outputs[task], 4, 4) for task in tasks}
+    dense['depth'] += 0.3
+    small = dense | {'depth': dense['depth'] + 0.1}
+    optimizer = torch.optim.AdamW([
+        {'params': group['params']} for group in lite.policy_groups(network, 1e-2)], lr=0.01)
+    gates = torch.ones(8, len(network.config.gated), dtype=torch.bool)
+    for _ in range(300):
+        loss = sets.lesson(image, gates, (dense, small), frames, {}, 1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        sets.clamp()
+    errors = [(np.exp(said) - 1) ** 2 / 2 for said in (0.3, 0.4)]
+    learned = network.policy.smaller.detach()
+    assert float(learned[tasks.index('depth'), 0]) == pytest.approx(
+        (errors[1] - errors[0]) / errors[0], rel=0.05)
+    learned[tasks.index('depth'), 0] = 0
+    assert not learned[:, 1].any() and float(learned.max()) < 1e-3
+
+
+def test_steps_under_sets_run_at_all_sizes(settings):
+    """And their outputs are as if the input had been of the full size."""
+    trainer = train.Trainer(read_config([settings]))
+    network, rng = trainer.network, np.random.default_rng(0)
+    places = [trainer.sets.place(rng) for _ in range(200)]
+    assert 0.25 < places.count(0) / 200 < 0.55 and set(places) == {0, 1, 2}
+    image = network.inputs(trainer.batches[0]['image'])
+    gates = torch.ones(len(image), len(network.config.gated), dtype=torch.bool)
+    network.eval()
+    size = network.config.at(tuple(image.shape[2:])).sizes[2]
+    dense, small = lite.forward(network, image, trainer.config, 1.0, gates, size)
+    assert {task: value.shape for task, value in dense.items()} == {
+        task: value.shape for task, value in small.items()}
+    raw = network(resized(image, size))
+    shift = np.log(np.sqrt(size[0] * size[1] / (image.shape[2] * image.shape[3])))
+    assert torch.allclose(
+        small['depth'].mean(), raw['depth'].mean() + shift, atol=0.05 * abs(shift))
+    # What sizes cost is learned beside what sets cost, under a policy that already knows these.
+    report = [trainer.advance(trainer.batches[step]) for step in range(6)]
+    assert all(np.isfinite(each['policy']) for each in report)
+
+
+def test_normals_of_a_smaller_input_are_those_of_the_full_one():
+    """Of one plane before one camera, as the canonical one is taught to see it."""
+    camera, size, ran = Camera.nominal(256, 192, 200.0), (192, 256), (160, 224)
+    normal = np.array([0.3, -0.5, -0.8124], np.float32)
+
+    def taught(high, wide):
+        seen = camera.resized(wide, high)
+        vectors = turned(np.broadcast_to(normal, (high, wide, 3)), seen.rays(), Camera.nominal(
+            wide, high, CANONICAL_FOCAL).rays())
+        return torch.from_numpy(np.ascontiguousarray(vectors.transpose(2, 0, 1))[None]).float()
+
+    full = taught(*size)
+    found = lite.enlarged({'normals': taught(*ran)}, ran, size, {'normals': full})['normals']
+    cosine = torch.nn.functional.cosine_similarity(found, full, 1)
+    assert float(cosine.min()) > np.cos(np.radians(0.7))
+    # Without it they would be off.
+    plain = torch.nn.functional.interpolate(taught(*ran), size, mode='bilinear')
+    assert float(torch.nn.functional.cosine_similarity(plain, full, 1).min()) < np.cos(
+        np.radians(3))
+
+
 def test_under_a_set_the_network_learns_from_what_it_says_dense(settings):
     trainer = train.Trainer(read_config([settings, 'style=1']))
     image = trainer.network.inputs(trainer.batches[0]['image'])
@@ -218,7 +294,7 @@ def test_under_a_set_the_network_learns_from_what_it_says_dense(settings):
 def test_weights_tell_the_prices_of_budgets(settings, tmp_path):
     assert train.main([settings, 'steps=2']) == 0
     network = checkpoint.load(str(tmp_path / 'out.safetensors'))
-    assert float(network.policy.prices.max()) > 0
+    assert float(network.policy.prices.max()) > 0 and not network.policy.prices[:, -1].any()
     assert float(network.policy.typical.min()) > 0
 
 
@@ -278,7 +354,7 @@ def test_pictures_that_lack_something(settings, pictures, capsys, change, words)
 def test_styles_move_between_frames_and_contents_stay():
     torch.manual_seed(0)
     x = torch.randn(32, 3, 8, 8) * torch.arange(1, 33).view(32, 1, 1, 1)
-    y = lite.mix_styles(x)
+    y = lite.mix_styles(x, torch.full((32, 1, 1, 1), 0.1), torch.randperm(32))
 
     def plain(value):
         return (value - value.mean((2, 3), keepdim=True)) / value.std((2, 3), keepdim=True)

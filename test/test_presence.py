@@ -24,7 +24,7 @@ from networks import CONFIGS
 from networks import random_image
 from networks import random_network
 
-CONFIG = replace(CONFIGS['lite'], name='rare', presence=True)
+CONFIG = replace(CONFIGS['lite'], name='rare', presence=True, reduced=())
 PLAIN, LOUD = 3, 4
 """Seeds of a picture that has nothing for the task, and of one that has."""
 

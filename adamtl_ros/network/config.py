@@ -215,5 +215,5 @@ PRESETS: dict[str, NetworkConfig | LiteConfig] = {config.name: config for config
     replace(
         _SWIN, name='swin_base', embed_dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32),
         decoder_dim=128),
-    LiteConfig('glasses'),
+    LiteConfig('glasses', reduced=(0.73, 0.62, 0.42)),
 )}

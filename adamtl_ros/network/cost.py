@@ -34,7 +34,13 @@ class BlockCost:
 
 
 class CostModel:
-    """MACs of every part of a network with the given configuration, for one frame."""
+    """
+    MACs of every part of a network with the given configuration, for one frame.
+
+    least_area: of the smallest input at which frames run, as a share of the configured one.
+    """
+
+    least_area = 1.0
 
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
@@ -83,6 +89,10 @@ class CostModel:
     def dense(self, tasks: Iterable[str]) -> int:
         """Return the cost of the network without its policy, every gate open."""
         return self.fixed(tasks) + self._blocks
+
+    def most(self, tasks: tuple[str, ...]) -> int:
+        """Return the cost with every block gate open, policy included."""
+        return self.minimum(tasks) + (0 if self.config.policy == 'none' else self._blocks)
 
     def minimum(self, tasks: tuple[str, ...]) -> int:
         """Return the cost with every block gate closed: the least the policy can choose."""

@@ -99,6 +99,7 @@ class LiteConfig:
     Everything that determines the network's structure; pairs are (height, width).
 
     input_size: in pixels, of the frames that no other size suits better; any multiple of 32 runs.
+    reduced: shares of that area, descending, at which the policy may run a frame instead.
     stem: channels of the first layer.  stages: of each, the number of blocks, the kernel of their
     depthwise convolution, the stride of the first, the expansion, and the channels.
     taps: the stages whose outputs the pyramid joins, at strides 4, 8, 16 and 32.
@@ -114,6 +115,7 @@ class LiteConfig:
 
     name: str
     input_size: tuple[int, int] = (192, 256)
+    reduced: tuple[float, ...] = ()
     stem: int = 32
     stages: tuple[tuple[int, int, int, int, int], ...] = LITE2
     taps: tuple[int, int, int, int] = (1, 2, 4, 6)
@@ -151,6 +153,13 @@ class LiteConfig:
     def at(self, size: tuple[int, int]) -> 'LiteConfig':
         """Return the same network for another (height, width)."""
         return self if size == self.input_size else replace(self, input_size=size)
+
+    @cached_property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Return the (height, width) at which a frame may run: in full, then those `reduced`."""
+        height, width = self.input_size
+        smaller = (_nearest(self.input_size, width / height, share) for share in self.reduced)
+        return self.input_size, *((size[1], size[0]) for size in smaller)
 
     @cached_property
     def first(self) -> Conv:
@@ -241,6 +250,13 @@ class LiteConfig:
             raise ValueError(
                 f'{self.name}: outputs must name at least one of the tasks {", ".join(TASKS)}')
         check_size(self.input_size, self.name)
+        shares = self.reduced
+        if not isinstance(shares, tuple) or not all(
+                isinstance(share, float) and 0.1 <= share < 1 for share in shares) or list(
+                    shares) != sorted(set(shares), reverse=True) or len(shares) > 6:
+            raise ValueError(
+                f'{self.name}: reduced is {shares!r}: at most 6 shares of the area, descending, '
+                'from 0.1 to below 1')
         if not isinstance(self.presence, bool):
             raise ValueError(f'{self.name}: presence is {self.presence!r}: give true or false')
         for key in ('stem', 'pyramid', 'fine', 'head', 'policy_hidden'):
@@ -295,7 +311,7 @@ class LiteConfig:
         known = {item.name for item in fields(LiteConfig)}
         if 'name' not in values or set(values) - known:
             raise ValueError('the configuration is not one of an adamtl_ros network')
-        for key in ('input_size', 'taps', 'stages'):
+        for key in ('input_size', 'reduced', 'taps', 'stages'):
             if key in values:
                 values[key] = _tuples(values[key])
         if isinstance(values.get('classes'), dict):
@@ -322,17 +338,19 @@ def nearest_size(config: LiteConfig, size: tuple[int, int]) -> tuple[int, int]:
     Of sides in multiples of 32, those whose ratio is nearest to the picture's, if the area is
     within a fifth of the configured one's; twice as much heed is paid to the ratio.
     """
-    return _nearest(config.input_size, size[0] / size[1])
+    return _nearest(config.input_size, size[0] / size[1], 1.0)
 
 
 @lru_cache(maxsize=64)
-def _nearest(base: tuple[int, int], ratio: float) -> tuple[int, int]:
-    area = base[0] * base[1]
-    if math.isclose(ratio, base[1] / base[0]):
+def _nearest(base: tuple[int, int], ratio: float, share: float) -> tuple[int, int]:
+    area = share * base[0] * base[1]
+    if share == 1 and math.isclose(ratio, base[1] / base[0]):
         return base[1], base[0]
     sides = range(STRIDE, 8 * max(base), STRIDE)
+    # A part of the area is more exactly that: it is for its cost that it is asked for.
+    least, most = (0.8, 1.25) if share == 1 else (0.85, 1.1)
     sizes = [(width, height) for width in sides for height in sides
-             if 0.8 * area <= width * height <= 1.25 * area]
+             if least * area <= width * height <= most * area]
     return min(sizes or [(base[1], base[0])], key=lambda size: (
         2 * abs(math.log(size[0] / size[1] / ratio)) + abs(math.log(size[0] * size[1] / area))))
 
@@ -361,6 +379,7 @@ class LiteCost:
 
     Counted are the multiply-accumulates of convolutions and products, as
     torch.utils.flop_counter counts them (two FLOPs each).
+    least_area: of the smallest input at which frames run, as a share of the configured one.
     """
 
     def __init__(self, config: LiteConfig) -> None:
@@ -373,6 +392,8 @@ class LiteCost:
         self.decoders = {
             task: _macs(config, config.decoder_convs(task)) for task in config.tasks}
         self._gated = sum(block.macs for block in self.blocks)
+        least, full = config.sizes[-1], config.input_size
+        self.least_area = least[0] * least[1] / (full[0] * full[1])
         self._fixed = always - self._gated
         late = len(self.blocks) - config.early
         self.presence = config.looks() if config.rare else 0
@@ -387,11 +408,15 @@ class LiteCost:
         """Return the cost of the network without its policy, every gate open."""
         return self.fixed(tasks) + self._gated
 
+    def most(self, tasks: Iterable[str]) -> int:
+        """Return the cost with every gate open, policy included."""
+        return self.dense(tasks) + self.policy
+
     def minimum(self, tasks: Iterable[str]) -> int:
-        """Return the cost with every gate closed: the least the policy can choose."""
+        """Return the cost at the least size, every gate closed: the least it can choose."""
         if self.config.policy == 'none':
             return self.dense(tasks)
-        return self.fixed(tasks) + self.policy
+        return LiteCost(self.config.at(self.config.sizes[-1])).fixed(tasks) + self.policy
 
 
 def _macs(config: LiteConfig, convs: dict[str, tuple[Conv, int]]) -> int:
@@ -415,4 +440,4 @@ def trace_of(
     spent += (0 if wishes is None else cost.policy) + (0 if empty is None else cost.presence)
     return Trace(
         [np.array([gate]) for gate in gates.tolist()], spent, gates.astype(float).tolist(),
-        list(wishes or ()), macs, tuple(empty or ()))
+        list(wishes or ()), macs, tuple(empty or ()), cost.config.input_size)

@@ -15,6 +15,7 @@ import torch.nn.functional as functional
 
 from adamtl_ros.gating.subsets import BlockPolicy
 from adamtl_ros.gating.subsets import BUDGETS
+from adamtl_ros.gating.subsets import Start
 from adamtl_ros.network.lite import BlockSpec
 from adamtl_ros.network.lite import Conv
 from adamtl_ros.network.lite import EPSILON
@@ -197,7 +198,8 @@ class Policy(nn.Module):
     mean, scale (features): bring what the network sees of a frame to mean 0, deviation 1.
     first, second: two layers to the rise by task and late gate; bias (tasks, gates): added to it.
     typical (tasks, gates): the mean rise.  pairs (tasks, gates, gates): what two closed gates add.
-    prices: for each of BUDGETS.
+    smaller (tasks, reduced sizes): how much more the error is at those.  prices: for each of
+    BUDGETS, at each of the sizes.
     """
 
     mean: Tensor
@@ -205,6 +207,7 @@ class Policy(nn.Module):
     typical: Tensor
     pairs: Tensor
     prices: Tensor
+    smaller: Tensor
 
     def __init__(self, config: LiteConfig) -> None:
         super().__init__()
@@ -215,9 +218,11 @@ class Policy(nn.Module):
         nn.init.zeros_(self.second.weight)
         self.bias = nn.Parameter(torch.full((tasks, gates), -4.0))
         for name, shape in (('mean', (features,)), ('scale', (features,)),
-                            ('typical', (tasks, gates)), ('prices', (len(BUDGETS),)),
-                            ('pairs', (tasks, gates, gates))):
+                            ('typical', (tasks, gates)), ('pairs', (tasks, gates, gates)),
+                            ('prices', (1 + len(config.reduced), len(BUDGETS)))):
             self.register_buffer(name, torch.full(shape, float(name == 'scale')))
+        if config.reduced:
+            self.register_buffer('smaller', torch.zeros(tasks, len(config.reduced)))
 
 
 class Presence(nn.Linear):
@@ -357,15 +362,25 @@ class LiteNetwork(nn.Module):
         weights: how much each task counts against the others (1 unless given).  price: what a
         gate must be worth, see gating.subsets; 0 opens what the budget pays for.  skip_empty:
         leave out tasks that the image has nothing for; the trace names them.
+        Outputs are for the size of the input that was chosen, the trace's.
         """
-        config = self.config.at((image.shape[2], image.shape[3]))
-        chooser = self.chooser(config.input_size, tasks, weights or {})
-        number = chooser.begin(budget, price)
+        chooser = self.chooser((image.shape[2], image.shape[3]), tasks, weights or {})
+        start = chooser.begin(budget, price)
+        return self.run_chosen(
+            resized(image, start.size), tasks, chooser, start, budget, price, skip_empty)
+
+    @torch.no_grad()
+    def run_chosen(
+            self, image: Tensor, tasks: Sequence[str], chooser: BlockPolicy, start: Start,
+            budget: float, price: float = 0.0, skip_empty: bool = False
+    ) -> tuple[dict[str, Tensor], Trace]:
+        """Run one image that has the size of its start; see run_policy."""
+        config = self.config.at(start.size)
         gates = np.concatenate((
-            chooser.early(number), np.zeros(len(config.gated) - config.early, dtype=bool)))
+            chooser.early(start), np.zeros(len(config.gated) - config.early, dtype=bool)))
         taps: list[Tensor] = []
         x = self._stages(self.encoder.stem(image), range(config.decision), gates, taps)
-        choice = chooser.finish(number, features(x)[0].cpu().numpy(), budget, price)
+        choice = chooser.finish(start, features(x)[0].cpu().numpy(), budget, price)
         x = self._stages(x, range(config.decision, config.coarse), choice.gates, taps)
         self._finish(x, choice.gates, taps)
         empty = self.empty(taps, tasks) if skip_empty else None
@@ -407,6 +422,13 @@ class LiteNetwork(nn.Module):
             size = [side // 2 for side in x.shape[2:]]
             taps.append(x.new_zeros(
                 (len(x), self.config.stages[self.config.taps[-1]][-1], *size)))
+
+
+def resized(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring inputs (B, 3, h, w) to (height, width), averaging where that is smaller."""
+    if tuple(image.shape[2:]) == tuple(size):
+        return image
+    return functional.interpolate(image, list(size), mode='bilinear', antialias=True)
 
 
 def features(x: Tensor) -> Tensor:

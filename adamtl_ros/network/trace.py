@@ -23,6 +23,7 @@ class Trace:
     threshold in force, and of a block that runs whole all or none, as its logit of the block does.
     block_macs: per block, what was executed of it, its controller not counted.
     empty: the tasks that the frame has nothing for, whose decoders did not run.
+    size: (height, width) of the input, where that can be another one than the frame's.
     """
 
     gates: Gates
@@ -31,3 +32,4 @@ class Trace:
     task_fraction: list[float] = field(default_factory=list)
     block_macs: list[int] = field(default_factory=list)
     empty: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None

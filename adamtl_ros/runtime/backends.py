@@ -27,7 +27,7 @@ class Backend(Protocol):
     What runs pixels through a network.
 
     Pixels are uint8 (h, w, 3) of a size that the network takes; logits are, by task, the outputs
-    of the decoders, float32 (channels, H, W).
+    of the decoders, float32 (channels, H, W).  The trace tells at which size they ran.
     """
 
     name: str
@@ -49,24 +49,26 @@ class PricedBackend(Backend, Protocol):
     """A backend of a network whose policy compares frames: LiteConfig."""
 
     def price(
-            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float]) -> float:
-        """Return the price at which frames had this mean cost in training."""
+            self, pixels: np.ndarray, tasks: Sequence[str], target: float,
+            weights: Mapping[str, float], mean: float) -> float:
+        """See BlockPolicy.price."""
 
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
-            weights: Mapping[str, float], price: float, skip_empty: bool = False
+            weights: Mapping[str, float], price: float, skip_empty: bool = False,
+            mean: float | None = None
     ) -> tuple[Logits, Trace]:
         """
-        Run what is worth its price, and costs no more than the cap.
+        Run what is worth its price, and costs no more than the cap, maybe at a smaller size.
 
         skip_empty: but for decoders of tasks that the frame has nothing for; the trace names them.
+        mean: what frames cost on average, see BlockPolicy.begin.
         """
 
     def fixed(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
             weights: Mapping[str, float], seed: int | None = None) -> tuple[Logits, Trace]:
-        """Run the set of blocks that BlockPolicy.fixed or, with a seed, .random returns."""
+        """Run size and blocks that BlockPolicy.fixed or, with a seed, .random returns."""
 
 
 def backend_of(

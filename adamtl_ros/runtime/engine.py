@@ -66,7 +66,8 @@ class GatingResult:
     frame could cost, the cap or what the mean left, the mean cost of its last frames, the price
     that gates paid, NaN where there is none, and whether the result is that of an earlier frame.
     `tasks_empty` are the tasks that the frame has nothing for, whose decoders the policy's path
-    did not run.  `size`: (width, height) at which the network ran, zeros where the cost is NaN.
+    did not run.  `size` is the (width, height) of the input at which the frame ran, which the
+    policy may choose below that of static mode, (0, 0) where the cost is NaN.
     """
 
     mode: str
@@ -102,8 +103,8 @@ class Result:
     outputs: per task, uint8 (h, w) class ids (uint16 of more than 254 classes), float32 (h, w) in
     [0, 1] or metres, or float32 (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x
     255.  gating_map: uint8 (h, w), 255 where every block ran; None where the gates are not known.
-    raw: float32 (channels, H, W), the decoders' own outputs before they are brought to the
-    network's size; without those that did not run.
+    raw: float32 (channels, H, W), the decoders' own outputs, of the size at which the frame ran,
+    before they are brought to the network's; without those that did not run.
     """
 
     outputs: dict[str, np.ndarray]
@@ -282,7 +283,7 @@ class Engine:
             stream.mean if stream and policy else math.nan,
             policy.price if policy else math.nan, bool(policy and policy.reused),
             policy.trace.empty if policy else (),
-            (0, 0) if math.isnan(trace.macs) else frame.size)
+            (0, 0) if math.isnan(trace.macs) else _ran(trace, frame.size))
         return Result(outputs, stats, confidences, heat, answer.logits if settings.raw else {})
 
     def _dense(
@@ -324,10 +325,11 @@ class Engine:
                 else:
                     cap = stream.limit(settings)
                     price = stream.price if stream.price is not None else backend.price(
-                        pixels, frame.tasks, stream.target(settings), settings.weights)
+                        pixels, frame.tasks, stream.target(settings), settings.weights,
+                        settings.budget or settings.cap)
                 logits, trace = backend.priced(
                     pixels, frame.tasks, cap, settings.weights,
-                    0.0 if stream is None else price, settings.skip_empty)
+                    0.0 if stream is None else price, settings.skip_empty, settings.budget)
             else:
                 cap = settings.budget or settings.cap
                 logits, trace = self._backend.adaptive(
@@ -346,7 +348,7 @@ class Engine:
         outputs = {
             task: published(
                 task, value, size, axes=config.normals_axes, linear_depth=config.linear_depth,
-                camera=frame.seen, canonical=config.canonical)
+                camera=frame.seen, canonical=config.canonical, ran=trace.size)
             for task, value in logits.items()}
         outputs = {
             task: outputs[task] if task in outputs else nothing(task, size, config.outputs[task])
@@ -380,7 +382,8 @@ class Engine:
         if self.latency_model is None or mode != 'adaptive' or not trace.macs:
             return math.nan
         return self.latency_model.predict(
-            trace, [task for task in tasks if task not in trace.empty])
+            trace, [task for task in tasks if task not in trace.empty],
+            latency.area(self.config, trace))
 
     def calibrate(self) -> latency.LatencyModel | None:
         """
@@ -471,7 +474,12 @@ def _nothing(trace: Trace) -> Trace:
     """Return the trace of a frame for which nothing ran."""
     return Trace(
         [np.zeros_like(cells) for cells in trace.gates], 0.0, [0.0] * len(trace.token_fraction),
-        [0.0] * len(trace.task_fraction), [0] * len(trace.block_macs), trace.empty)
+        [0.0] * len(trace.task_fraction), [0] * len(trace.block_macs), trace.empty, trace.size)
+
+
+def _ran(trace: Trace, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (width, height) at which a frame of that size ran."""
+    return size if trace.size is None else (trace.size[1], trace.size[0])
 
 
 def _number(budget: float | None) -> float:

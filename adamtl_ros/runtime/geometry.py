@@ -9,7 +9,7 @@ import numpy as np
 
 from adamtl_ros.camera import Camera
 from adamtl_ros.camera import CANONICAL_FOCAL
-from adamtl_ros.camera import turned
+from adamtl_ros.camera import turn
 from adamtl_ros.tasks import NOMINAL_FOCAL
 
 TRAINED_FOCALS = (0.45, 1.9)
@@ -23,34 +23,35 @@ class Geometry:
     """
     What brings depth and normals of one network to one camera.
 
-    camera: of the picture at the network's size.  canonical: whether the network was taught as
-    if the canonical camera had taken every picture; one that was not was taught in the geometry
+    camera: of the picture at the size of the results.  canonical: whether the network was taught
+    as if the canonical camera had taken every picture; one that was not was taught in the geometry
     that its pictures show, by cameras whose focal length is NOMINAL_FOCAL widths on average.
+    ran: the (width, height) of the network's input, where that is another size.
 
     A picture that was squashed to the network's shape shows a scene of other angles.  A network
     that was taught what pictures show cannot know that; its normals are stretched back, exactly.
     """
 
-    def __init__(self, camera: Camera, canonical: bool) -> None:
+    def __init__(
+            self, camera: Camera, canonical: bool, ran: tuple[int, int] | None = None) -> None:
         """Work out the ratio of depths and the map of the normals."""
         self.extreme = not TRAINED_FOCALS[0] <= camera.focal / camera.width <= TRAINED_FOCALS[1]
-        taught = CANONICAL_FOCAL if canonical else NOMINAL_FOCAL * camera.width
-        self.depth_ratio = camera.focal / taught
+        size = camera.width, camera.height
+        ran = ran or size
+        taught = CANONICAL_FOCAL if canonical else NOMINAL_FOCAL * ran[0]
+        apparent = camera.resized(*ran)
+        self.depth_ratio = apparent.focal / taught
         self._rays = (
             ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)[None],
             ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)[:, None])
         # Points of the real scene are those of the apparent one times diag(focal / fx, focal /
         # fy, 1); normals are covectors, so they take the inverse.
         self._stretch = (
-            np.float32(camera.fx / camera.focal), np.float32(camera.fy / camera.focal))
+            np.float32(apparent.fx / apparent.focal), np.float32(apparent.fy / apparent.focal))
         self._turn: np.ndarray | None = None
         if canonical:
-            start = Camera.nominal(camera.width, camera.height, CANONICAL_FOCAL).rays()
-            columns = [
-                turned(np.broadcast_to(axis, start.shape), start, camera.rays())
-                for axis in np.eye(3, dtype=np.float32)]
-            self._turn = np.ascontiguousarray(
-                np.stack(columns).transpose(3, 0, 1, 2), np.float32)
+            taught_by = Camera.nominal(*ran, CANONICAL_FOCAL).resized(*size)
+            self._turn = turn(taught_by, camera)
 
     def depth(self, metres: np.ndarray) -> np.ndarray:
         """Return float32 (h, w), metres along the axis of the real camera."""
@@ -113,10 +114,11 @@ def resized_depth(depth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return full
 
 
-@functools.lru_cache(maxsize=8)
-def geometry(camera: Camera, canonical: bool) -> Geometry:
+@functools.lru_cache(maxsize=16)
+def geometry(
+        camera: Camera, canonical: bool, ran: tuple[int, int] | None = None) -> Geometry:
     """Return the Geometry of the camera, which is kept: its maps take a while to work out."""
-    return Geometry(camera, canonical)
+    return Geometry(camera, canonical, ran)
 
 
 def seen_by(camera: Camera | None, picture: tuple[int, int], size: tuple[int, int]) -> Camera:

@@ -4,7 +4,8 @@
 Cost in milliseconds: what a frame takes on this device, and the budget that holds a latency.
 
 MACs are what a budget is counted in; what they take depends on the device.  The model is linear
-in what ran: a constant, a term a decoder, a term an open block and one a MAC of the blocks.
+in what ran: a constant, a term a decoder, a term an open block and one a MAC of the blocks.  The
+first two are in proportion to the area of the input, where frames can run at a smaller size.
 """
 
 from collections.abc import Callable
@@ -44,29 +45,36 @@ class LatencyModel:
     block_ms: float
     gmac_ms: float
 
-    def predict(self, trace: Trace, tasks: Sequence[str]) -> float:
-        """Return the milliseconds of a frame whose gates are known."""
+    def predict(self, trace: Trace, tasks: Sequence[str], area: float = 1.0) -> float:
+        """
+        Return the milliseconds of a frame whose gates are known.
+
+        area: of its input, as a share of the configured one.
+        """
         opened = sum(macs > 0 for macs in trace.block_macs)
-        return (self._least(tasks) + self.block_ms * opened
+        return (area * self._fixed(tasks) + self.block_ms * opened
                 + self.gmac_ms * sum(trace.block_macs) / 1e9)
 
     def expect(self, cost: Cost, tasks: tuple[str, ...], budget: float) -> float:
-        """Return the milliseconds of a frame at a budget, its blocks opened in proportion."""
-        blocks = sum(block.dense for block in cost.blocks)
-        share = (budget * cost.dense(tasks) - cost.minimum(tasks)) / blocks
-        return self._least(tasks) + share * self._blocks(cost)
+        """Return the milliseconds of a frame at a budget, in proportion to what it opens."""
+        least, most = self._ends(cost, tasks)
+        span = cost.most(tasks) - cost.minimum(tasks)
+        return least + (budget * cost.dense(tasks) - cost.minimum(tasks)) / span * (most - least)
 
     def budget(self, cost: Cost, tasks: tuple[str, ...], wanted_ms: float) -> float:
         """Return the budget at which `expect` gives that time; it may lie outside (0, 1]."""
-        blocks = sum(block.dense for block in cost.blocks)
-        share = (wanted_ms - self._least(tasks)) / max(self._blocks(cost), 1e-9)
-        return (cost.minimum(tasks) + share * blocks) / cost.dense(tasks)
+        least, most = self._ends(cost, tasks)
+        share = (wanted_ms - least) / max(most - least, 1e-9)
+        span = cost.most(tasks) - cost.minimum(tasks)
+        return (cost.minimum(tasks) + share * span) / cost.dense(tasks)
 
-    def _blocks(self, cost: Cost) -> float:
-        blocks = sum(block.dense for block in cost.blocks)
-        return self.block_ms * len(cost.blocks) + self.gmac_ms * blocks / 1e9
+    def _ends(self, cost: Cost, tasks: tuple[str, ...]) -> tuple[float, float]:
+        """Return the milliseconds of the least that frames may be, and of all of it."""
+        fixed, blocks = self._fixed(tasks), sum(block.dense for block in cost.blocks)
+        return cost.least_area * fixed, (
+            fixed + self.block_ms * len(cost.blocks) + self.gmac_ms * blocks / 1e9)
 
-    def _least(self, tasks: Sequence[str]) -> float:
+    def _fixed(self, tasks: Sequence[str]) -> float:
         return self.fixed_ms + self.task_ms * len(tasks)
 
 
@@ -92,11 +100,18 @@ def measured(config: Config, run: Run) -> LatencyModel:
             if attempt:
                 times[number] = min(times[number], taken)
             else:
+                size = area(config, trace)
                 rows.append([
-                    1.0, len(tasks), sum(macs > 0 for macs in trace.block_macs),
+                    size, size * len(tasks), sum(macs > 0 for macs in trace.block_macs),
                     sum(trace.block_macs) / 1e9])
     fixed, task, block, gmac = _non_negative(np.array(rows), times)
     return LatencyModel(fixed, task, block, max(gmac, 1e-6))
+
+
+def area(config: Config, trace: Trace) -> float:
+    """Return the area of the input at which a frame ran, as a share of the configured one."""
+    height, width = trace.size or config.input_size
+    return height * width / (config.input_size[0] * config.input_size[1])
 
 
 def _non_negative(rows: np.ndarray, values: np.ndarray) -> list[float]:

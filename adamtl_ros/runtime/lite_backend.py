@@ -9,6 +9,7 @@ import numpy as np
 import openvino as ov
 
 from adamtl_ros.gating.subsets import BlockPolicy
+from adamtl_ros.gating.subsets import Start
 from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.network.lite import LiteCost
 from adamtl_ros.network.lite import trace_of
@@ -17,11 +18,15 @@ from adamtl_ros.runtime.lite_graphs import LiteGraphs
 from adamtl_ros.runtime.openvino_parts import Compiler
 from adamtl_ros.runtime.openvino_parts import Part
 from adamtl_ros.runtime.openvino_parts import shared
+from adamtl_ros.runtime.preprocess import shrink
 
 Logits = dict[str, np.ndarray]
 
-KEPT_SIZES = 3
-"""Sizes of the input whose graphs stay compiled."""
+KEPT_SIZES = 8
+"""Sizes of the input whose graphs stay compiled: those of two cameras, in full and reduced."""
+
+KEPT_POLICIES = 16
+"""Sets of tasks, with their weights, whose tables stay worked out."""
 
 KEPT_TASKS = 8
 """Sets of tasks whose graphs stay compiled, of a size."""
@@ -44,6 +49,7 @@ class LiteBackend:
         self.config = config
         self._weights, self._ranges, self._compiler = weights, ranges, compiler
         self._sizes: dict[tuple[int, int], _Sized] = {}
+        self._policies: dict[object, BlockPolicy] = {}
 
     def dense(self, pixels: np.ndarray, tasks: Sequence[str]) -> tuple[Logits, Trace]:
         """Run every block."""
@@ -56,33 +62,48 @@ class LiteBackend:
         self.config.check_policy()
         if budget is None:
             raise ValueError(f'the policy of {self.config.name} needs a budget: give one')
-        return self._at(pixels).adaptive(pixels, tuple(tasks), budget, weights, 0.0, False)
+        return self.priced(pixels, tasks, budget, weights, 0.0)
 
     def price(
-            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float]) -> float:
-        """Return the price at which frames had this mean cost in training."""
-        return self._at(pixels).policy(tuple(tasks), weights).price(budget)
+            self, pixels: np.ndarray, tasks: Sequence[str], target: float,
+            weights: Mapping[str, float], mean: float) -> float:
+        """See BlockPolicy.price."""
+        return self._policy(pixels, tasks, weights).price(target, mean)
 
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
-            weights: Mapping[str, float], price: float, skip_empty: bool = False
+            weights: Mapping[str, float], price: float, skip_empty: bool = False,
+            mean: float | None = None
     ) -> tuple[Logits, Trace]:
-        """
-        Run what is worth its price, and costs no more than the cap.
-
-        skip_empty: but for decoders of tasks that the frame has nothing for; the trace names them.
-        """
-        return self._at(pixels).adaptive(pixels, tuple(tasks), cap, weights, price, skip_empty)
+        """See runtime.backends.PricedBackend."""
+        policy = self._policy(pixels, tasks, weights)
+        start = policy.begin(cap, price, mean)
+        pixels = shrink(pixels, start.size[::-1])
+        return self._at(pixels).chosen(
+            pixels, tuple(tasks), policy, start, cap, price, skip_empty)
 
     def fixed(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
             weights: Mapping[str, float], seed: int | None = None) -> tuple[Logits, Trace]:
-        """Run the set of blocks that BlockPolicy.fixed or, with a seed, .random returns."""
-        sized = self._at(pixels)
-        policy = sized.policy(tuple(tasks), weights)
-        gates = policy.fixed(budget) if seed is None else policy.random(budget, seed)
-        return sized.gates(pixels, tuple(tasks), gates)
+        """See runtime.backends.PricedBackend."""
+        policy = self._policy(pixels, tasks, weights)
+        size, gates = policy.fixed(budget) if seed is None else policy.random(budget, seed)
+        pixels = shrink(pixels, size[::-1])
+        return self._at(pixels).gates(pixels, tuple(tasks), gates)
+
+    def _policy(
+            self, pixels: np.ndarray, tasks: Sequence[str], heed: Mapping[str, float]
+    ) -> BlockPolicy:
+        """Return what chooses for frames of this size."""
+        size = pixels.shape[0], pixels.shape[1]
+        key = size, tuple(tasks), tuple(sorted(heed.items()))
+        if key not in self._policies:
+            if len(self._policies) >= KEPT_POLICIES:
+                self._policies.pop(next(iter(self._policies)))
+            config = self.config.at(size)
+            self._policies[key] = BlockPolicy(
+                config, LiteCost(config), self._weights, tasks, heed)
+        return self._policies[key]
 
     def _at(self, pixels: np.ndarray) -> '_Sized':
         size = pixels.shape[0], pixels.shape[1]
@@ -109,29 +130,32 @@ class _Sized:
         self._starts: dict[tuple[bool, ...], Part] = {}
         self._parts: list[Part] = []
         self._outputs: dict[tuple[str, ...], Part] = {}
-        self._policies: dict[object, BlockPolicy] = {}
         self._bits = [shared(np.array([value])) for value in (False, True)]
         last = config.stages[config.taps[-1]][-1]
         self._nothing = shared(np.zeros((1, last, *config.map_size(32)), np.float32))
 
     def dense(self, pixels: np.ndarray, tasks: tuple[str, ...]) -> tuple[Logits, Trace]:
+        return self._decoded(self._everything(pixels), tasks), trace_of(
+            self._cost, tasks, np.ones(len(self._config.gated), dtype=bool), None)
+
+    def _everything(self, pixels: np.ndarray) -> dict[str, ov.Tensor]:
+        """Return the taps with every gate open: one graph, without branches."""
         if self._whole is None:
             self._whole = self._compiler.part(self._graphs.encoder())
         np.copyto(self._pixels[0], pixels)
         self._whole.infer({'pixels': self._image})
-        taps = {f'tap{number}': self._whole.output(f'tap{number}') for number in range(4)}
-        return self._decoded(taps, tasks), trace_of(
-            self._cost, tasks, np.ones(len(self._config.gated), dtype=bool), None)
+        return {f'tap{number}': self._whole.output(f'tap{number}') for number in range(4)}
 
-    def adaptive(
-            self, pixels: np.ndarray, tasks: tuple[str, ...], limit: float,
-            heed: Mapping[str, float], price: float, skip_empty: bool
-    ) -> tuple[Logits, Trace]:
-        policy = self.policy(tasks, heed)
-        number = policy.begin(limit, price)
-        first = self._begin(pixels, policy.early(number))
-        choice = policy.finish(number, first.array('features')[0], limit, price)
-        taps = self._finish(first, choice.gates)
+    def chosen(
+            self, pixels: np.ndarray, tasks: tuple[str, ...], policy: BlockPolicy, start: Start,
+            limit: float, price: float, skip_empty: bool) -> tuple[Logits, Trace]:
+        choice = policy.foregone(start, limit, price)
+        if choice is None:
+            first = self._begin(pixels, policy.early(start))
+            choice = policy.finish(start, first.array('features')[0], limit, price)
+            taps = self._finish(first, choice.gates)
+        else:
+            taps = self._everything(pixels)
         empty = self._empty(taps, tasks) if skip_empty else None
         return self._decoded(taps, tuple(task for task in tasks if task not in (empty or ()))), (
             trace_of(self._cost, tasks, choice.gates, choice.wishes, empty))
@@ -139,18 +163,11 @@ class _Sized:
     def gates(
             self, pixels: np.ndarray, tasks: tuple[str, ...], gates: np.ndarray
     ) -> tuple[Logits, Trace]:
+        if gates.all():
+            return self.dense(pixels, tasks)
         first = self._begin(pixels, gates[:self._config.early])
         return self._decoded(self._finish(first, gates), tasks), trace_of(
             self._cost, tasks, gates, None)
-
-    def policy(self, tasks: tuple[str, ...], heed: Mapping[str, float]) -> BlockPolicy:
-        key = tasks, tuple(sorted(heed.items()))
-        if key not in self._policies:
-            if len(self._policies) >= KEPT_TASKS:
-                self._policies.pop(next(iter(self._policies)))
-            self._policies[key] = BlockPolicy(
-                self._config, self._cost, self._graphs.weights, tasks, heed)
-        return self._policies[key]
 
     def _begin(self, pixels: np.ndarray, gates: np.ndarray) -> Part:
         # Early maps are large and their weights few: a graph for every choice of their blocks is

@@ -20,7 +20,8 @@ from adamtl_ros.tasks import TASKS
 def published(
         task: str, logits: np.ndarray, size: tuple[int, int], *,
         axes: Sequence[int] = (1, 1, 1), linear_depth: bool = False,
-        camera: Camera | None = None, canonical: bool = False) -> np.ndarray:
+        camera: Camera | None = None, canonical: bool = False,
+        ran: tuple[int, int] | None = None) -> np.ndarray:
     """
     Turn decoder outputs, float32 (channels, H, W), into the array of (height, width) = size.
 
@@ -30,12 +31,13 @@ def published(
     axes: signs that take normals to the optical frame.
     linear_depth: the decoder gives metres, not their logarithm.  camera: of the picture at this
     size, a nominal one if None.  canonical: depth and normals are for the canonical camera.
+    ran: the (height, width) of the network's input where that is not `size`.
     """
     kind = TASKS[task].kind
     if kind == 'classes':
         return _classes(logits, size)
     if kind == 'normals':
-        return _at(camera, size, canonical).normals(upsampled(logits * _column(axes), size))
+        return _at(camera, size, canonical, ran).normals(upsampled(logits * _column(axes), size))
     full = _plane(logits[0], size)
     if kind == 'map':
         return 1 / (1 + cv2.exp(-full))
@@ -44,7 +46,7 @@ def published(
     else:
         low, high = np.log(DEPTH_RANGE)
         metres = cv2.exp(np.clip(full, np.float32(low), np.float32(high)))
-    return _at(camera, size, canonical).depth(metres)
+    return _at(camera, size, canonical, ran).depth(metres)
 
 
 def nothing(task: str, size: tuple[int, int], classes: int) -> np.ndarray:
@@ -99,6 +101,10 @@ def _column(values: Sequence[int]) -> np.ndarray:
     return np.array(values, dtype=np.float32).reshape(-1, 1, 1)
 
 
-def _at(camera: Camera | None, size: tuple[int, int], canonical: bool) -> Geometry:
+def _at(
+        camera: Camera | None, size: tuple[int, int], canonical: bool,
+        ran: tuple[int, int] | None) -> Geometry:
     width_height = (size[1], size[0])
-    return geometry(camera or seen_by(None, width_height, width_height), canonical)
+    return geometry(
+        camera or seen_by(None, width_height, width_height), canonical,
+        None if ran in (None, size) else (ran[1], ran[0]))

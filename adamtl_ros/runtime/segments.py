@@ -11,7 +11,6 @@ at the frame on the host, is a second one.
 """
 
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -21,6 +20,8 @@ import torch
 from torch import nn
 from torch import Tensor
 
+from adamtl_ros.gating.subsets import BlockPolicy
+from adamtl_ros.gating.subsets import Start
 from adamtl_ros.network.lite import LiteCost
 from adamtl_ros.network.lite import trace_of
 from adamtl_ros.network.lite_network import features
@@ -183,20 +184,18 @@ class Segments:
 
     @torch.inference_mode()
     def chosen(
-            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float], price: float = 0.0, skip_empty: bool = False
+            self, pixels: np.ndarray, tasks: Sequence[str], chooser: BlockPolicy, start: Start,
+            budget: float, price: float = 0.0, skip_empty: bool = False
     ) -> tuple[dict[str, np.ndarray], Trace]:
-        """Run one frame under the policy's choice; see LiteNetwork.run_policy."""
+        """Run one frame under the policy's choice; see LiteNetwork.run_chosen."""
         config = self._config
-        chooser = self._network.chooser(config.input_size, tasks, weights)
-        number = chooser.begin(budget, price)
         gates = np.concatenate((
-            chooser.early(number), np.zeros(len(config.gated) - config.early, dtype=bool)))
+            chooser.early(start), np.zeros(len(config.gated) - config.early, dtype=bool)))
         self._upload(pixels)
         self._replay(self._early, gates)
         self._seen.copy_(self._look, non_blocking=True)
         self._wait()
-        choice = chooser.finish(number, self._seen[0].numpy(), budget, price)
+        choice = chooser.finish(start, self._seen[0].numpy(), budget, price)
         rare = [task for task in config.rare if task in tasks] if skip_empty else []
         outputs = self._finish([task for task in tasks if task not in rare], choice.gates, rare)
         empty = tuple(task for task in rare if task not in outputs) if rare else None

@@ -18,12 +18,13 @@ from adamtl_ros.network.lite import trace_of
 from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.runtime.device import device as device_of
+from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.segments import Segments
 
 Logits = dict[str, np.ndarray]
 
-SIZES = 4
-"""Input sizes whose recordings a GPU keeps."""
+SIZES = 8
+"""Input sizes whose recordings a GPU keeps: those of two cameras, in full and reduced."""
 
 
 class TorchBackend:
@@ -72,50 +73,49 @@ class TorchBackend:
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float | None,
             weights: Mapping[str, float]) -> tuple[Logits, Trace]:
         """Run what the policy chooses; see FrameGates and BlockPolicy."""
-        if self._recorded:
-            return self._at(pixels).chosen(pixels, tasks, cast(float, budget), weights)
-        logits, trace = self._network.run_policy(
-            self._inputs(pixels), tasks, budget, weights)  # type: ignore[arg-type]
+        if isinstance(self._network, LiteNetwork):
+            return self.priced(pixels, tasks, cast(float, budget), weights, 0.0)
+        logits, trace = self._network.run_policy(self._inputs(pixels), tasks, budget, weights)
         return _arrays(logits), trace
 
     @torch.inference_mode()
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
-            weights: Mapping[str, float], price: float, skip_empty: bool = False
+            weights: Mapping[str, float], price: float, skip_empty: bool = False,
+            mean: float | None = None
     ) -> tuple[Logits, Trace]:
-        """
-        Run what is worth its price, and costs no more than the cap.
-
-        skip_empty: but for decoders of tasks that the frame has nothing for; the trace names them.
-        """
+        """See runtime.backends.PricedBackend."""
+        network = cast(LiteNetwork, self._network)
+        policy = network.chooser(pixels.shape[:2], tasks, weights)
+        start = policy.begin(cap, price, mean)
+        pixels = shrink(pixels, start.size[::-1])
         if self._recorded:
-            return self._at(pixels).chosen(pixels, tasks, cap, weights, price, skip_empty)
-        logits, trace = cast(LiteNetwork, self._network).run_policy(
-            self._inputs(pixels), tasks, cap, weights, price, skip_empty)
+            return self._at(pixels).chosen(pixels, tasks, policy, start, cap, price, skip_empty)
+        logits, trace = network.run_chosen(
+            self._inputs(pixels), tasks, policy, start, cap, price, skip_empty)
         return _arrays(logits), trace
 
     @torch.inference_mode()
     def fixed(
             self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
             weights: Mapping[str, float], seed: int | None = None) -> tuple[Logits, Trace]:
-        """Run the set of blocks that BlockPolicy.fixed or, with a seed, .random returns."""
-        height, width = pixels.shape[:2]
+        """See runtime.backends.PricedBackend."""
         network = cast(LiteNetwork, self._network)
-        policy = network.chooser((height, width), tasks, weights)
-        gates = policy.fixed(budget) if seed is None else policy.random(budget, seed)
-        trace = trace_of(LiteCost(network.config.at((height, width))), tasks, gates, None)
+        policy = network.chooser(pixels.shape[:2], tasks, weights)
+        size, gates = policy.fixed(budget) if seed is None else policy.random(budget, seed)
+        pixels = shrink(pixels, size[::-1])
+        trace = trace_of(LiteCost(network.config.at(size)), tasks, gates, None)
         if self._recorded:
             return self._at(pixels).under(pixels, tasks, gates), trace
         outputs = network.run_gates(self._inputs(pixels), tasks, list(gates[:, None]))
         return _arrays(outputs), trace
 
     def price(
-            self, pixels: np.ndarray, tasks: Sequence[str], budget: float,
-            weights: Mapping[str, float]) -> float:
-        """Return the price at which frames had this mean cost in training."""
-        height, width = pixels.shape[:2]
+            self, pixels: np.ndarray, tasks: Sequence[str], target: float,
+            weights: Mapping[str, float], mean: float) -> float:
+        """See BlockPolicy.price."""
         network = cast(LiteNetwork, self._network)
-        return network.chooser((height, width), tasks, weights).price(budget)
+        return network.chooser(pixels.shape[:2], tasks, weights).price(target, mean)
 
     def _at(self, pixels: np.ndarray) -> Segments:
         """Return what runs pictures of this size, recorded when it is met first."""

@@ -7,16 +7,25 @@ It begins with weights learned from photos, and most of its frames are rendered:
 depthwise layers and norms' statistics stay as they were, the other layers learn the slower the
 earlier they are.  Frames exchange the style of their early features (Zhou et al., "Domain
 Generalization with MixStyle", ICLR 2021).  Under a set of blocks the network learns from the
-labels and from what it says dense (Yu & Huang, "Universally Slimmable Networks", ICCV 2019).
+labels and from what it says dense (Yu & Huang, "Universally Slimmable Networks", ICCV 2019), in
+part of the steps at a smaller size (Yang et al., "MutualNet", ECCV 2020).
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
 
 import torch
 from torch import nn
 from torch import Tensor
 
+from adamtl_ros.camera import Camera
+from adamtl_ros.camera import CANONICAL_FOCAL
+from adamtl_ros.camera import turn
+from adamtl_ros.network.encoder import upsample
 from adamtl_ros.network.lite_network import LiteNetwork
+from adamtl_ros.network.lite_network import resized
 from adamtl_ros.network.lite_network import Unit
 from adamtl_ros.training.config import TrainConfig
 
@@ -35,8 +44,11 @@ STYLED = 1
 SPREAD = 0.2
 """Parameter of the Beta distribution of how two styles are mixed; one of both prevails."""
 
-POLICY_RATES = {'bias': 7.0, 'pairs': 0.7}
+POLICY_RATES = {'bias': 7.0, 'pairs': 0.7, 'smaller': 3.0}
 """Of the policy's parts, how much faster than its layers they learn."""
+
+MEASURED = 'pairs', 'smaller'
+"""Of these, what is no parameter of a network that only runs."""
 
 POLICY_DECAY = 0.02
 
@@ -66,11 +78,13 @@ def parts(network: LiteNetwork, config: TrainConfig) -> Iterator[tuple[nn.Module
 def policy_groups(network: LiteNetwork, rate: float) -> list[dict[str, object]]:
     """Return the optimiser's groups of the policy, what closed pairs add among them."""
     policy = network.policy
-    policy.pairs.requires_grad_(True)
+    for name in MEASURED:
+        if hasattr(policy, name):
+            getattr(policy, name).requires_grad_(True)
     layers = [*policy.first.parameters(), *policy.second.parameters()]
     return [{'params': layers, 'weight_decay': POLICY_DECAY, 'peak': rate}, *(
         {'params': [getattr(policy, name)], 'weight_decay': 0.0, 'peak': rate * factor}
-        for name, factor in POLICY_RATES.items())]
+        for name, factor in POLICY_RATES.items() if hasattr(policy, name))]
 
 
 def set_modes(network: LiteNetwork, config: TrainConfig, done: float) -> None:
@@ -82,45 +96,71 @@ def set_modes(network: LiteNetwork, config: TrainConfig, done: float) -> None:
         network.eval()
 
 
-def mix_styles(x: Tensor, copies: int = 1) -> Tensor:
+def mix_styles(x: Tensor, mixed: Tensor, other: Tensor) -> Tensor:
     """
     Bring mean and deviation of features (B, C, h, w) between a frame's and another's.
 
-    copies: the batch is so many times the same frames; each time they meet the same others.
+    mixed: (B, 1, 1, 1), the share of its own.  other: (B), the numbers of the others.
     """
-    count = len(x) // copies
-    mixed = torch.distributions.Beta(SPREAD, SPREAD).sample((count, 1, 1, 1)).to(x.device)
-    other = torch.randperm(count).to(x.device)
-    results = []
-    for part in x.float().chunk(copies):
-        # What the features change to is no way to change the features.
-        mean = part.mean((2, 3), keepdim=True).detach()
-        spread = part.std((2, 3), keepdim=True).detach() + 1e-4
-        results.append((part - mean) / spread * torch.lerp(
-            spread[other], spread, mixed) + torch.lerp(mean[other], mean, mixed))
-    return torch.cat(results).to(x.dtype)
+    features = x.float()
+    # What the features change to is no way to change the features.
+    mean = features.mean((2, 3), keepdim=True).detach()
+    spread = features.std((2, 3), keepdim=True).detach() + 1e-4
+    return ((features - mean) / spread * torch.lerp(spread[other], spread, mixed) + torch.lerp(
+        mean[other], mean, mixed)).to(x.dtype)
+
+
+def enlarged(
+        outputs: Mapping[str, Tensor], ran: Sequence[int], size: Sequence[int],
+        like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """
+    Return outputs of inputs of (height, width) `ran` as such of inputs of `size`.
+
+    like: outputs of that size.  The canonical camera sees pictures of any size with one focal
+    length in pixels, so that depth and normals change, as in `runtime.geometry`.
+    """
+    if tuple(ran) == tuple(size):
+        return dict(outputs)
+    result = {
+        task: upsample(value.float(), like[task].shape[2:]) for task, value in outputs.items()}
+    if 'depth' in result:
+        result['depth'] = result['depth'] + math.log(
+            math.sqrt(ran[0] * ran[1] / (size[0] * size[1])))
+    if 'normals' in result:
+        vectors = result['normals']
+        height, width = vectors.shape[2:]
+        small, full = (
+            Camera.nominal(wide, high, CANONICAL_FOCAL).resized(width, height)
+            for high, wide in (ran, size))
+        result['normals'] = torch.einsum(
+            'ijhw,bjhw->bihw', torch.from_numpy(turn(small, full)).to(vectors), vectors)
+    return result
 
 
 def forward(
         network: LiteNetwork, image: Tensor, config: TrainConfig, done: float,
-        gates: Tensor | None = None) -> list[dict[str, Tensor]]:
+        gates: Tensor | None = None, size: Sequence[int] | None = None
+) -> list[dict[str, Tensor]]:
     """
     Run a batch, as `inputs` gives it, as a step at a share `done` of the training does.
 
-    Returns the outputs of the dense network, and with gates, bool (B, gates), those under them.
+    Returns the outputs of the dense network, and with gates, bool (B, gates), those under them,
+    at the (height, width) `size` of the input if one is given, as such of the batch's size.
     What is drawn comes from torch's own generator, on the CPU.
     """
     styled = bool(torch.rand(()) < config.style) and done < STYLE_UNTIL
-    copies = 1
-    opened = None
+    mixed = torch.distributions.Beta(SPREAD, SPREAD).sample((len(image), 1, 1, 1))
+    mixed, other = mixed.to(image.device), torch.randperm(len(image)).to(image.device)
+
+    def run(x: Tensor, opened: Tensor | None) -> dict[str, Tensor]:
+        # Dense and under gates a frame meets the same other one.
+        taps = network.taps(x, opened, after=lambda stage, maps: (
+            mix_styles(maps, mixed, other) if styled and stage == STYLED else maps))
+        return network.decode(taps, network.config.tasks)
+
+    outputs = [run(image, None)]
     if gates is not None:
-        copies = 2
-        opened = torch.cat((torch.ones_like(gates), gates)).float()
-        image = torch.cat((image, image)).contiguous(memory_format=torch.channels_last)
-
-    def after(stage: int, x: Tensor) -> Tensor:
-        return mix_styles(x, copies) if styled and stage == STYLED else x
-
-    outputs = network.decode(network.taps(image, opened, after=after), network.config.tasks)
-    halves = {task: value.chunk(copies) for task, value in outputs.items()}
-    return [{task: value[half] for task, value in halves.items()} for half in range(copies)]
+        ran = size or image.shape[2:]
+        outputs.append(enlarged(
+            run(resized(image, ran), gates.float()), ran, image.shape[2:], outputs[0]))
+    return outputs

@@ -18,10 +18,14 @@ import torch.nn.functional as functional
 
 from adamtl_ros.network.lite_network import features
 from adamtl_ros.network.lite_network import LiteNetwork
+from adamtl_ros.training import lite
 from adamtl_ros.training import worth
 
 RANDOM_UNTIL = 0.12
-"""Share of the training until which sets are drawn at random: the policy knows nothing yet."""
+"""Share of the training until which sets are drawn at random: a new policy knows nothing yet."""
+
+REDUCED = 0.6
+"""In how many of the steps sets run at one of the smaller sizes."""
 
 CHOSEN = 0.3, 0.75
 """Of the frames, how many get what the policy chooses, at first and at most."""
@@ -29,11 +33,11 @@ CHOSEN = 0.3, 0.75
 FLIPPED, FLIPS = 0.35, 0.08
 """In how many of those gates are changed, each with what probability: near sets count too."""
 
-COSTS = 0.35, 0.9
-"""The mean costs for which sets are chosen."""
+COSTS = 0.5, 1.0
+"""The mean costs for which sets are chosen, of what all gates cost at the size."""
 
-CLOSED = 0.05
-"""Share of the frames with every gate closed, the least that there is."""
+CLOSED, OPEN = 0.03, 0.15
+"""Share of the frames with every gate closed, the least that there is, and with all open."""
 
 PRICES = np.concatenate(([0.0], np.geomspace(1e-4, 2.0, 28)))
 """Tried in each batch, to find the price of a mean cost."""
@@ -54,7 +58,7 @@ class Sets:
         opened = (np.arange(1 << count)[:, None] >> np.arange(count)) & 1 == 1
         opened = np.unique(worth.valid(network, opened), axis=0)
         macs = np.array([block.macs for block in config.gated], dtype=np.float64)
-        spent = opened @ macs + cost.minimum(config.tasks)
+        spent = opened @ macs + cost.fixed(config.tasks)
         self._opened = torch.from_numpy(opened).to(device)
         self._closed = 1 - self._opened.float()
         self._cost = torch.from_numpy(spent / cost.dense(config.tasks)).float().to(device)
@@ -64,14 +68,29 @@ class Sets:
         self.state = torch.full((2, tasks), torch.nan, device=device)
         # A policy that has learned before has seen frames.
         self.begun = bool(network.policy.mean.any())
+        self._random_until = 0.0 if self.begun else RANDOM_UNTIL
+
+    def place(self, rng: np.random.Generator) -> int:
+        """Return the number of the size, of config.sizes, at which a step runs under sets."""
+        smaller = len(self._network.config.reduced)
+        reduced = rng.random() < REDUCED
+        return int(rng.integers(smaller)) + 1 if smaller and reduced else 0
 
     @torch.no_grad()
-    def draw(self, image: Tensor, done: float, rng: np.random.Generator) -> Tensor:
-        """Return bool (B, gates) for a batch of inputs, at a share `done` of the training."""
+    def draw(
+            self, image: Tensor, done: float, rng: np.random.Generator, place: int = 0) -> Tensor:
+        """
+        Return bool (B, gates) for a batch of inputs, at a share `done` of the training.
+
+        place: of their size, see above.
+        """
         network, count = self._network, len(image)
         gates = worth.sample(network, count, rng) > 0
         gates[rng.random(count) < CLOSED] = False
-        if done < RANDOM_UNTIL:
+        if place:
+            # In full size that is the dense network once more.
+            gates[rng.random(count) < OPEN] = True
+        if done < self._random_until:
             return torch.from_numpy(gates).to(image.device)
         least, most = CHOSEN
         goal = rng.uniform(*COSTS, count).astype(np.float32)
@@ -108,8 +127,10 @@ class Sets:
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Keep what two closed gates add at 0 or more, as worth.fit does and says why."""
-        self._network.policy.pairs.clamp_(min=0)
+        """Keep what two closed gates and smaller sizes add at 0 or more; see worth.fit."""
+        for name in lite.MEASURED:
+            if hasattr(self._network.policy, name):
+                getattr(self._network.policy, name).clamp_(min=0)
 
     def _follow(self, row: int, now: Tensor) -> Tensor:
         """Let a mean follow what is now, where that is known; returns it."""
@@ -120,11 +141,13 @@ class Sets:
 
     def lesson(
             self, image: Tensor, gates: Tensor, outputs: Sequence[Mapping[str, Tensor]],
-            frames: Mapping[str, Tensor], class_weights: Mapping[str, Tensor]) -> Tensor:
+            frames: Mapping[str, Tensor], class_weights: Mapping[str, Tensor],
+            place: int = 0) -> Tensor:
         """
         Return the policy's loss: how far the rises are from what it expected of them.
 
-        image: inputs (B, 3, h, w), gates (B, gates), outputs dense and under them, labels.
+        image: inputs (B, 3, h, w), of the size number `place`, gates (B, gates), outputs dense
+        and under them, labels.
         """
         network, policy = self._network, self._network.policy
         with torch.no_grad():
@@ -146,5 +169,7 @@ class Sets:
             goal = torch.where(known, rises / spread, 0.0)
             scale = torch.where(known, 1 / spread, 0.0)
         expected = worth.predicted(network, seen, (~gates).float()[:, None])[:, 0]
+        if place:
+            expected = expected + policy.smaller[:, place - 1]
         error = functional.smooth_l1_loss(expected * scale, goal, reduction='none')
         return error.sum() / known.sum().clamp(min=1)

@@ -37,13 +37,13 @@ import torch.distributed as distributed
 
 from adamtl_ros.files import try_folder
 from adamtl_ros.files import whole
-from adamtl_ros.gating.subsets import BUDGETS
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.kinds import Config
 from adamtl_ros.network.kinds import network_of
 from adamtl_ros.network.lite_network import features
 from adamtl_ros.network.lite_network import LiteNetwork
+from adamtl_ros.network.lite_network import resized
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.network.normalise import normalise
 from adamtl_ros.runtime.device import device
@@ -307,11 +307,14 @@ class Trainer:
         """Run the batch dense and each frame under a set of blocks; the policy learns of both."""
         config, done = self.config, step / self.config.steps
         rng = np.random.default_rng((config.seed, step, self.rank, 2))
-        gates = sets.draw(image, done, rng)
-        outputs = lite.forward(self.network, image, config, done, gates)
+        place = sets.place(rng)
+        size = self.network.config.at(tuple(image.shape[2:])).sizes[place]
+        small = resized(image, size)
+        gates = sets.draw(small, done, rng, place)
+        outputs = lite.forward(self.network, image, config, done, gates, size)
         (dense, report), (gated, _) = (self._task_loss(each, frames) for each in outputs)
         distance = distances(outputs[1], outputs[0]).mean()
-        lesson = sets.lesson(image, gates, outputs, frames, self.class_weights)
+        lesson = sets.lesson(small, gates, outputs, frames, self.class_weights, place)
         report |= {
             'dense': float(dense.detach()), 'gated': float(gated.detach()),
             'distil': float(distance.detach()), 'policy': float(lesson.detach())}
@@ -583,11 +586,16 @@ class Trainer:
             image, count = self._inputs(frames['image']), len(batch['ids'])
             runs = {'dense': network(image)}
             if self.sets is not None:
-                seen = features(network.look(image)).cpu().numpy()
-                price = float(np.interp(
-                    VALIDATION_BUDGET, BUDGETS, network.policy.prices.cpu().numpy()))
-                gates = torch.from_numpy(worth.choose(network, seen, price)).to(image)
-                runs['gated'] = network.decode(network.taps(image, gates), self.tasks)
+                chooser = network.chooser(tuple(image.shape[2:]), self.tasks, {})
+                price = chooser.price(VALIDATION_BUDGET, VALIDATION_BUDGET)
+                start = chooser.begin(1.1, price, VALIDATION_BUDGET)
+                small = resized(image, start.size)
+                seen = features(network.look(small)).cpu().numpy()
+                gates = torch.from_numpy(
+                    worth.choose(network, seen, price, start.place)).to(image)
+                runs['gated'] = lite.enlarged(
+                    network.decode(network.taps(small, gates), self.tasks), start.size,
+                    image.shape[2:], runs['dense'])
             elif self.config.stage != 'static':
                 free = self.config.objective == 'efficiency'
                 level = self.config.tokens_target if free else VALIDATION_BUDGET

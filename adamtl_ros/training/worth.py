@@ -20,6 +20,7 @@ import torch.nn.functional as functional
 
 from adamtl_ros.gating.subsets import BlockPolicy
 from adamtl_ros.gating.subsets import BUDGETS
+from adamtl_ros.network.lite import LiteCost
 from adamtl_ros.network.lite_network import features
 from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.lite_network import upsample
@@ -252,35 +253,39 @@ def settle(network: LiteNetwork, seen: np.ndarray) -> None:
     policy = network.policy
     policy.typical.copy_(parts(network, torch.from_numpy(seen))[0].mean(0))
     policy.prices.zero_()
-    cost, tasks = network.cost, network.config.tasks
-    dense = cost.dense(tasks)
-    chooser = BlockPolicy(network.config, cost, network.policy_arrays(), tasks, {})
-    macs = np.array([block.macs for block in cost.blocks])
+    config, tasks = network.config, network.config.tasks
+    dense = network.cost.dense(tasks)
+    chooser = BlockPolicy(config, network.cost, network.policy_arrays(), tasks, {})
+    costs = [LiteCost(config.at(size)) for size in config.sizes]
 
-    def mean(price: float) -> float:
-        number = chooser.begin(1.1, price)
-        gates = [chooser.finish(number, each, 1.1, price).gates for each in seen]
-        return float(np.mean(gates @ macs) + cost.minimum(tasks)) / dense
+    def mean(place: int, price: float) -> float:
+        start, cost = chooser.start(place, 1.1, price), costs[place]
+        gates = [chooser.finish(start, each, 1.1, price).gates for each in seen]
+        macs = np.mean(gates @ np.array([block.macs for block in cost.blocks]))
+        return float(macs + cost.fixed(tasks)) / dense
 
     grid = np.concatenate(([0.0], np.geomspace(1e-4, 30.0, 60)))
-    means = np.array([mean(price) for price in grid])
-    # Ascending in cost; of equal ones the lowest price.
-    order = np.argsort(means, kind='stable')
-    policy.prices.copy_(torch.from_numpy(
-        np.interp(BUDGETS, means[order], grid[order])).float())
+    for place in range(len(costs)):
+        means = np.array([mean(place, price) for price in grid])
+        # Ascending in cost; where all gates may open the price is 0.
+        order = np.lexsort((-grid, means))
+        policy.prices[place] = torch.from_numpy(
+            np.interp(BUDGETS, means[order], grid[order])).float()
     network._choosers.clear()
 
 
-def choose(network: LiteNetwork, seen: Iterable[np.ndarray], price: float) -> np.ndarray:
-    """Return (N, G) gates, bool, that the policy gives frames at a price."""
+def choose(
+        network: LiteNetwork, seen: Iterable[np.ndarray], price: float, place: int = 0
+) -> np.ndarray:
+    """Return (N, G) gates, bool, that the policy gives frames of a size at a price."""
     chooser = network.chooser(network.config.input_size, network.config.tasks, {})
-    number = chooser.begin(1.1, price)
-    return np.stack([chooser.finish(number, each, 1.1, price).gates for each in seen])
+    start = chooser.start(place, 1.1, price)
+    return np.stack([chooser.finish(start, each, 1.1, price).gates for each in seen])
 
 
 def likely(network: LiteNetwork, measured: Measured) -> np.ndarray:
     """Return (n, G) gates, bool: the sets that the policy chooses for frames, at many prices."""
-    prices = network.policy.prices.cpu().numpy()
+    prices = network.policy.prices[0].cpu().numpy()
     rows = measured.seen[::max(len(measured.seen) // 200, 1)]
     chosen = [choose(network, rows, float(price)) for price in np.unique(prices[::2])]
     return np.unique(np.concatenate(chosen), axis=0)
