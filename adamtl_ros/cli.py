@@ -105,8 +105,7 @@ def _command(arguments: list[str]) -> Callable[[], int | None]:
     if not arguments or arguments[0] not in COMMANDS:
         arguments = [build().parse_args(arguments).command]
     # What follows the command parses itself, --help included.
-    module = 'training.train' if arguments[0] == 'train' else f'commands.{arguments[0]}'
-    return partial(import_module(f'adamtl_ros.{module}').main, arguments[1:])
+    return partial(import_module(f'adamtl_ros.commands.{arguments[0]}').main, arguments[1:])
 
 
 if __name__ == '__main__':

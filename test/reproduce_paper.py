@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 
+from adamtl_ros.commands import train as command
 from adamtl_ros.datasets.egorooms import EgoRooms
 from adamtl_ros.evaluation.metrics import delta_m
 from adamtl_ros.evaluation.metrics import HEADLINE
@@ -24,7 +25,6 @@ from adamtl_ros.network import checkpoint
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.network.normalise import normalise
 from adamtl_ros.runtime.publish import published
-from adamtl_ros.training import train
 
 CONFIG = Path(__file__).resolve().parent.parent / 'config' / 'reproduction.yaml'
 TASKS = ('semseg', 'human_parts', 'saliency', 'normals')
@@ -35,7 +35,7 @@ def fit(folder: Path, name: str, *settings: str) -> Path:
     """Train one run unless it is there; return its weights."""
     out = folder / f'{name}.safetensors'
     print(f'== {out}', flush=True)
-    if train.main([str(CONFIG), f'out={out}', *settings]):
+    if command.main([str(CONFIG), f'out={out}', *settings]):
         raise SystemExit(2)
     return out
 

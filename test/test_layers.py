@@ -28,7 +28,7 @@ LAYERS = (
 STARTING_NODES = ('commands.soak', 'commands.top')
 """Commands that hold a node of their own."""
 
-PROGRAMS = ('arguments', 'cli', 'nodes.node', 'nodes.player', 'training.train')
+PROGRAMS = ('arguments', 'cli', 'nodes.node', 'nodes.player')
 """What else reads a command line."""
 
 

@@ -14,6 +14,7 @@ from adamtl_ros import cli
 from adamtl_ros.camera import Camera
 from adamtl_ros.camera import CANONICAL_FOCAL
 from adamtl_ros.camera import turned
+from adamtl_ros.commands import train as command
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.kinds import network_of
@@ -82,7 +83,7 @@ def state(path):
 
 
 def test_frozen_parts_stay_and_the_others_learn(settings, folder, tmp_path):
-    assert train.main([settings, 'steps=6']) == 0
+    assert command.main([settings, 'steps=6']) == 0
     before = checkpoint.load(str(folder / 'start.safetensors')).state_dict()
     after = state(tmp_path / 'out.safetensors')['network']
     for name, value in after.items():
@@ -101,7 +102,7 @@ def test_frozen_parts_stay_and_the_others_learn(settings, folder, tmp_path):
 def test_resumed_ends_where_the_uninterrupted_one_does(settings, tmp_path, monkeypatch):
     """Gates, styles, sizes, frames of clips and modes of norms depend on the step alone."""
     whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
-    assert train.main([settings, f'out={whole}', 'steps=10', 'save_every=100']) == 0
+    assert command.main([settings, f'out={whole}', 'steps=10', 'save_every=100']) == 0
     advance, count = train.Trainer.advance, []
 
     def stop(trainer, frames):
@@ -112,7 +113,7 @@ def test_resumed_ends_where_the_uninterrupted_one_does(settings, tmp_path, monke
 
     monkeypatch.setattr(train.Trainer, 'advance', stop)
     for code in (130, 130, 0):
-        assert train.main([settings, f'out={parts}', 'steps=10', 'save_every=100']) == code
+        assert command.main([settings, f'out={parts}', 'steps=10', 'save_every=100']) == code
     assert {tuple(frames['image'].shape[1:3]) for frames in count} == {(64, 96), (96, 64)}
     for part in ('network', 'average'):
         first, second = (state(path)[part] for path in (whole, parts))
@@ -136,6 +137,8 @@ def test_rates_fall_towards_the_first_layers_and_vectors_do_not_decay(settings):
                 0.03 if parameter.ndim > 1 else 0.0)
     learning = {id(p) for p in network.parameters() if p.requires_grad}
     assert set(rates) == learning | policy
+    # All that learns is clipped, and shared where there are several processes.
+    assert set(rates) <= {id(p) for part in trainer.clipped for p in part}
     trainer.advance(trainer.batches[0])
     assert groups[0]['lr'] == pytest.approx(trainer.peaks[0] / 2)
 
@@ -292,7 +295,7 @@ def test_under_a_set_the_network_learns_from_what_it_says_dense(settings):
 
 
 def test_weights_tell_the_prices_of_budgets(settings, tmp_path):
-    assert train.main([settings, 'steps=2']) == 0
+    assert command.main([settings, 'steps=2']) == 0
     network = checkpoint.load(str(tmp_path / 'out.safetensors'))
     assert float(network.policy.prices.max()) > 0 and not network.policy.prices[:, -1].any()
     assert float(network.policy.typical.min()) > 0
@@ -347,7 +350,7 @@ def test_what_is_known_of_people_alone():
     (lambda root: (root / 'saliency' / '0.png').write_bytes(b'x'), 'saliency/0.png')])
 def test_pictures_that_lack_something(settings, pictures, capsys, change, words):
     change(pictures)
-    assert train.main([settings, 'steps=3', f'pictures={pictures}', 'pictured=0.5']) == 2
+    assert command.main([settings, 'steps=3', f'pictures={pictures}', 'pictured=0.5']) == 2
     assert words in capsys.readouterr().err
 
 
@@ -386,7 +389,7 @@ def test_norms_of_the_decoders_settle(settings):
      'fine: 8, head: 8, stages: [[1, 3, 1, 1, 8], [1, 3, 2, 2, 8], [1, 3, 2, 2, 8], '
      '[1, 3, 2, 2, 8], [1, 3, 1, 2, 8], [2, 3, 2, 2, 8], [1, 3, 1, 2, 8]]}']])
 def test_references_train_alike(settings, tmp_path, change):
-    assert train.main([settings, 'steps=2', *change]) == 0
+    assert command.main([settings, 'steps=2', *change]) == 0
     network = checkpoint.load(str(tmp_path / 'out.safetensors'))
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
 
@@ -473,7 +476,7 @@ def test_policy_stage_teaches_the_head_of_presence(settings, folder, tmp_path, c
     more = write_corpus(tmp_path / 'more', 12, cameras=True)
     arguments = [settings, 'stage=policy', 'frames=0', 'sets=2', f'data={more}', 'per_clip=0',
                  f'start={folder}/start.safetensors', 'network={presence: true}']
-    assert train.main(arguments) == 2
+    assert command.main(arguments) == 2
     said = capsys.readouterr().err.splitlines()
     assert 'but for presence' in said[0] and said[-1].endswith(
         'presence: 12 frames have human_parts on more than 1% of the picture and 0 have none: at '
@@ -481,7 +484,7 @@ def test_policy_stage_teaches_the_head_of_presence(settings, folder, tmp_path, c
     for number in range(6):
         label = more / 'human_parts' / f'f{number}.png'
         cv2.imwrite(str(label), np.zeros((192, 256), np.uint8))
-    assert train.main(arguments) == 0
+    assert command.main(arguments) == 0
     assert 'the head of presence misses' in capsys.readouterr().err
     network = checkpoint.load(str(tmp_path / 'out.safetensors'))
     assert network.config.presence and network.presence.weight.abs().max() > 0
@@ -492,7 +495,7 @@ def test_policy_stage(settings, folder, tmp_path, capsys):
     arguments = [settings, 'stage=policy', 'frames=0', 'sets=8', f'data={folder}/train',
                  'per_clip=0', f'start={folder}/start.safetensors']
     more = write_corpus(tmp_path / 'more', 12, cameras=True)
-    assert train.main([*arguments, f'data={more}']) == 0
+    assert command.main([*arguments, f'data={more}']) == 0
     said = capsys.readouterr().err
     assert 'the policy explains' in said and 'wrote' in said and 'frame 12/12' in said
     before = checkpoint.load(str(folder / 'start.safetensors')).state_dict()
@@ -505,13 +508,13 @@ def test_policy_stage(settings, folder, tmp_path, capsys):
     with safe_open(str(tmp_path / 'out.safetensors'), 'np') as file:
         assert file.metadata()['trained'] == 'policy stage, 12 frames'
     first = network.state_dict()
-    assert train.main([*arguments, f'data={more}']) == 0
+    assert command.main([*arguments, f'data={more}']) == 0
     again = checkpoint.load(str(tmp_path / 'out.safetensors')).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     capsys.readouterr()
-    assert train.main([*arguments, f'data={more}', 'network={policy: none}']) == 2
+    assert command.main([*arguments, f'data={more}', 'network={policy: none}']) == 2
     assert 'has no policy' in (said := capsys.readouterr().err) and said.count('\n') == 2
-    assert train.main(arguments) == 2
+    assert command.main(arguments) == 2
     assert 'has 8 frames: the policy needs at least 10' in capsys.readouterr().err
 
 
@@ -527,17 +530,17 @@ def test_policy_stage(settings, folder, tmp_path, capsys):
     (['network={stem: 16}'], 'other shapes'), (['data='], 'data is empty'),
     (['data=[/nowhere]'], 'no data set'), (['start=', 'preset=swin_tiny', 'sizes='], 'frozen=2')])
 def test_bad_settings(settings, capsys, change, words):
-    assert train.main([settings, 'steps=1', *change]) == 2
+    assert command.main([settings, 'steps=1', *change]) == 2
     said = capsys.readouterr().err
     assert words in said and 'Traceback' not in said
 
 
 def test_without_cameras_depth_is_not_learned(settings, tmp_path, capsys):
     root = write_corpus(tmp_path / 'plain', 4)
-    assert train.main([settings, 'steps=1', f'data={root}', 'start=']) == 2
+    assert command.main([settings, 'steps=1', f'data={root}', 'start=']) == 2
     said = capsys.readouterr().err
     assert 'have no intrinsics' in said and said.count('\n') == 1
-    assert train.main([
+    assert command.main([
         settings, 'steps=1', f'data={root}', f'val={root}', 'tasks=[semseg, edges]']) == 0
 
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 
+from adamtl_ros.commands import train as command
 from adamtl_ros.datasets import open_dataset
 from adamtl_ros.files import ASIDE
 from adamtl_ros.network import checkpoint
@@ -67,8 +68,8 @@ def state(path):
 @pytest.mark.slow
 def test_three_stages(settings, tmp_path, capsys):
     static, opened = tmp_path / 'static.safetensors', tmp_path / 'open.safetensors'
-    assert train.main([settings, f'out={static}', 'steps=6']) == 0
-    assert train.main([
+    assert command.main([settings, f'out={static}', 'steps=6']) == 0
+    assert command.main([
         settings, f'out={opened}', 'stage=open', f'start={static}', 'steps=60',
         'policy_rate=0.05']) == 0
     said = capsys.readouterr().err
@@ -80,14 +81,14 @@ def test_three_stages(settings, tmp_path, capsys):
                       ['objective=efficiency', 'alternate=4', 'efficiency=mixed'],
                       ['objective=efficiency', f'teacher={static}', 'distill=1.0', 'loss=paper']):
         out = tmp_path / 'out.safetensors'
-        assert train.main([
+        assert command.main([
             settings, 'stage=adaptive', f'start={opened}', 'steps=4', *objective]) == 0
         last = checkpoint.load(str(out)).state_dict()
         for part in ('policy.stages.0.tokens.weight1', 'encoder.stem.proj.weight',
                      'decoders.depth.predict.weight'):
             if part in last:
                 assert not torch.equal(after[part], last[part]), (objective, part)
-        assert train.main([settings, 'steps=4']) == 2
+        assert command.main([settings, 'steps=4']) == 2
         assert 'stage=adaptive, not static' in capsys.readouterr().err
         for file in tmp_path.glob('out.*'):
             file.unlink()
@@ -95,28 +96,28 @@ def test_three_stages(settings, tmp_path, capsys):
 
 def test_a_single_task_and_another_policy(settings, tmp_path, capsys):
     out, other = tmp_path / 'one.safetensors', tmp_path / 'other.safetensors'
-    assert train.main([settings, f'out={out}', 'tasks=[depth]', 'steps=2']) == 0
+    assert command.main([settings, f'out={out}', 'tasks=[depth]', 'steps=2']) == 0
     assert checkpoint.load(str(out)).config.tasks == ('depth',)
-    assert train.main([settings, 'steps=2']) == 0
-    assert train.main([
+    assert command.main([settings, 'steps=2']) == 0
+    assert command.main([
         settings, f'out={other}', f'start={tmp_path}/out.safetensors', 'steps=2',
         'tasks=[semseg, depth]', 'network={policy: task_agnostic}']) == 0
     network = checkpoint.load(str(other))
     assert (network.config.policy, network.config.tasks) == ('task_agnostic', ('semseg', 'depth'))
     assert 'but for policy' in capsys.readouterr().err
     edges = tmp_path / 'edges.safetensors'
-    assert train.main([
+    assert command.main([
         settings, f'out={edges}', f'start={out}', 'tasks=[edges]', 'steps=1']) == 0
     assert checkpoint.load(str(edges)).config.tasks == ('edges',)
     assert 'but for policy, decoders.edges' in capsys.readouterr().err
-    assert train.main([
+    assert command.main([
         settings, f'out={tmp_path}/x.safetensors', f'start={out}', 'tasks=[depth]',
         'network={embed_dim: 24}']) == 2
     assert 'encoder has other shapes' in capsys.readouterr().err
 
 
 def test_averaged_weights_and_the_best_are_kept(settings, tmp_path):
-    assert train.main([settings, 'steps=6', 'ema=0.9', 'rate=0.02']) == 0
+    assert command.main([settings, 'steps=6', 'ema=0.9', 'rate=0.02']) == 0
     kept, raw = checkpoint.load(f'{tmp_path}/out.safetensors').state_dict(), state(
         tmp_path / 'out.safetensors')
     name = 'encoder.stem.proj.weight'
@@ -131,16 +132,17 @@ def test_killed_and_resumed(settings, tmp_path, capsys):
     """A run that is killed goes on from its last state to the weights of one that was not."""
     whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
     arguments = [settings, 'steps=10', 'stage=adaptive', 'distill=1.0']
-    assert train.main([*arguments, f'out={whole}']) == 0
+    assert command.main([*arguments, f'out={whole}']) == 0
     process = subprocess.Popen(
         [sys.executable, '-c', 'import sys, time\n'
+         'from adamtl_ros.commands import train as command\n'
          'from adamtl_ros.training import train\n'
          'advance = train.Trainer.advance\n'
          'def stuck(self, frames):\n'
          '    if self.step == 5:\n        print(flush=True)\n        time.sleep(600)\n'
          '    return advance(self, frames)\n'
          'train.Trainer.advance = stuck\n'
-         'train.main(sys.argv[1:])', *arguments, f'out={parts}'],
+         'command.main(sys.argv[1:])', *arguments, f'out={parts}'],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout.readline() == b'\n'
     process.kill()
@@ -149,12 +151,12 @@ def test_killed_and_resumed(settings, tmp_path, capsys):
     # It goes on in a process that would compute on another number of threads.
     torch.set_num_threads(2)
     capsys.readouterr()
-    assert train.main([*arguments, f'out={parts}', 'threads=0']) == 0
+    assert command.main([*arguments, f'out={parts}', 'threads=0']) == 0
     assert 'resuming at step 4 with threads=1, as before, not 2' in capsys.readouterr().err
     first, second = (state(path)['network'] for path in (whole, parts))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
-    assert train.main([*arguments, f'out={parts}', 'steps=11', 'threads=2']) == 0
+    assert command.main([*arguments, f'out={parts}', 'steps=11', 'threads=2']) == 0
     assert 'with threads=2, not 1: results are rounded' in capsys.readouterr().err
 
 
@@ -171,21 +173,21 @@ def test_where_weights_cannot_be_written_no_step_is_taken(settings, capsys, monk
         raise AssertionError('a step was taken')
 
     monkeypatch.setattr(train.Trainer, 'advance', no)
-    assert train.main([settings, 'out=/proc/x.safetensors', 'steps=2']) == 2
+    assert command.main([settings, 'out=/proc/x.safetensors', 'steps=2']) == 2
     assert '/proc' in (said := capsys.readouterr().err)
     assert 'cannot be written' in said
 
 
 def test_a_finished_training_says_so(settings, tmp_path, capsys):
     arguments = [settings, f'out={tmp_path}/done.safetensors', 'steps=2']
-    assert train.main(arguments) == 0
+    assert command.main(arguments) == 0
     capsys.readouterr()
-    assert train.main(arguments) == 0
+    assert command.main(arguments) == 0
     said = ' '.join(capsys.readouterr().err.split())
     assert 'finished: ' in said
     assert 'its 2 steps; to go on give more of them, steps=N' in said
     assert 'resuming' not in said
-    assert train.main([*arguments, 'steps=3']) == 0
+    assert command.main([*arguments, 'steps=3']) == 0
     assert 'resuming at step 2' in ' '.join(capsys.readouterr().err.split())
 
 
@@ -195,7 +197,7 @@ def test_stopped_within_a_step_and_resumed(settings, tmp_path, monkeypatch, caps
     """Ctrl-C before the weights have moved, or just after, changes nothing of the result."""
     whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
     arguments = ('steps=6', 'stage=adaptive', 'distill=1.0', 'ema=0.9', 'save_every=50')
-    assert train.main([settings, f'out={whole}', *arguments]) == 0
+    assert command.main([settings, f'out={whole}', *arguments]) == 0
     move, calls = torch.optim.AdamW.step, []
 
     def step(*given):
@@ -210,13 +212,13 @@ def test_stopped_within_a_step_and_resumed(settings, tmp_path, monkeypatch, caps
     try:
         with monkeypatch.context() as patch:
             patch.setattr(torch.optim.AdamW, 'step', step)
-            assert train.main([settings, f'out={parts}', *arguments]) == 130
+            assert command.main([settings, f'out={parts}', *arguments]) == 130
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
     assert 'stopped at step 3' in capsys.readouterr().err
     assert state(parts)['step'] == len(calls) == 3
-    assert train.main([settings, f'out={parts}', *arguments]) == 0
+    assert command.main([settings, f'out={parts}', *arguments]) == 0
     for part in ('network', 'average'):
         one, two = (state(path)[part] for path in (whole, parts))
         for name, value in one.items():
@@ -228,11 +230,11 @@ def test_a_second_ctrl_c_does_not_wait_and_saves_nothing(settings, tmp_path, mon
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    assert train.main([settings, 'steps=2']) == 0
+    assert command.main([settings, 'steps=2']) == 0
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         monkeypatch.setattr(torch.optim.AdamW, 'step', step)
-        assert train.main([settings, 'steps=6']) == 130
+        assert command.main([settings, 'steps=6']) == 130
     finally:
         signal.signal(signal.SIGINT, before)
     assert state(tmp_path / 'out.safetensors')['step'] == 2
@@ -243,9 +245,9 @@ def test_ctrl_c_reaches_all_processes_and_all_end_well(settings, tmp_path):
     out = tmp_path / 'out.safetensors'
     process = subprocess.Popen(
         [sys.executable, '-c', 'import signal, sys\n'
-         'from adamtl_ros.training import train\n'
+         'from adamtl_ros.commands import train as command\n'
          'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-         'sys.exit(train.main(sys.argv[1:]))', settings, 'steps=100000', 'workers=2'],
+         'sys.exit(command.main(sys.argv[1:]))', settings, 'steps=100000', 'workers=2'],
         stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 60
     while not out.is_file() and time.monotonic() < end:
@@ -265,9 +267,9 @@ def test_all_processes_stop_at_the_same_step(settings, tmp_path):
         port = free.getsockname()[1]
     processes = [subprocess.Popen(
         [sys.executable, '-c', 'import signal, sys\n'
-         'from adamtl_ros.training import train\n'
+         'from adamtl_ros.commands import train as command\n'
          'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-         'sys.exit(train.main(sys.argv[1:]))', settings, 'steps=100000', 'val='],
+         'sys.exit(command.main(sys.argv[1:]))', settings, 'steps=100000', 'val='],
         stderr=subprocess.PIPE, text=True, env={
             **os.environ, 'OMP_NUM_THREADS': '1', 'RANK': str(rank), 'LOCAL_RANK': '0',
             'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)})
@@ -336,14 +338,14 @@ def test_only_products_decay(settings):
 def test_a_network_without_a_policy(settings, tmp_path, capsys):
     out = tmp_path / 'none.safetensors'
     network = yaml.safe_load(CONFIG)['network'] | {'policy': 'none'}
-    assert train.main([settings, f'out={out}', f'network={network}', 'steps=2']) == 0
+    assert command.main([settings, f'out={out}', f'network={network}', 'steps=2']) == 0
     assert checkpoint.load(str(out)).config.policy == 'none'
     for stage in ('open', 'adaptive'):
-        assert train.main([
+        assert command.main([
             settings, f'out={tmp_path}/next.safetensors', f'start={out}', 'steps=2',
             f'stage={stage}']) == 2
         assert f'stage={stage}: the network has no policy' in capsys.readouterr().err
-    assert train.main([
+    assert command.main([
         settings, f'out={tmp_path}/next.safetensors', f'start={out}', 'steps=1',
         'stage=adaptive', 'network={policy: task_aware}']) == 0
 
@@ -361,7 +363,7 @@ def test_what_is_written_lies_beside_its_place_once(settings, tmp_path, monkeypa
 
     monkeypatch.setattr(tensors, 'save_file', watched(tensors.save_file))
     monkeypatch.setattr(torch, 'save', watched(torch.save))
-    assert train.main([settings, 'steps=1', 'val=']) == 0
+    assert command.main([settings, 'steps=1', 'val=']) == 0
     assert written == ['out.state.pt', 'out.safetensors']
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'out.safetensors', 'out.state.pt', 'train.yaml']
@@ -370,7 +372,7 @@ def test_what_is_written_lies_beside_its_place_once(settings, tmp_path, monkeypa
 def test_workers_read_the_same_batches(settings, tmp_path):
     for name, workers in (('none', 0), ('one', 1)):
         out = tmp_path / f'{name}.safetensors'
-        assert train.main([settings, f'out={out}', 'steps=3', f'workers={workers}']) == 0
+        assert command.main([settings, f'out={out}', 'steps=3', f'workers={workers}']) == 0
     first, second = (
         state(tmp_path / f'{name}.safetensors')['network'] for name in ('none', 'one'))
     for name, value in first.items():
@@ -384,7 +386,7 @@ def test_two_processes_follow_the_curve_of_one(settings, tmp_path):
         out = tmp_path / f'{processes}.safetensors'
         done = subprocess.run(
             [sys.executable, '-m', 'torch.distributed.run', '--standalone',
-             f'--nproc_per_node={processes}', '-m', 'adamtl_ros.training.train', settings,
+             f'--nproc_per_node={processes}', '-m', 'adamtl_ros.commands.train', settings,
              f'out={out}', 'steps=10', 'rate=0.005', 'loss=paper', 'tasks=[semseg]'],
             capture_output=True, text=True, timeout=120,
             env={**os.environ, 'OMP_NUM_THREADS': '1'})
@@ -397,49 +399,49 @@ def test_two_processes_follow_the_curve_of_one(settings, tmp_path):
 
 
 def test_a_loss_that_is_no_number(settings, tmp_path, capsys):
-    assert train.main([settings, 'steps=2']) == 0
-    assert train.main([
+    assert command.main([settings, 'steps=2']) == 0
+    assert command.main([
         settings, 'steps=9', 'rate=1.0e+30', 'policy_rate=1.0e+30', 'warmup=0']) == 2
     said = capsys.readouterr().err
     assert re.search(r'at step \d, frames f\d, f\d, f\d, f\d', said)
     assert 'keeps step 2' in said and 'Lower rate=' in said
     assert state(tmp_path / 'out.safetensors')['step'] == 2
     assert checkpoint.load(f'{tmp_path}/out.safetensors')
-    assert train.main([settings, 'steps=4']) == 0
+    assert command.main([settings, 'steps=4']) == 0
 
 
 def test_a_full_disk(settings, tmp_path, capsys):
-    assert train.main([settings, 'steps=2']) == 0
+    assert command.main([settings, 'steps=2']) == 0
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        assert train.main([settings, 'steps=4']) == 2
+        assert command.main([settings, 'steps=4']) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     said = capsys.readouterr().err
     assert 'cannot write' in said and 'keeps step 2' in said
     assert not list(tmp_path.glob(f'{ASIDE}*'))
-    assert train.main([settings, 'steps=4']) == 0
+    assert command.main([settings, 'steps=4']) == 0
     assert state(tmp_path / 'out.safetensors')['step'] == 4
 
 
 def test_damaged_files(settings, tmp_path, capsys):
     root = write_corpus(tmp_path / 'corpus', 8)
-    assert train.main([settings, f'data={root}', 'steps=1', 'loss=paper']) == 0
+    assert command.main([settings, f'data={root}', 'steps=1', 'loss=paper']) == 0
     (root / 'depth' / 'f3.png').write_bytes(b'no picture')
-    assert train.main([settings, f'data={root}', 'steps=9', 'loss=paper', 'workers=1']) == 2
+    assert command.main([settings, f'data={root}', 'steps=9', 'loss=paper', 'workers=1']) == 2
     said = capsys.readouterr().err
     assert 'f3.png' in said and 'keeps step' in said and 'Traceback' not in said
     file = tmp_path / 'out.state.pt'
     file.write_bytes(file.read_bytes()[:1000])
-    assert train.main([settings, 'steps=9']) == 2
+    assert command.main([settings, 'steps=9']) == 2
     assert 'out.state.pt is damaged' in capsys.readouterr().err
 
 
 def test_tensorboard_log(settings, tmp_path):
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    assert train.main([settings, 'steps=2', 'log=true']) == 0
+    assert command.main([settings, 'steps=2', 'log=true']) == 0
     events = EventAccumulator(str(tmp_path / 'out.log')).Reload()
     assert {'train/loss', 'train/data', 'val/dense'} <= set(events.Tags()['scalars'])
 
@@ -463,7 +465,7 @@ def test_tensorboard_log(settings, tmp_path):
 def test_bad_settings(settings, capsys, change, words):
     if 'device=cuda' in change and torch.cuda.is_available():
         pytest.skip('there is a CUDA device')
-    assert train.main([settings, *change]) == 2
+    assert command.main([settings, *change]) == 2
     assert words in capsys.readouterr().err
 
 
@@ -620,7 +622,7 @@ def test_distance_to_a_teacher_is_zero_for_the_teacher():
 
 
 def test_settings_are_kept_with_the_weights(settings, tmp_path):
-    assert train.main([settings, 'steps=1']) == 0
+    assert command.main([settings, 'steps=1']) == 0
     from safetensors import safe_open
     with safe_open(f'{tmp_path}/out.safetensors', 'pt') as file:
         kept = json.loads(file.metadata()['settings'])

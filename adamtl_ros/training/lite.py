@@ -75,12 +75,16 @@ def parts(network: LiteNetwork, config: TrainConfig) -> Iterator[tuple[nn.Module
     yield network.decoders, config.rate
 
 
+def measured(network: LiteNetwork) -> list[Tensor]:
+    """Return what of the policy is no parameter, and learns all the same."""
+    return [getattr(network.policy, name) for name in MEASURED if hasattr(network.policy, name)]
+
+
 def policy_groups(network: LiteNetwork, rate: float) -> list[dict[str, object]]:
     """Return the optimiser's groups of the policy, what closed pairs add among them."""
     policy = network.policy
-    for name in MEASURED:
-        if hasattr(policy, name):
-            getattr(policy, name).requires_grad_(True)
+    for buffer in measured(network):
+        buffer.requires_grad_(True)
     layers = [*policy.first.parameters(), *policy.second.parameters()]
     return [{'params': layers, 'weight_decay': POLICY_DECAY, 'peak': rate}, *(
         {'params': [getattr(policy, name)], 'weight_decay': 0.0, 'peak': rate * factor}

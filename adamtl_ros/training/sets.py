@@ -128,9 +128,8 @@ class Sets:
     @torch.no_grad()
     def clamp(self) -> None:
         """Keep what two closed gates and smaller sizes add at 0 or more; see worth.fit."""
-        for name in lite.MEASURED:
-            if hasattr(self._network.policy, name):
-                getattr(self._network.policy, name).clamp_(min=0)
+        for buffer in lite.measured(self._network):
+            buffer.clamp_(min=0)
 
     def _follow(self, row: int, now: Tensor) -> Tensor:
         """Let a mean follow what is now, where that is known; returns it."""

@@ -1,25 +1,15 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""
-Train a network: the dense one, its controllers, then both together (docs/training.md).
+"""The trainer: from steps, batches and losses to weights, and on from where it was stopped."""
 
-Under torchrun each process takes its share of every batch.
-"""
-
-import argparse
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-from dataclasses import asdict
-import json
 import math
-import os
 from pathlib import Path
 import shutil
 import signal
-import sys
 import threading
 import time
 from typing import Any
@@ -38,26 +28,23 @@ import torch.distributed as distributed
 from adamtl_ros.files import try_folder
 from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
-from adamtl_ros.network.config import PRESETS
-from adamtl_ros.network.kinds import Config
 from adamtl_ros.network.kinds import network_of
 from adamtl_ros.network.lite_network import features
 from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.lite_network import resized
 from adamtl_ros.network.network import AdaMTL
 from adamtl_ros.network.normalise import normalise
-from adamtl_ros.runtime.device import device
 from adamtl_ros.tasks import ordered
 from adamtl_ros.training import lite
-from adamtl_ros.training import presence
 from adamtl_ros.training import worth
 from adamtl_ros.training.batches import changed
 from adamtl_ros.training.batches import class_weights
 from adamtl_ros.training.batches import open_pool
-from adamtl_ros.training.batches import Pool
 from adamtl_ros.training.batches import StepBatches
 from adamtl_ros.training.batches import unchanged
-from adamtl_ros.training.config import read_config
+from adamtl_ros.training.begin import begin
+from adamtl_ros.training.begin import device_of
+from adamtl_ros.training.begin import notes
 from adamtl_ros.training.config import TrainConfig
 from adamtl_ros.training.losses import distances
 from adamtl_ros.training.losses import total_loss
@@ -99,7 +86,7 @@ class Trainer:
         self.console = Console(stderr=True, highlight=False)
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
         self.world = distributed.get_world_size() if distributed.is_initialized() else 1
-        self.device = _device(config.device)
+        self.device = device_of(config.device)
         if config.threads:
             torch.set_num_threads(config.threads)
         torch.manual_seed(config.seed)
@@ -142,6 +129,8 @@ class Trainer:
                 class_weights(data, self.network.config.outputs).items()}
         policy = [] if self.network.config.policy == 'none' else list(
             self.network.policy.parameters())
+        if policy and self.lite:
+            policy += lite.measured(self.network)
         if config.stage != 'static' and not policy:
             raise ValueError(
                 f'stage={config.stage}: the network has no policy; give it one, '
@@ -661,122 +650,6 @@ class Trainer:
         return f'{self.state_path} keeps step {state["step"]}.'
 
 
-def begin(config: TrainConfig, say: Callable[[str], None]) -> tuple[AdaMTL | LiteNetwork, Pool]:
-    """Return the network to train, with what fits of the weights to begin with, and its data."""
-    given = checkpoint.load(config.start, to_train=True) if config.start else None
-    base = given.config if given else PRESETS[config.preset]
-    tasks = config.chosen(base)
-    data = open_pool(config.data, tasks, 'train', base.canonical, config.per_clip)
-    wanted = config.network_config(base, data.classes)
-    config.check_kind(wanted)
-    network = network_of(wanted)
-    if given is None:
-        return network, data
-    state, old = network.state_dict(), given.state_dict()
-    fresh = []
-    for part in ('encoder', 'pyramid', 'policy', 'presence',
-                 *(f'decoders.{task}' for task in wanted.tasks)):
-        names = [name for name in state if name.startswith(part + '.')]
-        if _same(part, wanted, given.config) and all(
-                name in old and old[name].shape == state[name].shape for name in names):
-            state |= {name: old[name] for name in names}
-        elif part == 'encoder':
-            raise ValueError(f'start={config.start}: its encoder has other shapes')
-        else:
-            fresh.append(part)
-    network.load_state_dict(state)
-    say(f'begins with {config.start}' + (f', but for {", ".join(fresh)}' if fresh else ''))
-    return network, data
-
-
-PRESENCE_SETS = 3
-"""Under how many sets of gates the head of presence sees a frame, beside dense."""
-
-
-def _same(part: str, wanted: Config, given: Config) -> bool:
-    """Return whether a part of two networks is for the same tasks and classes."""
-    if part == 'policy':
-        return wanted.policy != 'task_aware' or wanted.tasks == given.tasks
-    task = part.partition('.')[2]
-    return wanted.classes.get(task) == given.classes.get(task)
-
-
-def notes(config: TrainConfig, trained: str) -> dict[str, str]:
-    """Return what weights files tell of their training."""
-    # Where things lie on this machine is of no use to those who get the weights.
-    settings = {
-        key: value for key, value in asdict(config).items()
-        if key not in ('data', 'val', 'out', 'start', 'teacher')}
-    return {'licence': 'Apache-2.0', 'trained': trained, 'settings': json.dumps(settings)}
-
-
-def teach_policy(config: TrainConfig) -> None:
-    """
-    Measure what sets of blocks are worth, teach it to the policy, and write the weights.
-
-    Half of the sets are of any share; the others lie near those that a policy that has learned
-    from the first would choose.  Where the network has a head of presence, it learns from the
-    same frames.
-    """
-    console = Console(stderr=True, highlight=False)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    out, where = Path(config.out), _device(config.device)
-    network, data = begin(config, say)
-    if not isinstance(network, LiteNetwork):
-        raise ValueError(f'stage=policy: {network.config.name} has no blocks that run whole')
-    network.config.check_policy()
-    try_folder(out.parent)
-    weights = {} if config.loss == 'paper' else {
-        task: value.to(where)
-        for task, value in class_weights(data, network.config.outputs).items()}
-    size, count = network.config.input_size, min(config.frames or len(data), len(data))
-    if count < 10:
-        raise ValueError(f'data: {data.root} has {count} frames: the policy needs at least 10')
-
-    def frames(name: str) -> Iterator[dict[str, Any]]:
-        began = time.monotonic()
-        for number, frame in enumerate(unchanged(data, size, 1, count)):
-            yield frame
-            if (number + 1) % LOG_EVERY == 0 or number + 1 == count:
-                left = (time.monotonic() - began) / (number + 1) * (count - number - 1)
-                say(f'{name}: frame {number + 1}/{count}, {left:.0f} s left')
-
-    if network.config.rare:
-        told = presence.fit(network, *presence.look(
-            network.to(where), frames('presence'), PRESENCE_SETS, config.seed + 2,
-            config.bfloat16))
-        say('of frames that it has not seen, the head of presence misses {missed:.1%} of those '
-            'with something large, and spares {spared:.1%} of those with nothing a '
-            'decoder'.format(**told))
-    half = config.sets // 2
-    network.to(where)
-    first = worth.measure(
-        network, frames('sets of any share'), config.sets - half, weights, config.seed,
-        bfloat16=config.bfloat16)
-    worth.fit(network.cpu(), first, seed=config.seed)
-    near = worth.likely(network, first)
-    second = worth.measure(
-        network.to(where), frames(f'sets near {len(near)} likely ones'), half, weights,
-        config.seed + 1, near, config.bfloat16)
-    shares = worth.fit(network.cpu(), first.joined(second), seed=config.seed)
-    say('the policy explains {policy:.1%} of what differs between sets in frames that it has not '
-        'seen; without a look at them {fixed:.1%} can be explained'.format(**shares))
-    checkpoint.save(out, network, notes=notes(config, f'policy stage, {count} frames'))
-    say(f'wrote {out}')
-
-
-def _device(name: str) -> torch.device:
-    """Return the device of this process; under torchrun 'cuda' is another one for each."""
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return device(f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if name == 'cuda' else name)
-
-
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Return the factor on the peak rates: linear warm-up, then half a cosine to last_rate."""
     if step < config.warmup:
@@ -784,37 +657,3 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     done = (step - config.warmup) / max(config.steps - config.warmup, 1)
     last = config.last_rate
     return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run `adamtl train CONFIG [key=value ...]`; 2 where something is wrong, 130 on Ctrl-C."""
-    parser = argparse.ArgumentParser(prog='adamtl train', description=__doc__)
-    parser.add_argument('config', help='YAML file of settings')
-    parser.add_argument('setting', nargs='*', help='key=value, each over the file')
-    arguments = parser.parse_args(argv)
-    try:
-        config = read_config([arguments.config, *arguments.setting])
-        if config.stage == 'policy':
-            if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-                raise ValueError('stage=policy: start it without torchrun, in one process')
-            teach_policy(config)
-            return 0
-        if 'WORLD_SIZE' in os.environ:
-            mine = _device(config.device)
-            if mine.type == 'cuda':
-                torch.cuda.set_device(mine)
-            distributed.init_process_group('nccl' if mine.type == 'cuda' else 'gloo')
-        Trainer(config).run()
-    except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, TrainingError) as error:
-        print(f'adamtl train: {error}', file=sys.stderr)
-        return 2
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-    return 0
-
-
-if __name__ == '__main__':
-    raise SystemExit(main())
