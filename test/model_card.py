@@ -540,10 +540,11 @@ def of_depth(told: dict) -> str:
 def of_budgets(told: dict) -> str:
     headline, rows = told['evaluate']['headline'], []
     # Of one budget beside one another: sorting keeps their order.
-    for row in sorted(told['evaluate']['rows'], key=lambda row: -row['budget']):
+    for row in sorted(
+            told['evaluate']['rows'], key=lambda row: -(row['budget'] or row['achieved'])):
         scores = {task: row['tasks'][task][key] for task, key in headline.items()}
         rows.append([
-            row['mode'], '' if row['mode'] == 'static' else row['budget'],
+            row['mode'], '' if row['mode'] in ('static', 'smaller') else row['budget'],
             f'{row["achieved"]:.3f}',
             *(f'{scores[task]:.{digits}f}' for task, (_, digits) in FIGURES.items()),
             f'{row["delta_m"]:+.1f}', '' if row.get('worth') is None else f'{row["worth"]:.0%}'])

@@ -228,6 +228,26 @@ def test_yardsticks_of_a_policy(corpus, tmp_path):
         assert worth is None
 
 
+def test_smaller_networks_stand_beside(corpus, tmp_path, capsys):
+    small, out = tmp_path / 'small.json', tmp_path / 'report.json'
+    arguments = [str(corpus), '--budgets', '0.6', '--limit', '3', '--tasks', 'semseg,depth']
+    assert command.main([*arguments, '--json', str(small)]) == 0
+    told = json.loads(small.read_text())
+    told['rows'][0]['gmacs_dense'] /= 2
+    small.write_text(json.dumps(told))
+    assert command.main([
+        *arguments, '--smaller', str(small), '--json', str(out),
+        '--figure', str(tmp_path / 'figure.png')]) == 0
+    rows = json.loads(out.read_text())['rows']
+    assert [row['mode'] for row in rows] == ['static', 'adaptive', 'stream', 'fixed', 'smaller']
+    assert rows[-1]['achieved'] == pytest.approx(0.5) and rows[-1]['delta_m'] == 0
+    assert 'smaller' in capsys.readouterr().out
+    # Of other frames, or without a task, it says nothing of this one.
+    for change in (['--limit', '2'], ['--tasks', 'semseg,edges']):
+        assert command.main([*arguments, *change, '--smaller', str(small)]) == 2
+        assert 'smaller network glasses has 3 frames' in capsys.readouterr().err
+
+
 def test_sets_drawn_differ_between_pictures_alone(corpus):
     engine = Engine('glasses')
     settings = Settings('random', 0.6, engine.tasks)

@@ -41,6 +41,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '--counterpart', metavar='JSON', help='earlier report, of precision f32, say, with whose '
         'row of the same mode and budget Δm compares (default: none)')
     parser.add_argument(
+        '--smaller', nargs='+', metavar='JSON', default=[],
+        help='earlier reports on smaller networks, whose dense rows are shown beside (default: '
+             'none)')
+    parser.add_argument(
         '--backend', default='auto', choices=BACKENDS, help='what executes the network')
     parser.add_argument(
         '--precision', default='f32', choices=PRECISIONS, help='of the computation')
@@ -91,14 +95,15 @@ def run(options: argparse.Namespace) -> None:
         from adamtl_ros.evaluation.accuracy import draw
         from adamtl_ros.evaluation.accuracy import evaluate
         from adamtl_ros.evaluation.accuracy import read_reference
+        from adamtl_ros.evaluation.accuracy import read_report
         from adamtl_ros.evaluation.accuracy import table
         from adamtl_ros.runtime.engine import Engine
 
     reference = read_reference(options.reference)
     counterpart = None
+    smaller = [read_report(path) for path in options.smaller]
     if options.counterpart:
-        read_reference([options.counterpart])
-        counterpart = json.loads(Path(options.counterpart).read_text(encoding='utf-8'))
+        counterpart = read_report(options.counterpart)
     with saying(f'adamtl evaluate: loading {options.model}'):
         engine = Engine(
             options.model, backend=options.backend, num_threads=options.threads,
@@ -109,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
     baseline = open_dataset(options.baseline, tasks, 'train') if options.baseline else None
     report = evaluate(
         engine, data, options.budgets, options.limit, baseline, reference or None, counterpart,
-        options.yardsticks)
+        options.yardsticks, smaller)
     Console(width=180).print(table(report))
     if options.json:
         with whole(Path(options.json)) as aside:

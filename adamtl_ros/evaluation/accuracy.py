@@ -38,6 +38,9 @@ STREAM = 'stream'
 ORACLE = 'oracle'
 """Mode of the rows whose sets of blocks were chosen by the labels."""
 
+SMALLER = 'smaller'
+"""Mode of the rows of other, smaller networks, as earlier reports have them, dense."""
+
 
 def compares_frames(engine: Engine) -> bool:
     """Return whether the policy of a model tells what one frame gains from what others do."""
@@ -48,7 +51,8 @@ def evaluate(
         engine: Engine, data: Frames, budgets: Sequence[float | None], limit: int = 0,
         baseline: Frames | None = None,
         reference: Mapping[str, Mapping[str, float]] | None = None,
-        counterpart: Mapping[str, Any] | None = None, yardsticks: bool = False) -> dict[str, Any]:
+        counterpart: Mapping[str, Any] | None = None, yardsticks: bool = False,
+        smaller: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """
     Return {'dataset', 'frames', 'headline', 'rows'}: a row for the dense network, some per budget.
 
@@ -63,7 +67,9 @@ def evaluate(
     spaced frames; 0 is all.  baseline: a training split whose best constant answers become a row
     of mode 'constant'.  reference: metrics per task that Δm compares with; None is the dense row.
     counterpart: a report on the same frames, with whose row of the same mode and budget each row's
-    Δm compares instead; ValueError where it has none.
+    Δm compares instead; ValueError where it has none.  smaller: reports on the same frames of
+    smaller networks, whose dense rows come as rows of mode 'smaller'; what they achieve is their
+    share of this network's dense cost.
     """
     tasks = data.tasks
     headline = HEADLINE if data.layout == 'egorooms' else PUBLISHED
@@ -93,6 +99,13 @@ def evaluate(
     trivial = metrics()
     spent: list[list[tuple[float, float, float]]] = [[] for _ in runs]
     count = min(limit, len(data)) if limit else len(data)
+    for report in smaller:
+        known = report['rows'][0]['tasks']
+        if report['frames'] != count or set(tasks) - set(known):
+            raise ValueError(
+                f'the report on the smaller network {report["model"]} has {report["frames"]} '
+                f'frames and the tasks {", ".join(known)}: make it with the same arguments, but '
+                'for the model')
     console = Console(stderr=True)
     chosen = np.linspace(0, len(data) - 1, count).astype(int)
     rungs = [replace(runs[0], mode=FIXED, budget=rung) for rung in RUNGS] if yardsticks else []
@@ -136,6 +149,11 @@ def evaluate(
             'achieved_std': float(np.std([cost[0] for cost in costs])), 'gmacs': float(gmacs),
             'gmacs_dense': float(dense),
             'tasks': {task: metric.compute() for task, metric in score.items()}})
+    for report in smaller:
+        row = report['rows'][0]
+        share = row['gmacs_dense'] / rows[0]['gmacs_dense']
+        rows.append({**row, 'mode': SMALLER, 'achieved': share, 'budget': None,
+                     'tasks': {task: row['tasks'][task] for task in tasks}})
     if answers is not None:
         rows.append({
             'mode': 'constant', 'budget': None, 'achieved': 0.0, 'achieved_std': 0.0,
@@ -167,6 +185,12 @@ def _counterpart(
     raise ValueError(
         f'the counterpart has no row for mode {row["mode"]}, budget {row["budget"]} and {frames} '
         'frames: make it with the same arguments, but for model, backend and precision')
+
+
+def read_report(path: str) -> dict[str, Any]:
+    """Return an earlier report; ValueError on other files."""
+    read_reference([path])
+    return json.loads(Path(path).read_text(encoding='utf-8'))
 
 
 def read_reference(paths: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -201,7 +225,7 @@ def table(report: Mapping[str, Any]) -> Table:
 
 
 def _budget(row: Mapping[str, Any]) -> str:
-    if row['mode'] in ('static', 'constant'):
+    if row['mode'] in ('static', 'constant', SMALLER):
         return ''
     return 'own' if row['budget'] is None else f'{row["budget"]:.2f}'
 
@@ -220,7 +244,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
                 return row['delta_m']
             return row['tasks'][panel][headline[panel]]
         for mode, mark in ((STREAM, '^-'), ('adaptive', 'o-'), (FIXED, 'x:'), (RANDOM, '.:'),
-                           (ORACLE, '*--')):
+                           (ORACLE, '*--'), (SMALLER, 'D')):
             rows = sorted((row for row in report['rows'] if row['mode'] == mode),
                           key=lambda row: row['gmacs'])
             if rows:
