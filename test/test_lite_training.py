@@ -505,6 +505,9 @@ def test_policy_stage(settings, folder, tmp_path, capsys):
             continue
         assert torch.allclose(value, before[name], rtol=1e-3, atol=1e-6), name
     assert network.policy.prices.max() > 0
+    # Random weights lose little by a smaller size, but each task something else.
+    smaller = network.policy.smaller
+    assert float(smaller.min()) >= 0 and smaller.unique().numel() > 3
     with safe_open(str(tmp_path / 'out.safetensors'), 'np') as file:
         assert file.metadata()['trained'] == 'policy stage, 12 frames'
     first = network.state_dict()

@@ -70,8 +70,10 @@ def teach_policy(config: TrainConfig) -> None:
         say('of frames that it has not seen, the head of presence misses {missed:.1%} of those '
             'with something large, and spares {spared:.1%} of those with nothing a '
             'decoder'.format(**told))
-    half = config.sets // 2
     network.to(where)
+    if network.config.reduced:
+        worth.measure_sizes(network, frames('smaller sizes'), weights, config.bfloat16)
+    half = config.sets // 2
     first = worth.measure(
         network, frames('sets of any share'), config.sets - half, weights, config.seed,
         bfloat16=config.bfloat16)

@@ -23,9 +23,11 @@ from adamtl_ros.gating.subsets import BUDGETS
 from adamtl_ros.network.lite import LiteCost
 from adamtl_ros.network.lite_network import features
 from adamtl_ros.network.lite_network import LiteNetwork
+from adamtl_ros.network.lite_network import resized
 from adamtl_ros.network.lite_network import upsample
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.tasks import TASKS
+from adamtl_ros.training import lite
 from adamtl_ros.training.losses import normals_of
 
 HELD_OUT = 0.2
@@ -159,6 +161,33 @@ def measure(
     dense = np.nanmean(values[:, 0], 0)
     rises = (values[:, 1:] - values[:, :1]) / dense
     return Measured(np.stack(seen), np.stack(closed), np.nan_to_num(rises).astype(np.float32))
+
+
+@torch.no_grad()
+def measure_sizes(
+        network: LiteNetwork, frames: Iterable[Mapping[str, Tensor]],
+        class_weights: Mapping[str, Tensor], bfloat16: bool = False) -> None:
+    """
+    Teach the policy how much more the error is at smaller sizes of the input, every gate open.
+
+    frames: as for `measure`.
+    """
+    config = network.config
+    device = next(network.parameters()).device
+    network.eval()
+    found = []
+    for frame in frames:
+        labels = {task: frame[task].to(device) for task in config.tasks}
+        image = network.inputs(frame['image'].to(device))
+        size = tuple(image.shape[2:])
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            dense = network(image)
+            runs = [dense, *(
+                lite.enlarged(network(resized(image, ran)), ran, size, dense)
+                for ran in config.at(size).sizes[1:])]
+        found.append(torch.cat([errors(run, labels, class_weights) for run in runs]))
+    mean = torch.stack(found).nanmean(0)
+    network.policy.smaller.copy_(torch.nan_to_num((mean[1:] / mean[0] - 1).clamp(min=0)).T)
 
 
 def parts(network: LiteNetwork, seen: Tensor) -> tuple[Tensor, Tensor]:
