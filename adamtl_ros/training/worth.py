@@ -179,7 +179,7 @@ def measure_sizes(
     for frame in frames:
         labels = {task: frame[task].to(device) for task in config.tasks}
         image = network.inputs(frame['image'].to(device))
-        size = tuple(image.shape[2:])
+        size = image.shape[2], image.shape[3]
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             dense = network(image)
             runs = [dense, *(
