@@ -125,7 +125,7 @@ def test_normals_look_at_the_real_camera(canonical):
     camera = CAMERAS['corner'].resized(*SIZE)
     vectors = np.random.default_rng(0).normal(size=(*SIZE[::-1], 3)).astype(np.float32)
     vectors[50:60, 50:60] = 0
-    found = Geometry(camera, canonical).normals(vectors)
+    found = Geometry(camera, canonical).normals(vectors.transpose(2, 0, 1))
     invalid = np.isnan(found).any(-1)
     assert invalid[50:60, 50:60].all() and invalid.sum() == 100
     assert np.nanmax((found * camera.rays()).sum(-1)) <= 1e-5

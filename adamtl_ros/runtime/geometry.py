@@ -48,32 +48,43 @@ class Geometry:
         # fy, 1); normals are covectors, so they take the inverse.
         self._stretch = (
             np.float32(apparent.fx / apparent.focal), np.float32(apparent.fy / apparent.focal))
-        self._turn: np.ndarray | None = None
-        if canonical:
-            taught_by = Camera.nominal(*ran, CANONICAL_FOCAL).resized(*size)
-            self._turn = turn(taught_by, camera)
+        self._camera = camera
+        self._taught = Camera.nominal(*ran, CANONICAL_FOCAL) if canonical else None
+        self._turns: dict[tuple[int, int], np.ndarray] = {}
 
     def depth(self, metres: np.ndarray) -> np.ndarray:
         """Return float32 (h, w), metres along the axis of the real camera."""
         return metres if self.depth_ratio == 1 else metres * np.float32(self.depth_ratio)
 
-    def normals(self, vectors: np.ndarray) -> np.ndarray:
+    def normals(self, planes: np.ndarray) -> np.ndarray:
         """
         Return float32 (h, w, 3) unit normals towards the real camera; NaN for zero vectors.
 
-        vectors: float32 (h, w, 3) of any length, in the geometry that the network was taught.
+        planes: float32 (3, H, W), vectors of any length in the geometry that the network was
+        taught, of the same picture at any size; they are upsampled bilinearly.
         """
-        x, y, z = cv2.split(vectors)
-        if self._turn is not None:
-            x, y, z = (_dot(row, (x, y, z)) for row in self._turn)
+        x, y, z = planes
+        if self._taught is not None:
+            # Before they are upsampled: what turns them changes less than they do.
+            x, y, z = (_dot(row, (x, y, z)) for row in self._turn(x.shape))
         elif self._stretch != (1, 1):
             x, y = x * self._stretch[0], y * self._stretch[1]
         ray_x, ray_y = self._rays
+        size = self._camera.width, self._camera.height
+        x, y, z = (cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in (x, y, z))
         # A zero vector becomes 0 / 0, the NaN that marks it.
         with np.errstate(invalid='ignore', divide='ignore'):
             scale = np.copysign(
                 1 / cv2.sqrt(x * x + y * y + z * z), -(x * ray_x + y * ray_y + z))
             return cv2.merge((x * scale, y * scale, z * scale))
+
+
+    def _turn(self, shape: tuple[int, int]) -> np.ndarray:
+        if shape not in self._turns:
+            assert self._taught is not None
+            self._turns[shape] = turn(*(
+                camera.resized(shape[1], shape[0]) for camera in (self._taught, self._camera)))
+        return self._turns[shape]
 
 
 def _dot(row: np.ndarray, planes: tuple[np.ndarray, ...]) -> np.ndarray:

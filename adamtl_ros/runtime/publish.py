@@ -37,7 +37,8 @@ def published(
     if kind == 'classes':
         return _classes(logits, size)
     if kind == 'normals':
-        return _at(camera, size, canonical, ran).normals(upsampled(logits * _column(axes), size))
+        signs = np.array(axes, dtype=np.float32).reshape(-1, 1, 1)
+        return _at(camera, size, canonical, ran).normals(logits * signs)
     full = _plane(logits[0], size)
     if kind == 'map':
         return 1 / (1 + cv2.exp(-full))
@@ -66,13 +67,6 @@ def confidence(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(255 / total).astype(np.uint8)
 
 
-def upsampled(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (channels, H, W) bilinearly to (height, width, channels)."""
-    last = np.ascontiguousarray(logits.transpose(1, 2, 0))
-    full = cv2.resize(last, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return full.reshape(*size, -1)
-
-
 def _plane(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(logits, size[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -95,10 +89,6 @@ def _classes(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
             np.maximum(ids, np.bitwise_and(better, number, out=better), out=ids)
         cv2.max(best, plane, dst=best)
     return ids
-
-
-def _column(values: Sequence[int]) -> np.ndarray:
-    return np.array(values, dtype=np.float32).reshape(-1, 1, 1)
 
 
 def _at(
