@@ -19,6 +19,7 @@ import torch.nn.functional as functional
 from adamtl_ros.network.lite import RARE
 from adamtl_ros.network.lite_network import extremes
 from adamtl_ros.network.lite_network import LiteNetwork
+from adamtl_ros.network.lite_network import resized
 from adamtl_ros.tasks import IGNORE
 from adamtl_ros.training.worth import sample
 
@@ -46,7 +47,7 @@ def look(
     Return what the head sees, (N, 1 + sets, 2 C), and the share of the picture with something (N).
 
     frames: labels as the readers give them with a first axis of 1.  Each runs dense and under sets
-    of gates.
+    of gates, these at any of the sizes that frames may have.
     """
     rng = np.random.default_rng(seed)
     device = next(network.parameters()).device
@@ -58,11 +59,13 @@ def look(
         gates = torch.from_numpy(np.concatenate((
             np.ones((1, len(network.config.gated)), np.float32),
             sample(network, sets, rng)))).to(device)
-        image = network.inputs(frame['image'].to(device)).expand(len(gates), -1, -1, -1)
+        image = network.inputs(frame['image'].to(device))
+        sizes = network.config.at((image.shape[2], image.shape[3])).sizes
+        places = [0, *rng.integers(len(sizes), size=sets)]
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            taps = network.taps(
-                image.contiguous(memory_format=torch.channels_last), gates)
-        seen.append(extremes(taps[2:]).cpu().numpy())
+            seen.append(torch.cat([
+                extremes(network.taps(resized(image, sizes[place]), row[None])[2:])
+                for place, row in zip(places, gates)]).cpu().numpy())
     return np.stack(seen), np.array(shares)
 
 
