@@ -72,7 +72,8 @@ def teach_policy(config: TrainConfig) -> None:
             'decoder'.format(**told))
     network.to(where)
     if network.config.reduced:
-        worth.measure_sizes(network, frames('smaller sizes'), weights, config.bfloat16)
+        network.policy.smaller.copy_(worth.measure_sizes(
+            network, frames('smaller sizes'), weights, config.bfloat16))
     half = config.sets // 2
     first = worth.measure(
         network, frames('sets of any share'), config.sets - half, weights, config.seed,

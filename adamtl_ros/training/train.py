@@ -68,7 +68,7 @@ EXPLORE = 0.3
 
 VALIDATION_BUDGET = 0.5
 
-LOOKED = 64
+LOOKED = 160
 """Frames on which the prices of budgets are found that the weights tell."""
 
 LOG_EVERY = 20
@@ -554,6 +554,12 @@ class Trainer:
         network.load_state_dict(self.weights().state_dict())
         if self.sets is not None:
             network.eval()
+            if network.config.reduced and self.step >= self.config.steps:
+                # Frames that were changed far lose less by a smaller size than new ones do, those
+                # that were trained on lose more.
+                measured = worth.measure_sizes(network, self.looked, {
+                    task: value.cpu() for task, value in self.class_weights.items()})
+                network.policy.smaller.lerp_(measured, 0.5)
             worth.settle(network, np.concatenate([
                 features(network.look(network.inputs(batch['image']))).numpy()
                 for batch in self.looked]))

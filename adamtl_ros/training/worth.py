@@ -166,9 +166,9 @@ def measure(
 @torch.no_grad()
 def measure_sizes(
         network: LiteNetwork, frames: Iterable[Mapping[str, Tensor]],
-        class_weights: Mapping[str, Tensor], bfloat16: bool = False) -> None:
+        class_weights: Mapping[str, Tensor], bfloat16: bool = False) -> Tensor:
     """
-    Teach the policy how much more the error is at smaller sizes of the input, every gate open.
+    Return (tasks, sizes) how much more the error is at smaller inputs, every gate open.
 
     frames: as for `measure`.
     """
@@ -185,9 +185,9 @@ def measure_sizes(
             runs = [dense, *(
                 lite.enlarged(network(resized(image, ran)), ran, size, dense)
                 for ran in config.at(size).sizes[1:])]
-        found.append(torch.cat([errors(run, labels, class_weights) for run in runs]))
-    mean = torch.stack(found).nanmean(0)
-    network.policy.smaller.copy_(torch.nan_to_num((mean[1:] / mean[0] - 1).clamp(min=0)).T)
+        found.append(torch.stack([errors(run, labels, class_weights) for run in runs]))
+    mean = torch.cat(found, 1).nanmean(1)
+    return torch.nan_to_num((mean[1:] / mean[0] - 1).clamp(min=0)).T
 
 
 def parts(network: LiteNetwork, seen: Tensor) -> tuple[Tensor, Tensor]:
