@@ -31,6 +31,9 @@ class InstantEngine(Engine):
         """Have one size for all pictures."""
         return self.input_size
 
+    def warm(self, settings: Any) -> None:
+        """Compile nothing."""
+
     def calibrate(self) -> None:
         """Take no time that could be predicted."""
 

@@ -440,7 +440,9 @@ def test_output_bag_is_what_the_node_publishes(done: Path, bag: Path, engine: En
         assert each.token_fraction == pytest.approx(task['token_fraction'])
     assert [each.name for each in stats.task_stats] == list(engine.tasks)
     assert stats.block_active.tolist() == list(results[2].stats.block_active)
-    assert (stats.input_width, stats.input_height) == results[2].stats.size == (256, 192)
+    assert (stats.input_width, stats.input_height) == results[2].stats.size
+    # At half of the budget frames run at a smaller size; what is published is of the full one.
+    assert stats.input_width < 256 and found['/adamtl/depth'][2][1].width == 256
     assert stats.guard == 'off' and stats.age_ms == stats.latency_ms > 0
     assert found['/adamtl/semseg/label_info'][0][1].class_map[4].class_name == 'person'
 

@@ -194,6 +194,8 @@ class AdamtlNode(LifecycleNode):
         self._outputs = Outputs(
             self, engine.class_names, engine.tasks, engine.network_size)
         model = engine.calibrate()
+        # What its settings need is compiled now, while no frame waits for it.
+        engine.warm(options.settings)
         # Compiling a model leaves memory that the allocator would keep.
         _give_memory_back()
         self._control = None if model is None else LatencyControl(model, engine.cost)

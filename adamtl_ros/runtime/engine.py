@@ -161,9 +161,12 @@ class Engine:
         self.class_names = {task: tuple(names) for task, names in self.config.classes.items()}
         self.input_size = (self.config.input_size[1], self.config.input_size[0])
         # The first run allocates and selects kernels: that is not the first frame's business.
-        blank = np.zeros((*self.config.input_size, 3), dtype=np.uint8)
         for mode in self.modes[::2]:
-            self.infer(blank, Settings(mode=mode, budget=1.0, tasks=self.tasks))
+            self.warm(Settings(mode=mode, budget=1.0, tasks=self.tasks))
+
+    def warm(self, settings: Settings) -> None:
+        """Run a blank frame, so that what the settings need is compiled before one waits for it."""
+        self.infer(np.zeros((*self.config.input_size, 3), dtype=np.uint8), settings)
 
     def check(self, settings: Settings) -> None:
         """Raise ValueError where this model cannot do what the settings ask for."""
