@@ -165,7 +165,7 @@ class Engine:
             self.warm(Settings(mode=mode, budget=1.0, tasks=self.tasks))
 
     def warm(self, settings: Settings) -> None:
-        """Run a blank frame, so that what the settings need is compiled before one waits for it."""
+        """Run a blank frame: what the settings need is compiled before a real one waits."""
         self.infer(np.zeros((*self.config.input_size, 3), dtype=np.uint8), settings)
 
     def check(self, settings: Settings) -> None:
