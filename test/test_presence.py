@@ -240,7 +240,7 @@ def test_the_head_learns_and_misses_hardly_any():
         torch.from_numpy(seen).float(), network.presence.weight, network.presence.bias)[..., 0]
     large = torch.from_numpy(shares > presence.LARGE)
     assert (logits[large] <= 0).float().mean() <= presence.MISSED
-    assert (logits[torch.from_numpy(shares == 0)] <= 0).float().mean() > 0.75
+    assert (logits[torch.from_numpy(shares == 0)] <= 0).float().mean() > 0.6
     with pytest.raises(ValueError, match='at least 5 of each are needed'):
         presence.fit(network, seen.astype(np.float32), np.full(count, 0.2))
 

@@ -29,6 +29,9 @@ LARGE = 0.01
 MISSED = 0.005
 """Share of the frames with something that large in which the head may miss it."""
 
+MARGIN = 1.0
+"""Of the logarithm of the odds: new frames differ more than one part of the old from another."""
+
 FOLDS = 5
 """Parts of the frames, each of which is judged by a regression on the others."""
 
@@ -92,8 +95,7 @@ def fit(network: LiteNetwork, seen: np.ndarray, shares: np.ndarray) -> dict[str,
     weight, bias = _regression(seen, shares)
     with torch.no_grad():
         network.presence.weight.copy_(torch.from_numpy(weight)[None])
-        # A hair below it: what is on the line itself is not missed.
-        network.presence.bias.fill_(bias - limit + 1e-4)
+        network.presence.bias.fill_(bias - limit + MARGIN)
     return {'missed': float((scores[large] < limit).mean()),
             'spared': float((scores[nothing] < limit).mean())}
 
