@@ -947,7 +947,9 @@ def test_shadow_compares_the_share_of_frames_and_publishes_dense_results(bench, 
     assert compared == [True, False, False, False] * 2
     for each, policy_ran in zip(stats, compared):
         assert np.isnan(each.budget_achieved) != policy_ran
-        assert (each.input_width, each.input_height) == ((256, 192) if policy_ran else (0, 0))
+        # Below the size of the dense network, which costs more than the budget.
+        assert 0 < each.input_width * each.input_height < 256 * 192 if policy_ran else (
+            (each.input_width, each.input_height) == (0, 0))
         assert [task.name for task in each.task_stats] == ['semseg', 'depth']
         for task in each.task_stats:
             assert np.isnan(task.agreement) == np.isnan(task.token_fraction) != policy_ran
