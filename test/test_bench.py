@@ -27,7 +27,8 @@ def test_rows_of_static_and_every_budget(tmp_path, capsys):
     assert figures['backend'] == 'torch' and figures['tasks'] == ['semseg', 'depth']
     assert [(row['mode'], row['budget']) for row in figures['rows']] == [
         ('static', None), ('adaptive', 0.8), ('adaptive', 0.4)]
-    for row, achieved in zip(figures['rows'], (1.0, 0.8, 0.4)):
+    for row, achieved in zip(figures['rows'], (1.0, 0.729, 0.4)):
+        # Of 0.8 the best size spends 0.729, all of its gates open.
         assert row['achieved'] == pytest.approx(achieved, abs=0.02)
         assert 0 < row['p50_ms'] <= row['p95_ms'] <= row['p99_ms'] and row['rss_mb'] > 50
     assert figures['rows'][2]['gmacs'] < figures['rows'][1]['gmacs'] < figures['rows'][0]['gmacs']

@@ -185,7 +185,9 @@ def test_a_task_turned_off_changes_no_other(engine):
             fewer, more = (
                 engine.infer(picture(2), Settings(mode=mode, budget=budget, tasks=tasks)).stats
                 for tasks in (kept, engine.tasks))
-            assert fewer.gmacs <= more.gmacs
+            # Each of its own dense network, of which it is a share.
+            assert fewer.gmacs <= budget * fewer.gmacs_dense * 1.001
+            assert fewer.gmacs_dense < more.gmacs_dense
 
 
 @every_network
@@ -202,7 +204,9 @@ def test_the_budget_is_kept_and_monotone(name):
         means.append(np.mean(spent))
     for budget, mean in zip(budgets, means):
         wanted = max(budget, least / dense)
-        assert abs(mean - wanted) <= 0.02, (budget, mean)
+        # Where a smaller size is best with all of its gates open, nothing is left to spend.
+        short = 0.35 if getattr(network.config, 'reduced', ()) else 0.02
+        assert wanted - short <= mean <= wanted + 0.02, (budget, mean)
     assert all(np.diff(means) >= 0), means
 
 
@@ -223,9 +227,12 @@ def test_masked_policy_is_the_gathered_policy():
 def test_task_weight_steers_the_policy():
     network = random_network('glasses')
     image, tasks = random_image(network), network.config.tasks
-    plain = network.run_policy(image, tasks, 0.5)[1]
-    favoured = network.run_policy(image, tasks, 0.5, {'depth': 10.0, 'semseg': 0.0})[1]
-    assert any((a != b).any() for a, b in zip(plain.gates, favoured.gates))
+    plain, favoured = (
+        [network.run_policy(image, tasks, budget, weights)[1] for budget in (0.3, 0.5, 0.7, 0.9)]
+        for weights in ({}, {'depth': 10.0, 'semseg': 0.0}))
+    assert any(
+        one.size != other.size or any((a != b).any() for a, b in zip(one.gates, other.gates))
+        for one, other in zip(plain, favoured))
 
 
 def test_gradient_reaches_the_whole_network():

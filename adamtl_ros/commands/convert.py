@@ -383,7 +383,10 @@ def lite_configuration(state: Mapping[str, Tensor], input_size: int = 0) -> Lite
         stage[2] = stride
     config = LiteConfig('glasses', stem=stem, stages=tuple(
         (a, b, c, d, e) for a, b, c, d, e in stages))
-    if config != PRESETS['glasses']:
+    preset = PRESETS['glasses']
+    if isinstance(preset, LiteConfig) and replace(config, reduced=preset.reduced) == preset:
+        config = preset
+    else:
         config = replace(config, name=f'efficientnet_lite_{inputs}_{number}')
     if input_size:
         config = config.at((input_size, input_size))
