@@ -28,6 +28,7 @@ from adamtl_ros.training import lite
 from adamtl_ros.training import train
 from adamtl_ros.training import worth
 from adamtl_ros.training.config import read_config
+from adamtl_ros.training.losses import distances
 from adamtl_ros.training.losses import person_loss
 from adamtl_ros.training.losses import plain_loss
 from adamtl_ros.training.losses import robust_loss
@@ -332,6 +333,35 @@ def test_pictures_teach_what_a_person_is_and_nothing_else(settings, pictures):
     assert np.isfinite(report['loss'])
 
 
+def test_a_teacher_tells_of_pictures_what_they_have_no_labels_for(settings, folder, pictures):
+    """Depth, normals and edges of pictures follow it; rendered frames have labels of their own."""
+    given = [settings, 'style=0.0', 'distill=2.0']
+    alone, taught = (
+        train.Trainer(read_config([*given, f'pictures={pictures}', 'pictured=0.25', *more]))
+        for more in ([], [f'teacher={folder}/start.safetensors']))
+    batch = alone.batches[0]
+    told = []
+    for trainer in (alone, taught):
+        # Another network than the teacher, and the same one in both.
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for task in ('semseg', 'human_parts', 'saliency', 'normals', 'edges', 'depth'):
+                weight = trainer.network.decoders[task].out.conv.weight
+                weight += torch.randn(weight.shape, generator=generator) * 0.1
+        trainer.network.eval()
+        torch.manual_seed(5)
+        told.append(trainer.loss(batch, 0)[0])
+    image = taught.network.inputs(batch['image'])
+    with torch.no_grad():
+        ours, theirs = taught.network(image), taught.teacher(image)
+    expected = distances(*(
+        {task: each[task][3:] for task in ('normals', 'edges', 'depth')}
+        for each in (ours, theirs)))
+    # One of four frames is a picture.
+    assert float(expected) > 0.01
+    assert float((told[1] - told[0]).detach()) == pytest.approx(2 * float(expected) / 4, rel=1e-3)
+
+
 def test_what_is_known_of_people_alone():
     person = torch.tensor([[255, 0], [128, 128]], dtype=torch.uint8)
     person = person.repeat_interleave(2, 0).repeat_interleave(2, 1)[None]
@@ -352,6 +382,13 @@ def test_pictures_that_lack_something(settings, pictures, capsys, change, words)
     change(pictures)
     assert command.main([settings, 'steps=3', f'pictures={pictures}', 'pictured=0.5']) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_teacher_with_nothing_to_say(settings, folder, pictures, capsys):
+    assert command.main([
+        settings, 'steps=3', f'pictures={pictures}', 'tasks=[saliency, semseg]', 'pictured=0.5',
+        f'teacher={folder}/start.safetensors']) == 2
+    assert 'nothing to say' in capsys.readouterr().err
 
 
 def test_styles_move_between_frames_and_contents_stay():
@@ -527,6 +564,7 @@ def test_policy_stage(settings, folder, tmp_path, capsys):
     (['layer_decay=0.0'], 'above 0'), (['pictured=1.5'], 'from 0 to 1'), (['style=-1'], '0 to 1'),
     (['stage=open', 'distill=0'], 'there are static, adaptive and policy'),
     (['pictures=/nowhere'], '*.jpg'), (['prices=[1, 2]'], 'prices'),
+    (['teacher=/nowhere.safetensors'], 'no model'),
     (['frames=3'], 'at least 10'), (['sets=1'], 'at least 2'),
     (['stage=policy', 'start='], 'start=WEIGHTS'), (['network={policy: none}'], 'has no policy'),
     (['network={stages: [1, 2]}'], 'network='), (['network={embed_dim: 8}'], 'unknown setting'),

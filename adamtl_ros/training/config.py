@@ -58,7 +58,8 @@ class TrainConfig:
     Losses
         loss: 'plain', 'robust', or 'paper' with the paper's losses and weights.  teacher: weights
         of a dense network; distill: weight of the distance to its outputs (under 'gain', without
-        teacher, to the network's own dense outputs).
+        teacher, to the network's own dense outputs).  With pictures the teacher speaks of what
+        these have no labels for, and of nothing else.
     Optimisation
         steps, batch (over all processes), rate and policy_rate (peaks), last_rate (share of the
         peaks that is left at the end), warmup (steps), decay (AdamW), clip (gradient norm, of

@@ -22,6 +22,9 @@ SIZE = 240, 320
 
 PARTS = ('image', 'person', 'saliency')
 
+LABELLED = 'semseg', 'human_parts', 'saliency'
+"""The tasks that pictures say something about."""
+
 
 class Pictures:
     """The pictures of a folder; OSError or ValueError name what is missing."""

@@ -51,6 +51,7 @@ from adamtl_ros.training.losses import total_loss
 from adamtl_ros.training.objectives import efficiency_loss
 from adamtl_ros.training.objectives import gain_loss
 from adamtl_ros.training.objectives import open_loss
+from adamtl_ros.training.pictures import LABELLED
 from adamtl_ros.training.pictures import Pictures
 from adamtl_ros.training.sets import Sets
 
@@ -176,6 +177,10 @@ class Trainer:
             raise ValueError(
                 f'teacher={self.config.teacher}: it must have the same input size '
                 f'({need.input_size}) and outputs ({need.outputs}) as the network')
+        if self.config.pictures and not set(need.tasks) - set(LABELLED):
+            raise ValueError(
+                f'teacher={self.config.teacher}: pictures label {", ".join(need.tasks)}, '
+                'so it has nothing to say: leave it or the pictures out')
 
     def _groups(self, rest: list[Any], policy: list[Any]) -> list[dict[str, Any]]:
         config, groups = self.config, []
@@ -258,12 +263,9 @@ class Trainer:
                 image, torch.ones(len(image)), self.tasks, 0.0, measured=True)
             loss = open_loss(routing)
             return loss, {}, None
-        taught: Mapping[str, Tensor] | None = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                taught = self.teacher(image, self.tasks)
+        taught = self._taught(image)
         if self.sets is not None:
-            return (*self._under_sets(self.sets, image, frames, step), None)
+            return (*self._under_sets(self.sets, image, frames, step, taught), None)
         if config.stage == 'static':
             outputs = self.network(image) if not self.lite else lite.forward(
                 self.network, image, config, step / config.steps)[0]
@@ -285,14 +287,29 @@ class Trainer:
                        'spent': float(routing.spent.mean())}
             loss = loss + config.efficiency_weight * efficiency
         if taught is not None:
-            distance = distances(outputs, taught).mean()
+            distance = _distance(outputs, taught)
             report['distil'] = float(distance.detach())
             loss = loss + config.distill * distance
         return loss, report, None
 
+    def _taught(self, image: Tensor) -> dict[str, Tensor] | None:
+        """
+        Return what the teacher says of a batch, None where there is none.
+
+        With pictures, which come last, only of them, and of tasks that they have no labels for.
+        """
+        if self.teacher is None:
+            return None
+        tasks, count = self.tasks, len(image)
+        if self.batches.pictures is not None:
+            tasks = tuple(task for task in tasks if task not in LABELLED)
+            count = len(range(self.batches.pictured)[self.batches.mine])
+        with torch.no_grad():
+            return dict(self.teacher(image[len(image) - count:], tasks))
+
     def _under_sets(
-            self, sets: Sets, image: Tensor, frames: Mapping[str, Any], step: int
-    ) -> tuple[Tensor, dict[str, float]]:
+            self, sets: Sets, image: Tensor, frames: Mapping[str, Any], step: int,
+            taught: Mapping[str, Tensor] | None) -> tuple[Tensor, dict[str, float]]:
         """Run the batch dense and each frame under a set of blocks; the policy learns of both."""
         config, done = self.config, step / self.config.steps
         rng = np.random.default_rng((config.seed, step, self.rank, 2))
@@ -307,6 +324,10 @@ class Trainer:
         report |= {
             'dense': float(dense.detach()), 'gated': float(gated.detach()),
             'distil': float(distance.detach()), 'policy': float(lesson.detach())}
+        if taught is not None:
+            told = _distance(outputs[0], taught)
+            report['told'] = float(told.detach())
+            distance = distance + told
         return dense + gated + config.distill * distance + lesson, report
 
     def _inputs(self, pixels: Tensor) -> Tensor:
@@ -654,6 +675,13 @@ class Trainer:
         except Exception:
             return 'No state was saved yet.'
         return f'{self.state_path} keeps step {state["step"]}.'
+
+
+def _distance(outputs: Mapping[str, Tensor], taught: Mapping[str, Tensor]) -> Tensor:
+    """Return how far outputs are from a teacher's of the last frames, as a mean over all."""
+    whole, count = (len(next(iter(each.values()))) for each in (outputs, taught))
+    return distances(
+        {task: outputs[task][whole - count:] for task in taught}, taught).sum() / whole
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
