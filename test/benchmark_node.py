@@ -5,9 +5,11 @@ Measure a running node over ROS 2: time beside the network, frames accounted for
 
     PYTHONSAFEPATH=1 .venv/bin/python test/benchmark_node.py --rate 5 --frames 150
     PYTHONSAFEPATH=1 .venv/bin/python test/benchmark_node.py --rate 10 --frames 2000 --budget 0.4
+    PYTHONSAFEPATH=1 .venv/bin/python test/benchmark_node.py --rate 70 --frames 1400 --still
 
-A player sends the demo sequence, enlarged to --size; this process listens to all tasks and the
-statistics.  Prints JSON.  Not a test: figures depend on the machine and on what else it does.
+A player sends the demo sequence, or with --still its first frame again and again, enlarged to
+--size; this process listens to all tasks and the statistics.  Prints JSON.  Not a test: figures
+depend on the machine and on what else it does.
 """
 
 import argparse
@@ -49,6 +51,7 @@ def main():
     parser.add_argument('--mode', default='adaptive')
     parser.add_argument('--budget', type=float, default=0.6)
     parser.add_argument('--tasks', default=','.join(TASKS), help='tasks to listen to')
+    parser.add_argument('--still', action='store_true', help='nothing moves: one frame for all')
     options = parser.parse_args()
     size = tuple(int(part) for part in options.size.split('x'))
     tasks = options.tasks.split(',')
@@ -78,7 +81,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder, 'pictures')
         pictures.mkdir()
-        for path in sorted(DEMO.glob('*.jpg')):
+        for path in sorted(DEMO.glob('*.jpg'))[:1 if options.still else None]:
             picture = cv2.resize(cv2.imread(str(path)), size, interpolation=cv2.INTER_CUBIC)
             cv2.imwrite(str(pictures / path.name), picture)
         report, log = Path(folder, 'player.json'), Path(folder, 'log')
@@ -116,10 +119,12 @@ def main():
     third = max(len(memory) // 3, 1)
     print(json.dumps({
         'size': options.size, 'mode': options.mode, 'budget': options.budget,
-        'rate_hz': options.rate, 'tasks': len(tasks), 'frames_sent': sent,
+        'rate_hz': options.rate, 'still': options.still, 'tasks': len(tasks), 'frames_sent': sent,
         'received': final.frames_received, 'processed': final.frames_processed,
         'dropped': final.frames_dropped, 'missed': final.frames_missed,
         'answered_by_all_tasks': complete,
+        'answered_per_s': round(options.rate * complete / sent, 1),
+        'reused': sum(each.reused for each in stats),
         'beside_network_ms_median_of_seconds': round(statistics.median(seconds), 2),
         'latency_ms_median': round(statistics.median(s.latency_ms for s in stats), 2),
         'latency_ms_p95': round(sorted(s.latency_ms for s in stats)[int(0.95 * len(stats))], 2),
