@@ -8,7 +8,9 @@ Label real pictures by what other networks say of them, for `adamtl train pictur
 PHOTOS holds *.jpg; PICTURES has the folder `teachers` that test/model_card.py describes.  Persons:
 DeepLab on the picture and, where it is large, on four overlapping parts of it, so that small
 people are found too; near those MediaPipe's selfie mask counts a third.  Where they contradict
-each other it is open (128).  Saliency: U2-Net.  Look at what comes out before training on it.
+each other it is open (128).  Classes: what DeepLab is sure of, seen both ways round; it knows no
+walls and floors, and animals and vehicles are objects.  Saliency: U2-Net.  Look at what comes out
+before training on it.
 """
 
 import argparse
@@ -19,6 +21,9 @@ import numpy as np
 from rich.progress import track
 
 from adamtl_ros.picture_files import read_picture
+from adamtl_ros.tasks import IGNORE
+from adamtl_ros.tasks import TASKS
+from adamtl_ros.training.pictures import CLASSES
 from adamtl_ros.training.pictures import PARTS
 from adamtl_ros.training.pictures import UNKNOWN
 from model_card import Pictures
@@ -68,26 +73,52 @@ def person(teachers: Pictures, image: np.ndarray) -> np.ndarray:
     return label
 
 
+VOC = {'chair': 'chair', 'diningtable': None, 'person': 'person', 'pottedplant': 'plant',
+       'sofa': 'sofa', 'tvmonitor': 'screen', **dict.fromkeys((
+           'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'cow', 'dog',
+           'horse', 'motorbike', 'sheep', 'train'), 'object')}
+"""
+Which class of ours a class of PASCAL VOC is; in alphabetical order these are 1 to 20 there.
+
+None: of tables DeepLab is sure on many a floor.
+"""
+
+SURE = 0.8
+"""How sure DeepLab must be of a class, as a mean of both views."""
+
+
+def classes(teachers: Pictures, image: np.ndarray) -> np.ndarray:
+    """Return uint8 (h, w), the class of semseg of each pixel, IGNORE where that is open."""
+    views = (teachers.shares(image),
+             teachers.shares(np.ascontiguousarray(image[:, ::-1]))[:, ::-1])
+    shares = (views[0] + views[1]) / 2
+    label = np.full(image.shape[:2], IGNORE, np.uint8)
+    for number, name in enumerate(sorted(VOC), start=1):
+        if VOC[name]:
+            label[shares[..., number] > SURE] = TASKS['semseg'].classes.index(VOC[name])
+    return label
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ('photos', 'out', 'pictures'):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     teachers = Pictures(options.pictures)
-    for part in PARTS:
+    for part in (*PARTS, CLASSES):
         (options.out / part).mkdir(parents=True, exist_ok=True)
     for path in track(sorted(options.photos.glob('*.jpg')), 'labelling'):
         image = read_picture(path)
         scale = SHORT / min(image.shape[:2])
         size = [min(round(side * scale), LONG) for side in image.shape[1::-1]]
         labels = {
-            'person': person(teachers, image),
+            'person': person(teachers, image), 'semseg': classes(teachers, image),
             'saliency': np.rint(teachers.u2net(image) * 255).astype(np.uint8)}
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(options.out / 'image' / path.name), small[..., ::-1],
                     [cv2.IMWRITE_JPEG_QUALITY, 85])
         for part, label in labels.items():
-            how = cv2.INTER_NEAREST if part == 'person' else cv2.INTER_AREA
+            how = cv2.INTER_AREA if part == 'saliency' else cv2.INTER_NEAREST
             cv2.imwrite(str(options.out / part / f'{path.stem}.png'),
                         cv2.resize(label, size, interpolation=how))
 

@@ -180,11 +180,15 @@ class Pictures:
         """Return bool (h, w): where DeepLab v3 (VOC classes) sees a person."""
         return self._scores(image).argmax(-1) == PERSON
 
-    def person(self, image: np.ndarray) -> np.ndarray:
-        """Return float (h, w) in [0, 1]: how sure DeepLab is of a person."""
+    def shares(self, image: np.ndarray) -> np.ndarray:
+        """Return float (h, w, 21) in [0, 1]: how sure DeepLab is of each class of VOC."""
         scores = self._scores(image)
         shares = np.exp(scores - scores.max(-1, keepdims=True))
-        return shares[..., PERSON] / shares.sum(-1)
+        return shares / shares.sum(-1, keepdims=True)
+
+    def person(self, image: np.ndarray) -> np.ndarray:
+        """Return float (h, w) in [0, 1]: how sure DeepLab is of a person."""
+        return self.shares(image)[..., PERSON]
 
     def selfie_share(self, image: np.ndarray) -> np.ndarray:
         """Return float (h, w) in [0, 1]: MediaPipe's selfie mask."""

@@ -362,6 +362,27 @@ def test_a_teacher_tells_of_pictures_what_they_have_no_labels_for(settings, fold
     assert float((told[1] - told[0]).detach()) == pytest.approx(2 * float(expected) / 4, rel=1e-3)
 
 
+def test_pictures_may_tell_classes(settings, pictures, capsys):
+    given = [settings, 'steps=1', f'pictures={pictures}', 'pictured=0.25']
+    (pictures / 'semseg').mkdir()
+    for number in range(3):
+        label = np.full((40, 60), 255, np.uint8)
+        label[:, :30] = 17
+        cv2.imwrite(str(pictures / 'semseg' / f'{number}.png'), label)
+    trainer = train.Trainer(read_config(given))
+    batch = trainer.batches[0]
+    assert set(batch['semseg'][3].unique().tolist()) <= {17, 255}
+    assert (batch['semseg'][3] == 17).any()
+    assert np.isfinite(trainer.advance(batch)['loss'])
+    for path in (pictures / 'semseg').iterdir():
+        cv2.imwrite(str(path), np.full((40, 60), 18, np.uint8))
+    assert command.main(given) == 2
+    assert 'class 18 of 18' in capsys.readouterr().err
+    (pictures / 'semseg' / '1.png').unlink()
+    assert command.main(given) == 2
+    assert 'semseg/1.png' in capsys.readouterr().err
+
+
 def test_what_is_known_of_people_alone():
     person = torch.tensor([[255, 0], [128, 128]], dtype=torch.uint8)
     person = person.repeat_interleave(2, 0).repeat_interleave(2, 1)[None]

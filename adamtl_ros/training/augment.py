@@ -82,8 +82,8 @@ def augmented(
 
     frames: uint8 'image' (B, h, w, 3) and labels as datasets.frames describes them, depth as
     int32.  others: numbers of frames into which things of others are put, those, and their
-    cameras.  pictures: 'image', 'person' and 'saliency' as `training.pictures` reads them; they
-    come last, without the labels that they have not, and all frames get a 'person'.
+    cameras.  pictures: 'image', 'person' and others as `training.pictures` reads them; they come
+    last, without the labels that they have not, and all frames get a 'person'.
     """
     frames = warped(frames, cameras, rng, size, strength)
     if others is not None and len(others[0]) and {'semseg', 'depth'} <= set(frames):

@@ -113,7 +113,8 @@ class Trainer:
                 Pictures(config.pictures), round(config.pictured * config.batch))
             if config.pictures else None)
         self.people: dict[str, Sequence[int]] = {}
-        if config.pictures:
+        if self.batches.pictures is not None:
+            self.batches.pictures.check(self.network.config.classes['semseg'])
             semseg = self.network.config.classes['semseg'].index('person')
             parts = range(1, self.network.config.outputs.get('human_parts', 1))
             self.people = {task: classes for task, classes in (
