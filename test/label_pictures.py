@@ -21,8 +21,6 @@ import numpy as np
 from rich.progress import track
 
 from adamtl_ros.picture_files import read_picture
-from adamtl_ros.tasks import IGNORE
-from adamtl_ros.tasks import TASKS
 from adamtl_ros.training.pictures import CLASSES
 from adamtl_ros.training.pictures import PARTS
 from adamtl_ros.training.pictures import UNKNOWN
@@ -73,32 +71,6 @@ def person(teachers: Pictures, image: np.ndarray) -> np.ndarray:
     return label
 
 
-VOC = {'chair': 'chair', 'diningtable': None, 'person': 'person', 'pottedplant': 'plant',
-       'sofa': 'sofa', 'tvmonitor': 'screen', **dict.fromkeys((
-           'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'cow', 'dog',
-           'horse', 'motorbike', 'sheep', 'train'), 'object')}
-"""
-Which class of ours a class of PASCAL VOC is; in alphabetical order these are 1 to 20 there.
-
-None: of tables DeepLab is sure on many a floor.
-"""
-
-SURE = 0.8
-"""How sure DeepLab must be of a class, as a mean of both views."""
-
-
-def classes(teachers: Pictures, image: np.ndarray) -> np.ndarray:
-    """Return uint8 (h, w), the class of semseg of each pixel, IGNORE where that is open."""
-    views = (teachers.shares(image),
-             teachers.shares(np.ascontiguousarray(image[:, ::-1]))[:, ::-1])
-    shares = (views[0] + views[1]) / 2
-    label = np.full(image.shape[:2], IGNORE, np.uint8)
-    for number, name in enumerate(sorted(VOC), start=1):
-        if VOC[name]:
-            label[shares[..., number] > SURE] = TASKS['semseg'].classes.index(VOC[name])
-    return label
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ('photos', 'out', 'pictures'):
@@ -112,7 +84,7 @@ def main() -> None:
         scale = SHORT / min(image.shape[:2])
         size = [min(round(side * scale), LONG) for side in image.shape[1::-1]]
         labels = {
-            'person': person(teachers, image), 'semseg': classes(teachers, image),
+            'person': person(teachers, image), 'semseg': teachers.classes(image),
             'saliency': np.rint(teachers.u2net(image) * 255).astype(np.uint8)}
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(options.out / 'image' / path.name), small[..., ::-1],

@@ -60,6 +60,22 @@ FIGURES = {
 PERSON = 15
 """Number of VOC's class."""
 
+VOC = {'chair': 'chair', 'diningtable': None, 'person': 'person', 'pottedplant': 'plant',
+       'sofa': 'sofa', 'tvmonitor': 'screen', **dict.fromkeys((
+           'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'cow', 'dog',
+           'horse', 'motorbike', 'sheep', 'train'), 'object')}
+"""
+Which class of ours a class of PASCAL VOC is; in alphabetical order these are 1 to 20 there.
+
+None: of tables DeepLab is sure on many a floor.
+"""
+
+SURE = 0.8
+"""How sure DeepLab must be of a class, as a mean of both views."""
+
+LEAST = 0.01
+"""Share of a picture that a class must have to count there."""
+
 KINDS = {
     'view_type': ('simple', 'medium', 'cluttered'),
     'lighting': ('day', 'lamp', 'dim', 'night'),
@@ -185,6 +201,17 @@ class Pictures:
         scores = self._scores(image)
         shares = np.exp(scores - scores.max(-1, keepdims=True))
         return shares / shares.sum(-1, keepdims=True)
+
+    def classes(self, image: np.ndarray) -> np.ndarray:
+        """Return uint8 (h, w): the class of semseg that DeepLab is sure of, IGNORE elsewhere."""
+        views = (self.shares(image),
+                 self.shares(np.ascontiguousarray(image[:, ::-1]))[:, ::-1])
+        shares = (views[0] + views[1]) / 2
+        label = np.full(image.shape[:2], IGNORE, np.uint8)
+        for number, name in enumerate(sorted(VOC), start=1):
+            if VOC[name]:
+                label[shares[..., number] > SURE] = TASKS['semseg'].classes.index(VOC[name])
+        return label
 
     def person(self, image: np.ndarray) -> np.ndarray:
         """Return float (h, w) in [0, 1]: how sure DeepLab is of a person."""
@@ -399,6 +426,25 @@ def in_persons(engine: Engine, source: Pictures) -> dict:
     return report
 
 
+def in_classes(engine: Engine, source: Pictures) -> dict:
+    """Return, of what DeepLab is sure is of a class, what the network makes of it."""
+    names = engine.class_names['semseg']
+    report: dict = {}
+    for path in sorted({*SALIENT, *(SHOWN | HIDDEN).values()}):
+        image = source.picture(path)
+        theirs, mine = source.classes(image), look(engine, image)['semseg']
+        for number in set(theirs[theirs != IGNORE].tolist()):
+            counts = np.bincount(mine[theirs == number], minlength=len(names))
+            if counts.sum() < LEAST * mine.size:
+                continue
+            row = report.setdefault(
+                names[number], {'pictures': 0, 'said': dict.fromkeys(names, 0.0)})
+            row['pictures'] += 1
+            for name, count in zip(names, counts / mine.size):
+                row['said'][name] += float(count)
+    return report
+
+
 def in_saliency(engine: Engine, source: Pictures) -> dict:
     """Return how far saliency agrees with that of U2-Net."""
     report = {}
@@ -470,7 +516,8 @@ def pictures(engine: Engine, root: str) -> dict:
     """Return how far the dense network agrees with others on real pictures."""
     source = Pictures(root)
     return {'depth': in_depth(engine, source), 'persons': in_persons(engine, source),
-            'saliency': in_saliency(engine, source), 'edges': in_edges(engine, source)}
+            'classes': in_classes(engine, source), 'saliency': in_saliency(engine, source),
+            'edges': in_edges(engine, source)}
 
 
 def table(heads: list[str], rows: list[list]) -> str:
@@ -511,6 +558,16 @@ def of_persons(told: dict) -> str:
     return table([
         'pictures', 'number', 'person, DeepLab', 'person, selfie mask',
         'any part, DeepLab', 'any part, selfie mask', 'selfie mask, DeepLab'], rows)
+
+
+def of_classes(told: dict) -> str:
+    rows = []
+    for name, row in sorted(told['pictures']['classes'].items()):
+        shares = {each: said / sum(row['said'].values()) for each, said in row['said'].items()}
+        others = sorted((said, each) for each, said in shares.items() if each != name)[:-3:-1]
+        rows.append([name, row['pictures'], f'{shares[name]:.2f}', ', '.join(
+            f'{each} {said:.2f}' for said, each in others if said >= 0.005)])
+    return table(['class', 'pictures', 'share found', 'said instead'], rows)
 
 
 def of_saliency(told: dict) -> str:
@@ -573,12 +630,14 @@ def of_bench(told: dict) -> str:
 
 TABLES: dict[str, Callable[[dict], str]] = {
     'labels': of_labels, 'kinds': of_kinds, 'budgets': of_budgets, 'persons': of_persons,
-    'saliency': of_saliency, 'edges': of_edges, 'depth': of_depth, 'bench': of_bench}
+    'classes': of_classes, 'saliency': of_saliency, 'edges': of_edges, 'depth': of_depth,
+    'bench': of_bench}
 """By the names that a page has between its markers."""
 
 PAGES = {
     'README.md': ('labels', 'bench'),
-    'docs/model.md': ('labels', 'kinds', 'budgets', 'depth', 'persons', 'saliency', 'edges'),
+    'docs/model.md': (
+        'labels', 'kinds', 'budgets', 'depth', 'persons', 'classes', 'saliency', 'edges'),
     'docs/performance.md': ('bench',)}
 """The tables of each page."""
 
