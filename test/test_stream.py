@@ -191,6 +191,70 @@ def test_without_reuse_nothing_is_kept_or_recalled():
     assert kept(picture()).recall(picture(), 'other', SETTINGS) is None
 
 
+def moved(image, *places):
+    """Return the picture with something where cells of these (row, column) are."""
+    image = image.copy()
+    for row, column in places:
+        image[row * CELL:(row + 1) * CELL, column * CELL:(column + 1) * CELL] ^= 64
+    return image
+
+
+def test_what_has_not_moved_nor_is_near_keeps_a_better_result_for_some_frames():
+    stream, settings = Stream(), replace(SETTINGS, refresh=5)
+    assert not stream.still(picture(), 'key', settings).any()
+    stream.keep(picture(), 'key', settings, 'result', 0.9)
+    for number in range(6):
+        stream.recall(picture(), 'key', settings)
+        still = stream.still(moved(noisy(picture(), 1), (4, 6)), 'key', settings)
+        expected = np.full((12, 20), number < 4)
+        expected[3:6, 5:8] = False
+        assert np.array_equal(still, expected)
+    stream.keep(picture(), 'key', settings, 'result', 0.9)
+    still = stream.still(picture(), 'key', settings)
+    assert still.all() and stream.better(still, 0.5).all()
+    assert not stream.better(still, 0.87).any()
+    assert not stream.still(picture(), 'other', settings).any()
+    assert not stream.still(picture(), 'key', replace(settings, reuse=False)).any()
+    stream.forget()
+    assert not stream.still(picture(), 'key', settings).any()
+
+
+def test_each_cell_is_compared_with_what_its_own_result_was_computed_from():
+    stream = Stream()
+    stream.keep(picture(), 'key', SETTINGS, 'good', 0.9)
+    now = moved(picture(), (4, 6))
+    still = stream.still(now, 'key', SETTINGS)
+    stream.keep(now, 'key', SETTINGS, 'joined', 0.5, stream.better(still, 0.5))
+    assert stream.still(now, 'key', SETTINGS).all()
+    # What moved has the worse result, and what is around it.
+    assert np.array_equal(stream.better(np.ones((12, 20), bool), 0.5), still)
+    back = stream.still(picture(), 'key', SETTINGS)
+    assert np.array_equal(back, still)
+    # Slow changes of what was kept add up.
+    brighter = np.clip(now.astype(int) + 1, 0, 255).astype(np.uint8)
+    stream.keep(brighter, 'key', SETTINGS, 'joined', 0.5, still)
+    again = stream.still(np.clip(now.astype(int) + 2, 0, 255).astype(np.uint8), 'key', SETTINGS)
+    assert not (again & still).any() and again[4, 6]
+
+
+def test_a_better_frame_is_due_where_most_stands_still_and_none_is_kept():
+    stream, everything = Stream(), np.ones((12, 20), bool)
+    assert not stream.due(everything, SETTINGS)
+    stream.keep(picture(), 'key', SETTINGS, 'result', 0.5)
+    assert stream.due(everything, SETTINGS)
+    assert not stream.due(everything, replace(SETTINGS, reuse=False))
+    little = everything.copy()
+    little[:7] = False
+    assert not stream.due(little, SETTINGS)
+    stream.keep(picture(), 'key', SETTINGS, 'result', 0.9)
+    assert not stream.due(everything, SETTINGS)
+    # Who computes a frame again says what it was.
+    stream.price = math.nan
+    assert stream.due(little, SETTINGS)
+    stream.price = 0.1
+    assert not stream.due(everything, SETTINGS)
+
+
 # In the engine
 
 
@@ -246,6 +310,60 @@ def test_a_frame_can_be_computed_again_by_its_price_and_its_cap(engine):
             Stream(result.stats.price))
         assert same(again, result)
         assert again.stats.gmacs == result.stats.gmacs
+
+
+def passing(count):
+    """Return frames of a scene that stands still but for a small thing that passes."""
+    scene = cv2.resize(picture(), (96, 64))
+    return [moved(noisy(scene, number, 1.5), (5, number % 12))
+            for number in range(count)]
+
+
+def test_a_scene_with_a_small_thing_that_moves_is_seen_well_once(engine):
+    stream, settings = Stream(), replace(
+        SETTINGS, budget=0.6, cap=1.0, refresh=20, confidence=True)
+    frames = passing(100)
+    results = [engine.infer(frame, settings, None, stream) for frame in frames]
+    stats = [result.stats for result in results]
+    assert stats[0].kept == 0.0 and stats[0].budget_achieved <= 0.6
+    # The second one finds that it stands still, and there is credit for all gates.
+    assert stats[1].kept == 0.0 and stats[1].budget_achieved > 0.95
+    assert math.isnan(stats[1].price) and not stats[1].reused
+    for before, result in zip(results[1:19], results[2:20]):
+        assert 0.5 < result.stats.kept < 1.0 and result.stats.budget_achieved < 0.95
+        # Nothing moves there.
+        for task in SETTINGS.tasks:
+            same = result.outputs[task][:8] == results[1].outputs[task][:8]
+            assert same.all(), task
+        assert np.array_equal(
+            result.confidence['semseg'][:8], results[1].confidence['semseg'][:8])
+        assert not np.array_equal(result.outputs['depth'], before.outputs['depth'])
+    assert any(math.isnan(each.price) for each in stats[20:24])
+    # Beside all gates, the policy itself.
+    assert all(each.budget_achieved <= each.budget_cap + 1e-3 for each in stats)
+    assert np.mean([each.budget_achieved for each in stats]) <= 0.6 + TOLERANCE
+    blind = Stream()
+    assert not any(
+        engine.infer(frame, replace(settings, reuse=False), None, blind).stats.kept
+        for frame in frames[:4])
+
+
+def test_where_nothing_is_kept_a_better_frame_can_be_computed_again(engine):
+    stream, settings = Stream(), replace(SETTINGS, cap=1.0)
+    results = [engine.infer(frame, settings, None, stream) for frame in passing(3)]
+    assert [each.stats.kept > 0 for each in results] == [False, False, True]
+    for frame, result in zip(passing(2), results):
+        again = engine.infer(
+            frame, replace(settings, cap=result.stats.budget_cap), None,
+            Stream(result.stats.price))
+        assert same(again, result) and again.stats.gmacs == result.stats.gmacs
+
+
+def test_a_cap_of_the_budget_leaves_nothing_to_keep(engine):
+    stream, settings = Stream(), replace(SETTINGS, budget=0.6, cap=0.6)
+    stats = [engine.infer(frame, settings, None, stream).stats for frame in passing(12)]
+    assert not any(each.kept for each in stats)
+    assert all(each.budget_achieved <= 0.6 for each in stats)
 
 
 def test_the_price_follows_what_was_spent(engine):

@@ -119,9 +119,12 @@ class Run:
     scenes: list[np.ndarray] = field(default_factory=list)
     # of the worst frames: the frame that their results were computed of, its price and its cap
     origins: dict[int, tuple[int, float, float]] = field(default_factory=dict)
+    # of these frames: what was published
+    shown: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     computed: tuple[int, float, float] = (0, math.nan, 1.0)
     achieved: float = 0.0
     reused: int = 0
+    kept: float = 0.0
     empty: int = 0
     macs: tuple[float, float] = (0.0, 0.0)
     joules: float = 0.0
@@ -319,13 +322,18 @@ class Evaluation:
             run.achieved += stats.budget_achieved
             run.macs = (run.macs[0] + stats.gmacs, run.macs[1] + stats.gmacs_dense)
             run.reused += stats.reused
+            run.kept += stats.kept
             run.empty += bool(stats.tasks_empty)
             if not stats.reused:
                 run.computed = frame.number, stats.price, stats.budget_cap
             run.series.add((stats.budget_achieved, mean, latency, stats.reused))
-            run.worst.add(frame.number, mean)
-            run.origins[frame.number] = run.computed
-            run.origins = {index: run.origins[index] for index, _ in run.worst.frames()}
+            if run.settings.mode == 'adaptive':
+                run.worst.add(frame.number, mean)
+                run.origins[frame.number] = run.computed
+                run.shown[frame.number] = result.outputs
+                worst = [index for index, _ in run.worst.frames()]
+                run.origins = {index: run.origins[index] for index in worst}
+                run.shown = {index: run.shown[index] for index in worst}
             shares = np.array([
                 1.0, stats.budget_achieved, mean, *stats.task_token_fraction,
                 *stats.token_fraction])
@@ -365,6 +373,11 @@ class Evaluation:
         scene = self.scenes[number]
         scene.last, scene.end = frame.number, seconds
         return number
+
+    def shown(self) -> dict[float | None, dict[int, dict[str, np.ndarray]]]:
+        """Return what was published for the worst frames of each budget, by their numbers."""
+        return {run.settings.budget: run.shown
+                for run in self.runs if run.settings.mode == 'adaptive'}
 
     def figures(self) -> dict[str, Any]:
         """Return what results.json holds, but for what the command adds."""
@@ -441,7 +454,7 @@ class Evaluation:
             'worst': [
                 {'frame': index, 'agreement': value,
                  **dict(zip(('computed', 'price', 'cap'), run.origins[index]))}
-                for index, value in run.worst.frames()] if adaptive else [],
+                for index, value in run.worst.frames()],
         }
 
     def _memory(self, run: Run) -> dict[str, Any]:
@@ -452,9 +465,10 @@ class Evaluation:
         """
         count = max(self.evaluated, 1)
         if run.settings.mode == 'static':
-            return {'reused': 0.0, 'computed': 1.0, 'memory_saved': 0.0, 'empty': 0.0}
+            return {
+                'reused': 0.0, 'kept': 0.0, 'computed': 1.0, 'memory_saved': 0.0, 'empty': 0.0}
         computed = run.achieved / max(self.evaluated - run.reused, 1)
-        return {'reused': run.reused / count, 'computed': computed,
+        return {'reused': run.reused / count, 'kept': run.kept / count, 'computed': computed,
                 'memory_saved': run.reused / count * computed, 'empty': run.empty / count}
 
     def _scene_figures(self, number: int) -> dict[str, Any]:

@@ -161,7 +161,8 @@ def evaluate_bag(
     write_json(out / 'results.json', figures)
     with whole(out / 'report.html') as aside:
         aside.write_text(
-            report.page(figures, report.pictures(bag, engine, plan, figures)), encoding='utf-8')
+            report.page(figures, report.pictures(
+                bag, engine, plan, figures, evaluation.shown())), encoding='utf-8')
     return figures
 
 

@@ -4,9 +4,9 @@
 
 import base64
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 import re
@@ -25,7 +25,6 @@ from adamtl_ros.bag.reading import RecordedFrame
 from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.runtime.stream import Stream
 
 CELL = 224
 """Width of a picture in pixels."""
@@ -43,12 +42,13 @@ _UNITS = {
 
 
 def pictures(
-        bag: Bag, engine: Engine, plan: Plan, figures: dict[str, Any]) -> list[dict[str, Any]]:
+        bag: Bag, engine: Engine, plan: Plan, figures: dict[str, Any],
+        shown: Mapping[float | None, Mapping[int, dict[str, np.ndarray]]]
+) -> list[dict[str, Any]]:
     """
     Return the worst frames at the recommended budget, the worst first, with their pictures.
 
-    They are processed once more: the same frame, settings and price give the same results.  A
-    frame that was reused has those of the one that was computed.
+    shown: by budget, what was published for its worst frames; dense they are computed again.
     """
     budget = figures['recommendation'].get('shown_budget')
     row = next((row for row in figures['rows']
@@ -56,37 +56,25 @@ def pictures(
     if row is None:
         return []
     worst = {each['frame']: each for each in row['worst']}
-    wanted = worst.keys() | {each['computed'] for each in row['worst']}
-    computed: dict[int, dict[str, np.ndarray]] = {}
     found = []
     frames = RecordedFrames(plan.topic, plan.known)
     for message in bag.messages((plan.topic,)):
-        frame = frames.read(message, decoded=frames.number + 1 in wanted)
-        if isinstance(frame, RecordedFrame):
+        frame = frames.read(message, decoded=frames.number + 1 in worst)
+        if isinstance(frame, RecordedFrame) and frame.number in worst:
             number = frame.number
-            for each in row['worst']:
-                if each['computed'] == number and number not in computed:
-                    settings = replace(
-                        plan.adaptive(row['budget']), cap=max(each['cap'], row['budget']))
-                    computed[number] = engine.infer(
-                        frame.image, settings, frame.camera, Stream(each['price'])
-                        if each['price'] == each['price'] else None).outputs
-            if number not in worst:
-                continue
             dense = engine.infer(
                 frame.image, Settings(mode='static', tasks=plan.tasks), frame.camera).outputs
-            adaptive = computed[worst[number]['computed']]
-            agreed = {}
+            adaptive = shown[budget][number]
             cells: list[tuple[str, list[str]]] = [
                 ('picture', [_jpeg(frame.image), _jpeg(frame.image)])]
             for task in plan.tasks:
                 cells.append((task, [_jpeg(drawing.colourise(task, outputs[task]))
                                      for outputs in (dense, adaptive)]))
-            agreed = _agreements(dense, adaptive)
             found.append({
                 'frame': number, 'stamp': f'{frame.stamp / 1e9:.3f}',
-                'agreement': worst[number]['agreement'], 'tasks': agreed, 'cells': cells})
-        if frames.number >= max(wanted, default=-1):
+                'agreement': worst[number]['agreement'],
+                'tasks': _agreements(dense, adaptive), 'cells': cells})
+        if frames.number >= max(worst, default=-1):
             break
     return sorted(found, key=lambda each: (each['agreement'], each['frame']))
 

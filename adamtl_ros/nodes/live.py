@@ -27,6 +27,7 @@ from adamtl_ros.bag.storage import unpacked
 from adamtl_ros.conversions import readable
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.images import published_images
+from adamtl_ros.runtime.settings import ADAPTIVE
 from adamtl_ros.runtime.settings import MOST_FRAMES
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.runtime.stream import Stream
@@ -87,18 +88,19 @@ class Live:
             mode=stats.mode, budget=budget, tasks=tasks,
             weights={task: float(self.parameters[f'tasks.{task}.weight']) for task in tasks},
             output_size=self.parameters['output_size'], cap=max(stats.budget_cap, budget),
-            refresh=MOST_FRAMES, skip_empty=any(each.empty for each in stats.task_stats))
+            refresh=MOST_FRAMES if stats.reused else int(self.parameters['refresh']),
+            skip_empty=bool(self.parameters['skip_empty']))
 
     def frame(self, frame: RecordedFrame, engine: Engine) -> None:
         """Compare what the node published for a frame, if it did, with what we get."""
         seen, stats = self.digests.pop(frame.stamp, None), self.stats.get(frame.stamp)
         if stats is None or not frame.stamp:
             return
-        # The node tells what its gates paid, and which frames it took for the one before.
-        self._stream.price = None if math.isnan(stats.price) else stats.price
-        if not stats.reused:
-            self._stream.forget()
+        # The node tells what its gates paid, and what it took of the frames before.
         settings = self.settings(stats)
+        self._stream.price, self._stream.fresh = stats.price, not stats.reused
+        if stats.mode == ADAPTIVE and not stats.kept:
+            self._stream.forget()
         result = engine.infer(frame.image, settings, frame.camera, self._stream)
         if seen is None:
             return
@@ -225,15 +227,16 @@ class _Session:
                 'adamtl_node, or name it with --node')
         client = AsyncParameterClient(recorder, name)
         wanted_parameters = [
-            *RUNS, 'num_threads', 'output_size', 'budget', 'target_latency_ms',
-            'image_transport', *(f'tasks.{task}.weight' for task in TASKS)]
+            *RUNS, 'num_threads', 'output_size', 'budget', 'target_latency_ms', 'refresh',
+            'skip_empty', 'image_transport', *(f'tasks.{task}.weight' for task in TASKS)]
         answer = client.get_parameters(wanted_parameters)
         if not recorder.spin_until(answer.done, DISCOVERY) or (
                 response := answer.result()) is None:
             raise ValueError(f'{name} does not tell its parameters within {DISCOVERY:g} s')
         for key, value in zip(wanted_parameters, response.values):
             self.live.parameters[key] = {
-                2: value.integer_value, 3: value.double_value, 4: value.string_value}[value.type]
+                1: value.bool_value, 2: value.integer_value, 3: value.double_value,
+                4: value.string_value}[value.type]
         for key in RUNS:
             theirs = self.live.parameters[key]
             if theirs != getattr(self.options, key):

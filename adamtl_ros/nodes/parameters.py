@@ -153,8 +153,9 @@ PARAMETERS: dict[str, Spec] = {
     'budget_horizon': Spec(50, 'Number of frames over which the mean is held to the budget.',
                            (1, MOST_FRAMES)),
     'reuse': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame that '
-                        'looks like the one computed last has its results, and costs nothing.'),
-    'refresh': Spec(30, 'After how many frames at most one is computed all the same.',
+                        'looks like the one computed last has its results, and costs nothing; '
+                        'what stands still in others keeps those of a frame that cost more.'),
+    'refresh': Spec(30, 'After how many frames at most all is computed all the same.',
                     (1, MOST_FRAMES)),
     'skip_empty': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame '
                              'without people has the empty human_parts, and its decoder does not '

@@ -225,8 +225,8 @@ def _picture(message: Image | CompressedImage) -> Any:
 
 
 def _outlived(stats: GatingResult, options: Options) -> bool:
-    """Return whether a reused result agrees less with the dense one than may be."""
-    return stats.reused and any(
+    """Return whether a result that was kept agrees less with the dense one than may be."""
+    return stats.kept > 0 and any(
         value < options.comparing.agreement for value in stats.task_agreement.values())
 
 

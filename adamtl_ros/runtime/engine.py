@@ -44,6 +44,7 @@ from adamtl_ros.runtime.settings import BLIND
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import RANDOM
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import CELL
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
@@ -65,6 +66,8 @@ class GatingResult:
     were trained for, or, where there are none, 'nominal' ones.  Of a stream: the most that the
     frame could cost, the cap or what the mean left, the mean cost of its last frames, the price
     that gates paid, NaN where there is none, and whether the result is that of an earlier frame.
+    `kept` is the share of the picture whose results are those of an earlier frame: all of it, or
+    what stood still since one that cost more.
     `tasks_empty` are the tasks that the frame has nothing for, whose decoders the policy's path
     did not run.  `size` is the (width, height) of the input at which the frame ran, which the
     policy may choose below that of static mode, (0, 0) where the cost is NaN.
@@ -93,6 +96,7 @@ class GatingResult:
     reused: bool = False
     tasks_empty: tuple[str, ...] = ()
     size: tuple[int, int] = (0, 0)
+    kept: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -286,7 +290,8 @@ class Engine:
             stream.mean if stream and policy else math.nan,
             policy.price if policy else math.nan, bool(policy and policy.reused),
             policy.trace.empty if policy else (),
-            (0, 0) if math.isnan(trace.macs) else _ran(trace, frame.size))
+            (0, 0) if math.isnan(trace.macs) else _ran(trace, frame.size),
+            policy.kept if policy else 0.0)
         return Result(outputs, stats, confidences, heat, answer.logits if settings.raw else {})
 
     def _dense(
@@ -320,29 +325,40 @@ class Engine:
             if kept is not None:
                 stream.spend(0.0, settings, reused=True)
                 return kept
+        still = None
         with laps(lap):
             if isinstance(self.config, LiteConfig):
-                backend = cast(PricedBackend, self._backend)
+                backend, mean = cast(PricedBackend, self._backend), settings.budget
                 if stream is None:
                     cap = settings.budget or settings.cap
                 else:
-                    cap = stream.limit(settings)
-                    price = stream.price if stream.price is not None else backend.price(
-                        pixels, frame.tasks, stream.target(settings), settings.weights,
-                        settings.budget or settings.cap)
+                    cap, still = stream.limit(settings), stream.still(pixels, key, settings)
+                    if stream.due(still, settings):
+                        # All that the cap pays for, at the size that goes with it.
+                        mean = cap
+                    else:
+                        price = stream.price if stream.price is not None else backend.price(
+                            pixels, frame.tasks, stream.target(settings), settings.weights,
+                            settings.budget or settings.cap)
                 logits, trace = backend.priced(
                     pixels, frame.tasks, cap, settings.weights,
-                    0.0 if stream is None else price, settings.skip_empty, settings.budget)
+                    0.0 if math.isnan(price) else price, settings.skip_empty, mean)
             else:
                 cap = settings.budget or settings.cap
                 logits, trace = self._backend.adaptive(
                     pixels, frame.tasks, settings.budget, settings.weights)
         with laps('postprocess' if lap == 'network' else lap):
             answer = replace(self._answer(logits, trace, frame), price=price, cap=cap)
+            if stream is not None:
+                achieved = trace.macs / self._cost(frame.size).dense(frame.tasks)
+                stays = None if still is None else stream.better(still, achieved)
+                if stays is not None and stays.any():
+                    answer = _joined(answer, stream.kept, stays)
         if stream is not None:
-            stream.spend(trace.macs / self._cost(frame.size).dense(frame.tasks), settings)
+            stream.spend(achieved, settings)
             stream.keep(pixels, key, settings, replace(
-                answer, reused=True, price=math.nan, cap=settings.cap, trace=_nothing(trace)))
+                answer, reused=True, kept=1.0, price=math.nan, cap=settings.cap,
+                trace=_nothing(trace)), achieved, stays)
         return answer
 
     def _answer(
@@ -456,6 +472,19 @@ class _Answer:
     price: float = math.nan
     cap: float = 1.0
     reused: bool = False
+    kept: float = 0.0
+
+
+def _joined(answer: _Answer, before: _Answer, stays: np.ndarray) -> _Answer:
+    """Write into an answer what an earlier one has for the cells that stay; see Stream.better."""
+    mask = stays.repeat(CELL, 0).repeat(CELL, 1)
+    pairs = ((answer.outputs, before.outputs), (answer.confidences, before.confidences))
+    for mine, theirs in pairs:
+        for task, value in mine.items():
+            # What the frame has nothing for it has nowhere.
+            if task not in answer.trace.empty and task in theirs:
+                np.copyto(value, theirs[task], where=mask if value.ndim == 2 else mask[..., None])
+    return replace(answer, kept=float(stays.mean()))
 
 
 class _Laps:

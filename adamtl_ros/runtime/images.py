@@ -46,8 +46,8 @@ def stats_fields(stats: GatingResult) -> dict[str, Any]:
         'mode': stats.mode, 'reused': stats.reused,
         'input_width': stats.size[0], 'input_height': stats.size[1],
         **{name: float(getattr(stats, name)) for name in (
-            'budget_requested', 'budget_cap', 'budget_mean', 'price', 'budget_achieved', 'gmacs',
-            'gmacs_dense', 'preprocess_ms', 'network_ms', 'postprocess_ms', 'agreement')},
+            'budget_requested', 'budget_cap', 'budget_mean', 'price', 'kept', 'budget_achieved',
+            'gmacs', 'gmacs_dense', 'preprocess_ms', 'network_ms', 'postprocess_ms', 'agreement')},
         'task_stats': [
             {'name': task, 'token_fraction': float(share), 'empty': task in stats.tasks_empty,
              'agreement': float(stats.task_agreement.get(task, math.nan))}

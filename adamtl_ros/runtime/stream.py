@@ -8,7 +8,9 @@ target of the next frames, and so the price that all of their gates pay.  It is 
 frame may spend no more than there is: over any two horizons the mean is at most TOLERANCE above
 the budget, whatever comes.  What still frames save beyond that is saved.  The memory holds the
 last computed result and what the picture looked like then: a picture that still looks like that
-has the same result, and costs nothing.
+has the same result, and costs nothing.  Where only some of it moves, the rest keeps the results of
+a frame that cost more, and such frames come now and then: what stands still is seen well once, not
+badly again and again.
 """
 
 import math
@@ -24,6 +26,15 @@ STILL = 2.0
 
 CELL = 8
 """Pixels of the network's input in a cell, a side: so many that noise averages out."""
+
+REACH = 1
+"""Cells around one that moved whose results are not kept either: they depend on it."""
+
+BETTER = 0.05
+"""How much more a frame must have cost than this one, of dense, for its results to be kept."""
+
+MOST = 0.5
+"""Share of the picture that must stand still for a frame to be computed better than the mean."""
 
 GAP_S = 1.0
 """Stamps that lie farther apart are of another scene."""
@@ -45,18 +56,24 @@ class Stream:
     State of one camera's frames; give it to Engine.infer with every frame, in their order.
 
     price: what the gates of the next frame pay, where that is known, and its cap is that of the
-    settings; None leaves both to the ledger.
+    settings, and NaN takes all that the cap pays for; None leaves both to the ledger.
+    fresh: whether the next frame is computed whatever it looks like.
     """
 
     def __init__(self, price: float | None = None) -> None:
         self.credit = 0.0
         self._bias = 0.0
         self.price = price
+        self.fresh = False
         self._recent: list[float] = []
         self._key: Any = None
         self._picture: np.ndarray | None = None
         self._kept: Any = None
         self._age = 0
+        # By cell of the picture: what it looked like when the result that it has was computed,
+        # what that frame cost, and how many frames ago it was.
+        self._seen: np.ndarray | None = None
+        self._cost = self._since = np.zeros((0, 0))
         self._stamp: float | None = None
         self._source = ''
 
@@ -82,7 +99,7 @@ class Stream:
 
     def forget(self) -> None:
         """Drop the memory, so that the next frame is computed; the ledger stays."""
-        self._picture = self._kept = None
+        self._picture = self._kept = self._seen = None
 
     # The ledger
 
@@ -115,6 +132,11 @@ class Stream:
 
     # The memory
 
+    @property
+    def kept(self) -> Any:
+        """Return the result that is kept, None where there is none."""
+        return self._kept
+
     def recall(self, pixels: np.ndarray, key: Any, settings: Settings) -> Any:
         """
         Return what was kept of the last computed frame, if this one looks the same; else None.
@@ -122,20 +144,63 @@ class Stream:
         pixels: uint8 (h, w, 3).  key: all that the result depends on beside the picture.
         """
         self._age += 1
-        if (not settings.reuse or self._kept is None or key != self._key
+        self._since = self._since + 1
+        if (self.fresh or not settings.reuse or self._kept is None or key != self._key
                 or self._age >= settings.refresh):
             return None
         assert self._picture is not None
         moved = np.abs(_cells(pixels) - self._picture).mean(-1).max()
         return self._kept if moved < STILL else None
 
-    def keep(self, pixels: np.ndarray, key: Any, settings: Settings, result: Any) -> None:
-        """Keep the result of a computed frame for those that look like it."""
+    def still(self, pixels: np.ndarray, key: Any, settings: Settings) -> np.ndarray:
+        """
+        Return bool (h / CELL, w / CELL): where a picture looks as when its results were computed.
+
+        False as well around what has moved, where that is longer ago than settings.refresh, and
+        where nothing is kept.
+        """
+        cells = _cells(pixels)
+        if not settings.reuse or self._seen is None or key != self._key:
+            return np.zeros(cells.shape[:2], bool)
+        moved = np.abs(cells - self._seen).mean(-1) >= STILL
+        near = cv2.dilate(moved.astype(np.uint8), np.ones((2 * REACH + 1,) * 2, np.uint8))
+        return (near == 0) & (self._since < settings.refresh)
+
+    def due(self, still: np.ndarray, settings: Settings) -> bool:
+        """Return whether the next frame should be better than the mean: most of it stays so."""
+        if self.price is not None:
+            return math.isnan(self.price)
+        if not settings.reuse or self._seen is None:
+            return False
+        cells = still.size
+        return bool(
+            still.sum() >= MOST * cells
+            and (still & (self._cost > _budget(settings) + BETTER)).sum() < MOST * cells)
+
+    def better(self, still: np.ndarray, achieved: float) -> np.ndarray:
+        """Return the cells of `still` whose results cost more than a frame that cost this."""
+        return still & (self._cost > achieved + BETTER) if still.any() else still
+
+    def keep(
+            self, pixels: np.ndarray, key: Any, settings: Settings, result: Any,
+            achieved: float = 0.0, stays: np.ndarray | None = None) -> None:
+        """
+        Keep the result of a computed frame for those that look like it.
+
+        achieved: what it cost.  stays: bool cells where the result is that of an earlier frame.
+        """
         self._age = 0
-        if settings.reuse:
-            self._picture, self._key, self._kept = _cells(pixels), key, result
-        else:
+        if not settings.reuse:
             self.forget()
+            return
+        cells = _cells(pixels)
+        seen, cost, since = cells, np.full(cells.shape[:2], achieved), np.zeros(cells.shape[:2])
+        if stays is not None and stays.any():
+            assert self._seen is not None
+            seen = np.where(stays[..., None], self._seen, cells)
+            cost, since = np.where(stays, self._cost, cost), np.where(stays, self._since, since)
+        self._picture, self._key, self._kept = cells, key, result
+        self._seen, self._cost, self._since = seen, cost, since
 
 
 def _budget(settings: Settings) -> float:
