@@ -230,11 +230,29 @@ def test_each_cell_is_compared_with_what_its_own_result_was_computed_from():
     assert np.array_equal(stream.better(np.ones((12, 20), bool), 0.5), still)
     back = stream.still(picture(), 'key', SETTINGS)
     assert np.array_equal(back, still)
-    # Slow changes of what was kept add up.
-    brighter = np.clip(now.astype(int) + 1, 0, 255).astype(np.uint8)
-    stream.keep(brighter, 'key', SETTINGS, 'joined', 0.5, still)
-    again = stream.still(np.clip(now.astype(int) + 2, 0, 255).astype(np.uint8), 'key', SETTINGS)
-    assert not (again & still).any() and again[4, 6]
+    # Slow changes of what was kept add up; of what was computed since they do not yet.
+    def brighter(by):
+        image = now.copy()
+        image[64:] = np.clip(image[64:].astype(int) + by, 0, 255)
+        return image
+
+    stream.keep(brighter(1), 'key', SETTINGS, 'joined', 0.5, still)
+    again = stream.still(brighter(2), 'key', SETTINGS)
+    assert again[:7].all() and not again[8:].any()
+    stream.keep(brighter(1), 'key', SETTINGS, 'joined', 0.5)
+    assert stream.still(brighter(2), 'key', SETTINGS).all()
+
+
+def test_a_bare_wall_keeps_nothing_where_the_camera_moves():
+    wall, stream = picture(), Stream()
+    wall[:, :120] = 200
+    stream.keep(wall, 'key', SETTINGS, 'result', 0.9)
+    assert stream.still(wall, 'key', SETTINGS).all()
+    # A thing before it moves, or the camera does: most of what would tell has moved.
+    assert stream.still(moved(wall, (2, 3)), 'key', SETTINGS).mean() > 0.9
+    turned = wall.copy()
+    turned[:, 120:] = picture(1)[:, 120:]
+    assert not stream.still(turned, 'key', SETTINGS).any()
 
 
 def test_a_better_frame_is_due_where_most_stands_still_and_none_is_kept():

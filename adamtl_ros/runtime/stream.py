@@ -34,7 +34,10 @@ BETTER = 0.05
 """How much more a frame must have cost than this one, of dense, for its results to be kept."""
 
 MOST = 0.5
-"""Share of the picture that must stand still for a frame to be computed better than the mean."""
+"""Share of the picture, and of its cells that would tell, that stands still if the camera does."""
+
+TELLS = 2 * STILL
+"""How much a cell differs from one beside it if it would tell that the camera moves."""
 
 GAP_S = 1.0
 """Stamps that lie farther apart are of another scene."""
@@ -73,7 +76,8 @@ class Stream:
         # By cell of the picture: what it looked like when the result that it has was computed,
         # what that frame cost, and how many frames ago it was.
         self._seen: np.ndarray | None = None
-        self._cost = self._since = np.zeros((0, 0))
+        self._cost: np.ndarray = np.zeros((0, 0))
+        self._since: np.ndarray = np.zeros((0, 0))
         self._stamp: float | None = None
         self._source = ''
 
@@ -156,14 +160,19 @@ class Stream:
         """
         Return bool (h / CELL, w / CELL): where a picture looks as when its results were computed.
 
-        False as well around what has moved, where that is longer ago than settings.refresh, and
-        where nothing is kept.
+        False as well around what has moved, where that is longer ago than settings.refresh, where
+        nothing is kept, and everywhere if the camera moves: a bare wall looks as it did before,
+        but is nearer now.
         """
         cells = _cells(pixels)
         if not settings.reuse or self._seen is None or key != self._key:
             return np.zeros(cells.shape[:2], bool)
         moved = np.abs(cells - self._seen).mean(-1) >= STILL
-        near = cv2.dilate(moved.astype(np.uint8), np.ones((2 * REACH + 1,) * 2, np.uint8))
+        around = np.ones((2 * REACH + 1,) * 2, np.uint8)
+        tells = (cv2.dilate(self._seen, around) - cv2.erode(self._seen, around)).max(-1) >= TELLS
+        if (moved & tells).sum() > (1 - MOST) * tells.sum():
+            return np.zeros(cells.shape[:2], bool)
+        near = cv2.dilate(moved.astype(np.uint8), around)
         return (near == 0) & (self._since < settings.refresh)
 
     def due(self, still: np.ndarray, settings: Settings) -> bool:
