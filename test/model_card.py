@@ -42,8 +42,10 @@ from adamtl_ros.evaluation.edges import EdgeCounts
 from adamtl_ros.evaluation.edges import THRESHOLDS
 from adamtl_ros.files import whole
 from adamtl_ros.picture_files import read_picture
+from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
 from adamtl_ros.tasks import IGNORE
@@ -512,12 +514,50 @@ def in_edges(engine: Engine, source: Pictures) -> dict:
             (*mine[1], mine[0]), (*other[1], other[0]))}
 
 
+VIDEO_FRAMES = 90
+"""Of each video, from its first."""
+
+VIDEO_RUNS = {
+    'dense': {'mode': 'static'}, 'budget 0.75': {'budget': 0.75}, 'budget 0.5': {'budget': 0.5},
+    'budget 0.5, reuse off': {'budget': 0.5, 'reuse': False}}
+
+
+def in_videos(engine: Engine, source: Pictures) -> dict:
+    """Return, of streams at budgets, cost, agreement with dense, and how many pixels flicker."""
+    told = open_source(DEMO)
+    assert told.camera is not None
+    lens = Camera(told.camera.width, told.camera.height, *(told.camera.k[n] for n in (0, 4, 2, 5)))
+    report: dict = {}
+    for name, frames, camera in (
+            ('demo sequence, walking', [frame.image for frame in told], lens),
+            ('vtest.avi, still camera', [
+                source.picture(f'opencv/vtest.avi:{number}') for number in range(VIDEO_FRAMES)],
+             None)):
+        dense: list[dict[str, np.ndarray]] = []
+        for run, values in VIDEO_RUNS.items():
+            settings = Settings(**{'mode': 'adaptive', 'tasks': engine.tasks, **values})
+            stream, found = Stream(), []
+            for image in frames[:VIDEO_FRAMES]:
+                found.append(engine.infer(image, settings, camera, stream))
+            dense = dense or [each.outputs for each in found]
+            agreed = [agreement(task, each.outputs[task], theirs[task])
+                      for each, theirs in zip(found, dense) for task in engine.tasks]
+            classes = [each.outputs['semseg'] for each in found]
+            report[f'{name}: {run}'] = {
+                'frames': len(found), 'agreement': float(np.mean(agreed)),
+                **{key: float(np.mean([getattr(each.stats, key) for each in found]))
+                   for key in ('budget_achieved', 'kept')},
+                'changing': float(np.mean([
+                    one != other for one, other in zip(classes, classes[1:])]))}
+    return report
+
+
 def pictures(engine: Engine, root: str) -> dict:
     """Return how far the dense network agrees with others on real pictures."""
     source = Pictures(root)
     return {'depth': in_depth(engine, source), 'persons': in_persons(engine, source),
             'classes': in_classes(engine, source), 'saliency': in_saliency(engine, source),
-            'edges': in_edges(engine, source)}
+            'edges': in_edges(engine, source), 'videos': in_videos(engine, source)}
 
 
 def table(heads: list[str], rows: list[list]) -> str:
@@ -568,6 +608,12 @@ def of_classes(told: dict) -> str:
         rows.append([name, row['pictures'], f'{shares[name]:.2f}', ', '.join(
             f'{each} {said:.2f}' for said, each in others if said >= 0.005)])
     return table(['class', 'pictures', 'share found', 'said instead'], rows)
+
+
+def of_videos(told: dict) -> str:
+    return table(['video', 'mean cost', 'picture kept', 'agreement', 'pixels that change class'], [
+        [name, f'{row["budget_achieved"]:.2f}', f'{row["kept"]:.0%}', f'{row["agreement"]:.2f}',
+         f'{row["changing"]:.1%}'] for name, row in told['pictures']['videos'].items()])
 
 
 def of_saliency(told: dict) -> str:
@@ -631,13 +677,14 @@ def of_bench(told: dict) -> str:
 TABLES: dict[str, Callable[[dict], str]] = {
     'labels': of_labels, 'kinds': of_kinds, 'budgets': of_budgets, 'persons': of_persons,
     'classes': of_classes, 'saliency': of_saliency, 'edges': of_edges, 'depth': of_depth,
-    'bench': of_bench}
+    'videos': of_videos, 'bench': of_bench}
 """By the names that a page has between its markers."""
 
 PAGES = {
     'README.md': ('labels', 'bench'),
     'docs/model.md': (
-        'labels', 'kinds', 'budgets', 'depth', 'persons', 'classes', 'saliency', 'edges'),
+        'labels', 'kinds', 'budgets', 'videos', 'depth', 'persons', 'classes', 'saliency',
+        'edges'),
     'docs/performance.md': ('bench',)}
 """The tables of each page."""
 

@@ -154,7 +154,7 @@ PARAMETERS: dict[str, Spec] = {
                            (1, MOST_FRAMES)),
     'reuse': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame that '
                         'looks like the one computed last has its results, and costs nothing; '
-                        'what stands still in others keeps those of a frame that cost more.'),
+                        'what stands still in others keeps its own until a better one comes.'),
     'refresh': Spec(30, 'After how many frames at most all is computed all the same.',
                     (1, MOST_FRAMES)),
     'skip_empty': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame '

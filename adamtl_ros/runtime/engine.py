@@ -67,7 +67,7 @@ class GatingResult:
     frame could cost, the cap or what the mean left, the mean cost of its last frames, the price
     that gates paid, NaN where there is none, and whether the result is that of an earlier frame.
     `kept` is the share of the picture whose results are those of an earlier frame: all of it, or
-    what stood still since one that cost more.
+    what stood still since one that was no worse.
     `tasks_empty` are the tasks that the frame has nothing for, whose decoders the policy's path
     did not run.  `size` is the (width, height) of the input at which the frame ran, which the
     policy may choose below that of static mode, (0, 0) where the cost is NaN.
@@ -351,7 +351,7 @@ class Engine:
             answer = replace(self._answer(logits, trace, frame), price=price, cap=cap)
             if stream is not None:
                 achieved = trace.macs / self._cost(frame.size).dense(frame.tasks)
-                stays = None if still is None else stream.better(still, achieved)
+                stays = None if still is None else stream.stays(still, achieved)
                 if stays is not None and stays.any():
                     answer = _joined(answer, stream.kept, stays)
         if stream is not None:
@@ -476,7 +476,7 @@ class _Answer:
 
 
 def _joined(answer: _Answer, before: _Answer, stays: np.ndarray) -> _Answer:
-    """Write into an answer what an earlier one has for the cells that stay; see Stream.better."""
+    """Write into an answer what an earlier one has for the cells that stay; see Stream.stays."""
     mask = stays.repeat(CELL, 0).repeat(CELL, 1)
     pairs = ((answer.outputs, before.outputs), (answer.confidences, before.confidences))
     for mine, theirs in pairs:

@@ -8,9 +8,9 @@ target of the next frames, and so the price that all of their gates pay.  It is 
 frame may spend no more than there is: over any two horizons the mean is at most TOLERANCE above
 the budget, whatever comes.  What still frames save beyond that is saved.  The memory holds the
 last computed result and what the picture looked like then: a picture that still looks like that
-has the same result, and costs nothing.  Where only some of it moves, the rest keeps the results of
-a frame that cost more, and such frames come now and then: what stands still is seen well once, not
-badly again and again.
+has the same result, and costs nothing.  Where only some of it moves, the rest keeps its results
+until a better frame comes, one that costs more, as they do now and then: what stands still is seen
+well once, not badly again and again.
 """
 
 import math
@@ -31,7 +31,7 @@ REACH = 1
 """Cells around one that moved whose results are not kept either: they depend on it."""
 
 BETTER = 0.05
-"""How much more a frame must have cost than this one, of dense, for its results to be kept."""
+"""How much more of dense a frame must cost than an earlier one to be better than that."""
 
 MOST = 0.5
 """Share of the picture, and of its cells that would tell, that stands still if the camera does."""
@@ -186,9 +186,9 @@ class Stream:
             still.sum() >= MOST * cells
             and (still & (self._cost > _budget(settings) + BETTER)).sum() < MOST * cells)
 
-    def better(self, still: np.ndarray, achieved: float) -> np.ndarray:
-        """Return the cells of `still` whose results cost more than a frame that cost this."""
-        return still & (self._cost > achieved + BETTER) if still.any() else still
+    def stays(self, still: np.ndarray, achieved: float) -> np.ndarray:
+        """Return the cells of `still` whose results are no worse than those of a frame's cost."""
+        return still & (self._cost >= achieved - BETTER) if still.any() else still
 
     def keep(
             self, pixels: np.ndarray, key: Any, settings: Settings, result: Any,
