@@ -5,8 +5,11 @@
 from collections.abc import Iterator
 import faulthandler
 import os
+import signal
 import socket
+import subprocess
 import sys
+from typing import Any
 
 from hypothesis import settings
 import pytest
@@ -65,6 +68,61 @@ def engine(model, request):
     if request.param == 'openvino':
         pytest.importorskip('openvino')
     return Engine(model, backend=request.param)
+
+
+@pytest.fixture(scope='session')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a file of random weights: what the node does is the same for good ones."""
+    import torch
+
+    from adamtl_ros.network import checkpoint
+    from adamtl_ros.network.config import PRESETS
+    from adamtl_ros.network.kinds import network_of
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
+    checkpoint.save(path, network_of(PRESETS['glasses']))
+    return str(path)
+
+
+@pytest.fixture
+def ros() -> Iterator[Any]:
+    """Return a ROS graph, with a client in it, that is closed after the test."""
+    from ros_graph import Graph
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+@pytest.fixture
+def stage() -> Iterator[Any]:
+    """Return a stage for nodes whose engine computes nothing."""
+    from ros_graph import Stage
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def bench(weights: str) -> Iterator[Any]:
+    """Return a stage for nodes whose engine has a network of random weights."""
+    from adamtl_ros.runtime.engine import Engine
+    from ros_graph import Stage
+    stage = Stage(Engine, model=weights)
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def ended() -> Iterator[list[subprocess.Popen[str]]]:
+    """Take processes that must not outlive the test, those that they lead included."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            if os.getpgid(process.pid) == process.pid:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+        process.communicate(timeout=HANG)
 
 
 def pytest_report_header() -> list[str]:

@@ -14,7 +14,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from typing import Any
 import zlib
 
@@ -27,15 +26,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from instant import InstantEngine
+pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
-rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
-
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
-from rclpy.qos import QoSProfile  # noqa: E402
 from rclpy.serialization import serialize_message  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
@@ -43,81 +35,50 @@ from sensor_msgs.msg import Image  # noqa: E402
 
 from adamtl_ros.conversions import ENCODINGS  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
-from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
+from ros_graph import Stage  # noqa: E402
+from ros_graph import WAIT  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 CASES = int(os.environ.get('ADAMTL_FUZZ_CASES', '200'))
-WAIT = 30.0
-SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
-class Graph:
-    """A node, and a camera and a listener beside it in one executor."""
+class Watched(Stage):
+    """A node, and a camera and a listener that have met it."""
 
     def __init__(self, transport: str = 'raw', **values: Any) -> None:
         """Start the node and wait until all have met."""
-        rclpy.init()
+        super().__init__(image_transport=transport, **values)
         self.kind = Image if transport == 'raw' else CompressedImage
-        self.node = AdamtlNode(engine_class=InstantEngine, parameter_overrides=[
-            Parameter(name, value=value)
-            for name, value in {'image_transport': transport, **values}.items()])
-        self.client = rclpy.create_node('client')
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self.executor.add_node(self.client)
-        assert self.node.trigger_configure() == SUCCESS
-        assert self.node.trigger_activate() == SUCCESS
-        self.camera = self.client.create_publisher(
-            self.kind, 'image' if transport == 'raw' else 'image/compressed', 10)
-        self.stats: list[GatingStats] = []
-        self.depth: list[Image] = []
-        self.client.create_subscription(GatingStats, 'adamtl/gating_stats', self.stats.append, 10)
-        self.client.create_subscription(Image, 'adamtl/depth', self.depth.append, 10)
+        if self.kind is CompressedImage:
+            self.camera = self.client.create_publisher(self.kind, 'image/compressed', 10)
+        self.active = self.running()
+        self.stats, self.depth = self.listen('gating_stats', 'depth')
+        self.met(self.camera)
         self.sent = 0
-        self.until(lambda: self.camera.get_subscription_count()
-                   and self.node.count_subscribers('adamtl/gating_stats')
-                   and self.node.count_subscribers('adamtl/depth'))
-        time.sleep(0.3)
 
-    def until(self, condition: Any) -> None:
-        """Spin until the condition holds."""
-        end = time.monotonic() + WAIT
-        while not condition():
-            assert time.monotonic() < end, 'waited in vain'
-            self.executor.spin_once(0.005)
-
-    def send(self, message: Any) -> None:
-        """Send a message and wait until the node has decided about it."""
+    def give(self, message: Any) -> None:
+        """Send a message as it is and wait until the node has decided about it."""
         self.sent += 1
-        before = self.node.counts.received
         self.camera.publish(message)
-        self.until(lambda: self.node.counts.received > before)
+        self.until(lambda: self.active.counts.received == self.sent)
 
     def good(self) -> None:
         """Send a good frame: it must be answered, and the account must be right."""
         message = good(self.kind)
         message.header.stamp.sec = 10_000 + self.sent
-        self.send(message)
+        self.give(message)
         self.until(lambda: all(got and got[-1].header == message.header
                                for got in (self.stats, self.depth)))
         stats = self.stats[-1]
         assert stats.frames_received == stats.frames_processed + stats.frames_dropped == self.sent
 
-    def close(self) -> None:
-        """End everything."""
-        self.node.end()
-        self.node.destroy_node()
-        self.client.destroy_node()
-        self.executor.shutdown()
-        rclpy.shutdown()
-
 
 @pytest.fixture
-def graph(request: pytest.FixtureRequest) -> Iterator[Graph]:
+def graph(request: pytest.FixtureRequest) -> Iterator[Watched]:
     """Return a graph; the parameter is the node's parameters."""
-    graph = Graph(**getattr(request, 'param', {}))
+    graph = Watched(**getattr(request, 'param', {}))
     yield graph
     graph.close()
 
@@ -196,7 +157,7 @@ FUZZ = settings(
 @FUZZ
 @given(message=images(), follow=st.integers(0, 9))
 def test_fuzzed_images(graph, message, follow):
-    graph.send(message)
+    graph.give(message)
     if not follow:
         graph.good()
 
@@ -206,7 +167,7 @@ def test_fuzzed_images(graph, message, follow):
 @given(message=compressed(), follow=st.integers(0, 9))
 @example(message=CompressedImage(format='jpeg'), follow=0)
 def test_fuzzed_compressed_images(graph, message, follow):
-    graph.send(message)
+    graph.give(message)
     if not follow:
         graph.good()
 
@@ -220,7 +181,7 @@ def test_bytes_that_are_no_message(graph):
         for place in generator.integers(0, min(len(data), 120), 3):
             data[place] = generator.integers(256)
         graph.camera.publish(bytes(data[:generator.integers(1, len(data) + 1)]))
-        graph.executor.spin_once(0.002)
+        graph.executor.spin_once(0.0)
         if number % 20 == 0:
             # What came of them is the middleware's secret; the next good frame is answered.
             stats = len(graph.stats)
@@ -229,7 +190,7 @@ def test_bytes_that_are_no_message(graph):
             graph.camera.publish(message)
             graph.until(lambda stats=stats, message=message: any(
                 each.header == message.header for each in graph.stats[stats:]))
-    counts = graph.node.counts
+    counts = graph.active.counts
     assert counts.received == counts.processed + counts.dropped
     assert counts.received >= CASES // 20
 
@@ -243,7 +204,7 @@ def test_frames_of_changing_size_and_encoding(graph):
         message = Image(encoding=encoding, width=width, height=height, step=step,
                         data=array('B', bytes(step * height)))
         message.header.stamp.sec = 100 + number
-        graph.send(message)
+        graph.give(message)
         graph.until(lambda message=message: graph.stats
                     and graph.stats[-1].header == message.header)
         graph.until(lambda: len(graph.depth) == len(graph.stats))
@@ -253,19 +214,18 @@ def test_frames_of_changing_size_and_encoding(graph):
 @pytest.mark.parametrize('graph', [{'use_sim_time': True}], indirect=True)
 def test_time_that_stands_still_and_jumps_backwards(graph):
     clock = graph.client.create_publisher(Clock, '/clock', 10)
-    got: list[DiagnosticArray] = []
-    graph.client.create_subscription(DiagnosticArray, '/diagnostics', got.append, 10)
-    graph.until(lambda: clock.get_subscription_count())
+    got = graph.hear('/diagnostics')
+    graph.met(clock)
     graph.until(lambda: got)  # though no time has come yet
     for seconds in (1000, 1001, 5, 0, 2000):
         message = Clock()
         message.clock.sec = seconds
         clock.publish(message)
         graph.until(lambda seconds=seconds:
-                    graph.node.get_clock().now().nanoseconds == seconds * 10**9)
+                    graph.active.get_clock().now().nanoseconds == seconds * 10**9)
         frame = good(Image)
         frame.header.stamp.sec = seconds
-        graph.send(frame)
+        graph.give(frame)
         graph.until(lambda frame=frame: graph.stats and graph.stats[-1].header == frame.header)
     assert [each.header.stamp.sec for each in graph.stats] == [1000, 1001, 5, 0, 2000]
     del got[:]
@@ -284,21 +244,16 @@ def executable(name: str = 'adamtl_node') -> str:
     pytest.skip(f'{name} is not installed')
 
 
-class Process:
+class Process(Stage):
     """The executable in a process, and a client in this one."""
 
     def __init__(self, log: Path) -> None:
         """Prepare the client."""
-        rclpy.init()
+        super().__init__()
         self.log = log
         self.processes: list[subprocess.Popen] = []
-        self.client = rclpy.create_node('client')
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.client)
-        self.camera: Any = None
         self.stats: list[GatingStats] = []
         self.client.create_subscription(GatingStats, 'adamtl/gating_stats', self.stats.append, 10)
-        self.sent = 0
 
     def popen(self, *command: str, **environment: str) -> subprocess.Popen:
         """Start a process that ends with the test."""
@@ -311,39 +266,16 @@ class Process:
         return process
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
-        """Start the node and wait until it can be heard."""
+        """Start the node and wait until it has met this camera."""
         process = self.popen(executable(), '--ros-args', *arguments, **environment)
         self.until(lambda: self.client.count_publishers('adamtl/gating_stats'), process)
         return process
 
-    def publish(self) -> None:
-        """Become the camera, and wait for the node."""
-        self.camera = self.client.create_publisher(Image, 'image', QoSProfile(depth=10))
-        self.until(lambda: self.camera.get_subscription_count())
-        self.spin(0.5)
-
-    def until(self, condition: Any, process: subprocess.Popen | None = None) -> None:
-        """Spin until the condition holds."""
-        end = time.monotonic() + 2 * WAIT
-        while not condition():
-            assert time.monotonic() < end, self.log.read_text()
-            assert process is None or process.poll() is None, self.log.read_text()
-            self.executor.spin_once(0.02)
-
-    def spin(self, seconds: float) -> None:
-        """Spin for some time."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.executor.spin_once(0.02)
-
-    def answered(self) -> GatingStats:
-        """Send a frame and wait for its answer."""
-        self.sent += 1
-        message = good(Image)
-        message.header.stamp.sec = 10_000 + self.sent
-        self.camera.publish(message)
-        self.until(lambda: any(each.header == message.header for each in self.stats))
-        return next(each for each in self.stats if each.header == message.header)
+    def answered(self, process: subprocess.Popen) -> GatingStats:
+        """Send frames until one is answered; return its statistics."""
+        before = self.frames
+        self.send_until(lambda: self.stats and self.stats[-1].header.stamp.sec > before, process)
+        return self.stats[-1]
 
     def end(self, process: subprocess.Popen) -> None:
         """End the node by SIGTERM: in good order."""
@@ -357,9 +289,7 @@ class Process:
             if process.poll() is None:
                 process.kill()
             process.wait(WAIT)
-        self.client.destroy_node()
-        self.executor.shutdown()
-        rclpy.shutdown()
+        super().close()
 
 
 @pytest.fixture
@@ -393,9 +323,8 @@ time.sleep(600)
     world.until(lambda: len(world.stats) > before + 20, node)
     assert [each.name for each in world.stats[-1].task_stats] == ['depth']
     player.kill()
-    world.publish()
     for _ in range(20):
-        stats = world.answered()
+        stats = world.answered(node)
     assert stats.frames_received == stats.frames_processed + stats.frames_dropped
     world.end(node)
     assert 'stopped after' in world.log.read_text()
@@ -406,8 +335,7 @@ def test_nowhere_to_write(world):
     nowhere = f'{world.log}/folder'
     world.log.touch()
     node = world.start('-p', 'num_threads:=1', XDG_CACHE_HOME=nowhere, HOME=nowhere)
-    world.publish()
-    world.answered()
+    world.answered(node)
     world.end(node)
 
 
@@ -418,22 +346,20 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 def test_a_picture_that_claims_to_be_huge_is_dropped(world):
     node = world.start('-p', 'num_threads:=1', '-p', 'image_transport:=compressed')
-    got: list[DiagnosticArray] = []
-    world.client.create_subscription(DiagnosticArray, '/diagnostics', got.append, 10)
     # What nobody wants results of is not decoded.
-    world.client.create_subscription(Image, 'adamtl/depth', lambda _: None, 10)
+    depth = world.hear('/adamtl/depth', Image)
     camera = world.client.create_publisher(CompressedImage, 'image/compressed', 10)
-    world.until(lambda: camera.get_subscription_count())
-    world.spin(0.5)
+    # Before the large one, that all have met: who is not met gets nothing.
+    small = good(CompressedImage)
+    world.send_until(lambda: depth, node, small, camera)
     head = struct.pack('>IIBBBBB', 30000, 30000, 8, 2, 0, 0, 0)
     bomb = (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head)
             + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
     camera.publish(CompressedImage(format='png', data=array('B', bomb)))
-    world.until(lambda: got and any(
-        each.key == 'dropped: decode' for each in got[-1].status[0].values), node)
+    world.until(lambda: 'dropped: decode' in world.values(), node)
     peak = next(int(line.split()[1]) for line in
                 Path(f'/proc/{node.pid}/status').read_text().splitlines() if 'VmHWM' in line)
     assert peak < 1_500_000  # kB; the picture would be 2.7 GB
-    camera.publish(good(CompressedImage))
-    world.until(lambda: world.stats)
+    world.send(small, camera)
+    world.until(lambda: depth[-1].header == small.header, node)
     world.end(node)

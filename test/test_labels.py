@@ -94,7 +94,7 @@ def test_the_node_says_its_labels(environment):
     """Run the test of them, which the others leave out where vision_msgs is missing."""
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
-         'test/test_node.py::test_class_names_are_latched'],
+         'test/test_outputs.py::test_class_names_are_latched'],
         cwd=ROOT, env=dict(environment, PYTHONSAFEPATH='1'), capture_output=True, text=True,
         timeout=280)
     assert done.returncode == 0 and '1 passed' in done.stdout, done.stdout + done.stderr

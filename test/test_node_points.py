@@ -12,7 +12,6 @@ import yaml
 
 pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
-from rclpy.qos import QoSProfile  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import PointCloud2  # noqa: E402
 from sensor_msgs.msg import PointField  # noqa: E402
@@ -24,10 +23,7 @@ from adamtl_ros.runtime.points import points  # noqa: E402
 from adamtl_ros.runtime.settings import Settings  # noqa: E402
 from adamtl_ros.tasks import SEMSEG_CLASSES  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
-from barrier import taken  # noqa: E402
-from test_node import bench  # noqa: E402,F401
-from test_node import picture  # noqa: E402
-from test_node import weights  # noqa: E402,F401
+from ros_graph import picture  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -47,12 +43,11 @@ class SmoothEngine(Engine):
         return result
 
 
-def calibrated(bench):  # noqa: F811
+def calibrated(bench, width=64, height=48, k=K):
     """Send a camera_info and wait until the node has it."""
-    info = bench.client.create_publisher(CameraInfo, 'camera_info', QoSProfile(depth=1))
-    bench.until(lambda: info.get_subscription_count() > 0)
-    info.publish(bench.header(CameraInfo(width=64, height=48, k=K)))
-    taken(info, bench.client, bench.until)
+    info = bench.client.create_publisher(CameraInfo, 'camera_info', 1)
+    bench.met(info).publish(bench.header(CameraInfo(width=width, height=height, k=k)))
+    bench.taken(info)
 
 
 def read(cloud: PointCloud2) -> np.ndarray:
@@ -67,16 +62,14 @@ def read(cloud: PointCloud2) -> np.ndarray:
     return np.frombuffer(cloud.data, kind).reshape(cloud.height, cloud.width)
 
 
-def test_points_are_those_of_depth_camera_and_picture(bench, weights):  # noqa: F811
-    node = bench.running(weights, SmoothEngine, points__fields=['rgb', 'class'])
+def test_points_are_those_of_depth_camera_and_picture(bench, weights):
+    node = bench.running(SmoothEngine, points__fields=['rgb', 'class'])
     calibrated(bench)
     bench.listen('points', 'gating_stats')
-    message = bench.send()
-    bench.until(lambda: bench.got['points'] and bench.got['gating_stats'])
-    cloud = bench.got['points'][0]
-    assert cloud.header == message.header
+    message = picture()
+    cloud, stats = bench.answer('points', 'gating_stats', message=message)
     assert (cloud.width, cloud.height) == (256, 192) and not cloud.is_dense
-    assert [each.name for each in bench.got['gating_stats'][0].task_stats] == ['semseg', 'depth']
+    assert [each.name for each in stats.task_stats] == ['semseg', 'depth']
     got = read(cloud)
     rgb = np.frombuffer(message.data, np.uint8).reshape(48, 64, 3)
     result = SmoothEngine(weights).infer(rgb, Settings(tasks=('semseg', 'depth')), CAMERA)
@@ -89,68 +82,55 @@ def test_points_are_those_of_depth_camera_and_picture(bench, weights):  # noqa: 
     assert np.isnan(got['z'][:, 126:130]).any() and np.isfinite(got['z']).mean() > 0.98
 
     assert bench.set(node, points__fields=[], points__stride=4, points__max_range=5.0).successful
-    bench.send()
-    bench.until(lambda: len(bench.got['points']) == len(bench.got['gating_stats']) == 2)
-    got = read(bench.got['points'][1])
+    cloud, stats = bench.answer('points', 'gating_stats')
+    got = read(cloud)
     assert got.shape == (48, 64) and got.dtype.names == ('x', 'y', 'z')
     assert np.isnan(got['z'][:, 33:]).all() and (got['z'][:, :31] == 3).all()
-    assert [each.name for each in bench.got['gating_stats'][-1].task_stats] == ['depth']
+    assert [each.name for each in stats.task_stats] == ['depth']
     refused = bench.set(node, points__min_range=9.0)
     assert not refused.successful and 'the first must be the smaller' in refused.reason
 
 
-def test_mask_confidence_and_cloud_of_a_costmap_layer_fit(bench, weights):  # noqa: F811
+def test_mask_confidence_and_cloud_of_a_costmap_layer_fit(bench):
     """Of one size and one stamp, which divides the camera's."""
-    bench.running(weights, output_size='divided')
+    bench.running(output_size='divided')
     calibrated(bench)
     names = ('semseg', 'semseg/confidence', 'points', 'depth', 'camera_info')
     bench.listen(*names)
-    message = bench.send()
-    bench.until(lambda: all(bench.got[name] for name in names))
-    for name in names:
-        got = bench.got[name][0]
-        assert got.header == message.header
+    for got in bench.answer(*names):
         assert (got.width, got.height) == (64, 48)
 
 
-def test_results_of_a_wide_picture_have_one_size_and_its_lens(bench, weights):  # noqa: F811
-    bench.running(weights)
-    info = bench.client.create_publisher(CameraInfo, 'camera_info', QoSProfile(depth=1))
-    bench.until(lambda: info.get_subscription_count() > 0)
-    info.publish(bench.header(CameraInfo(
-        width=320, height=180, k=[200.0, 0.0, 160.0, 0.0, 200.0, 90.0, 0.0, 0.0, 1.0])))
-    taken(info, bench.client, bench.until)
+def test_results_of_a_wide_picture_have_one_size_and_its_lens(bench):
+    bench.running()
+    calibrated(bench, 320, 180, [200.0, 0.0, 160.0, 0.0, 200.0, 90.0, 0.0, 0.0, 1.0])
     names = ('semseg', 'points', 'depth', 'camera_info')
     bench.listen(*names)
-    bench.send(picture(width=320, height=180))
-    bench.until(lambda: all(bench.got[name] for name in names))
-    sizes = {(bench.got[name][0].width, bench.got[name][0].height) for name in names}
-    assert sizes == {Engine(weights).network_size((320, 180))}
-    scaled = bench.got['camera_info'][0]
+    got = bench.answer(*names, message=picture(width=320, height=180))
+    assert {(each.width, each.height) for each in got} == {(288, 160)}
+    _, cloud, _, scaled = got
     assert scaled.k[0] / scaled.width == pytest.approx(200 / 320)
     assert scaled.k[4] / scaled.height == pytest.approx(200 / 180)
-    cloud = read(bench.got['points'][0])
+    cloud = read(cloud)
     columns = cloud['x'] / cloud['z'] * 200 * scaled.width / 320
     found = np.nanmedian(columns, axis=0)
     np.testing.assert_allclose(np.diff(found[np.isfinite(found)]).min(), 1, atol=0.01)
 
 
-def test_pictures_in_colour(bench, weights):  # noqa: F811
-    bench.running(weights, overlay__tasks=['semseg'])
+def test_pictures_in_colour(bench, weights):
+    bench.running(overlay__tasks=['semseg'])
     bench.listen('semseg/color', 'overlay/compressed', 'gating_stats')
-    message = bench.send()
-    bench.until(lambda: bench.got['gating_stats'] and bench.got['semseg/color']
-                and bench.got['overlay/compressed'])
-    assert [each.name for each in bench.got['gating_stats'][0].task_stats] == ['semseg']
+    message = picture()
+    colour, overlay, stats = bench.answer(
+        'semseg/color', 'overlay/compressed', 'gating_stats', message=message)
+    assert [each.name for each in stats.task_stats] == ['semseg']
     rgb = np.frombuffer(message.data, np.uint8).reshape(48, 64, 3)
     outputs = Engine(weights).infer(rgb, Settings(tasks=('semseg',))).outputs
-    colour = bench.got['semseg/color'][0]
-    assert (colour.encoding, colour.header) == ('rgb8', message.header)
+    assert colour.encoding == 'rgb8'
     np.testing.assert_array_equal(
         np.frombuffer(colour.data, np.uint8).reshape(192, 256, 3),
         drawing.colourise('semseg', outputs['semseg']))
-    overlay = bench.got['overlay/compressed'][0]
-    assert (overlay.format, overlay.header) == ('rgb8; jpeg compressed bgr8', message.header)
+    assert overlay.format == 'rgb8; jpeg compressed bgr8'
     shown = cv2.imdecode(np.frombuffer(overlay.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     drawn = drawing.overlay(rgb, outputs, ['semseg'])
     assert shown.shape == drawn.shape
@@ -158,14 +138,6 @@ def test_pictures_in_colour(bench, weights):  # noqa: F811
     light = [cv2.cvtColor(np.ascontiguousarray(each), cv2.COLOR_RGB2GRAY).astype(int)
              for each in (shown, drawn)]
     assert np.abs(light[0] - light[1]).mean() < 8
-
-
-def test_nothing_of_it_is_made_without_listeners(bench, weights):  # noqa: F811
-    bench.running(weights)
-    bench.listen('gating_stats', 'edges')
-    bench.send()
-    bench.until(lambda: bench.got['gating_stats'])
-    assert [each.name for each in bench.got['gating_stats'][0].task_stats] == ['edges']
 
 
 @pytest.mark.parametrize('size, divided', [
@@ -178,18 +150,17 @@ def test_sizes_that_divide(size, divided):
     assert Settings(output_size='camera').size((256, 192), size) == size
 
 
-def test_a_picture_needs_no_listener_of_a_task(bench, weights):  # noqa: F811
-    bench.running(weights, overlay__tasks=[])
-    bench.listen('overlay/compressed')
-    bench.send(picture())
-    bench.until(lambda: bench.got['overlay/compressed'])
+def test_a_picture_needs_no_listener_of_a_task(stage):
+    stage.running(overlay__tasks=[])
+    stage.listen('overlay/compressed')
+    stage.answer('overlay/compressed')
 
 
 DOCS = Path(__file__).parents[1] / 'docs'
 
 
 @pytest.mark.skipif(not DOCS.is_dir(), reason='the documentation is not beside the tests')
-def test_the_recipe_of_nav2_names_what_there_is(bench, weights):  # noqa: F811
+def test_the_recipe_of_nav2_names_what_there_is(bench):
     text = (DOCS / 'recipes.md').read_text().partition('## Nav2')[2]
     layer = yaml.safe_load(text.partition('```yaml')[2].partition('```')[0])[
         'semantic_segmentation_layer']
@@ -197,7 +168,7 @@ def test_the_recipe_of_nav2_names_what_there_is(bench, weights):  # noqa: F811
     assert layer['use_approximate_time_sync'] is False
     classes = [name for kind in camera['class_types'] for name in camera[kind]['classes']]
     assert sorted([*classes, 'ceiling', 'opening']) == sorted(SEMSEG_CLASSES)
-    bench.running(weights)
+    bench.running()
     for name, topic in camera.items():
         if name.endswith('_topic') and (name != 'labels_topic' or find_spec('vision_msgs')):
             bench.until(lambda topic=topic: bench.client.count_publishers(topic) == 1)

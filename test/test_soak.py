@@ -4,12 +4,11 @@
 
 from collections import Counter
 import json
-from pathlib import Path
+import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +21,7 @@ from adamtl_ros.commands import soak  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes import parameters  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
+from processes import children  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -93,28 +93,21 @@ def test_bad_arguments(arguments, word, capsys):
 
 
 @pytest.mark.parametrize('while_it_starts', [True, False])
-def test_one_that_is_interrupted_ends_with_130(tmp_path, while_it_starts):
+def test_one_that_is_interrupted_ends_with_130(ros, ended, tmp_path, while_it_starts):
     report = tmp_path / 'report.json'
+    answers = []
+    ros.client.create_subscription(GatingStats, '/adamtl/gating_stats', answers.append, 10)
     process = subprocess.Popen(
         [sys.executable, '-m', 'adamtl_ros.cli', 'soak', '--minutes', '5', '--rate', '5',
-         '--size', '64x48', '--threads', '1', '--json', str(report)],
+         '--size', '64x48', '--threads', '1', '--domain', os.environ['ROS_DOMAIN_ID'],
+         '--json', str(report)],
         cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    end = time.monotonic() + 120
-    # The node comes first, then the player.
-    wanted = 1 if while_it_starts else 2
-    while len(children(process.pid)) < wanted and time.monotonic() < end:
-        assert process.poll() is None
-        time.sleep(0.2)
-    time.sleep(0.0 if while_it_starts else 4.0)
+    ended.append(process)
+    # The node comes first.
+    ros.until(lambda: children(process.pid) if while_it_starts else answers, process)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert 'Traceback' not in errors
     if not while_it_starts:
-        assert json.loads(report.read_text())['frames']['sent'] < 1500
-
-
-def children(pid):
-    """Return the processes that a process started."""
-    return [int(child) for task in Path(f'/proc/{pid}/task').glob('*/children')
-            for child in task.read_text().split()]
+        assert 0 < json.loads(report.read_text())['frames']['sent'] < 1500

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
+pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
@@ -100,29 +100,19 @@ def test_bars(share, text):
     assert top.bar(share, 4) == text
 
 
-def test_nodes_are_found_and_one_can_be_chosen():
-    rclpy.init()
-    sender = rclpy.create_node('sender')
-    publishers = {name: sender.create_publisher(GatingStats, f'/{name}/gating_stats', 10)
+def test_nodes_are_found_and_one_can_be_chosen(ros):
+    publishers = {name: ros.client.create_publisher(GatingStats, f'/{name}/gating_stats', 10)
                   for name in ('left/adamtl', 'right/adamtl')}
-    every, one = top.Top(), top.Top('/right/adamtl')
-    executor = SingleThreadedExecutor()
-    for node in (sender, every, one):
-        executor.add_node(node)
-    try:
-        for _ in range(500):
-            for publisher in publishers.values():
-                publisher.publish(STATS)
-            executor.spin_once(0.02)
-            if len(every.watched) == 2 and one.watched:
-                break
-        assert set(every.watched) == set(publishers)
-        assert set(one.watched) == {'right/adamtl'}
-    finally:
-        executor.shutdown()
-        for node in (sender, every, one):
-            node.destroy_node()
-        rclpy.shutdown()
+    every, one = ros.add(top.Top()), ros.add(top.Top('/right/adamtl'))
+
+    def found():
+        for publisher in publishers.values():
+            publisher.publish(STATS)
+        return len(every.watched) == 2 and one.watched
+
+    ros.until(found)
+    assert set(every.watched) == set(publishers)
+    assert set(one.watched) == {'right/adamtl'}
 
 
 @pytest.mark.parametrize(('arguments', 'word'), [
