@@ -185,6 +185,26 @@ def test_a_stream_keeps_what_was_empty(engine):
     assert not fourth.stats.reused and fourth.stats.tasks_empty == ()
 
 
+def test_what_a_frame_has_nothing_for_is_no_result_to_keep(engine):
+    """Somebody may come in: what was not looked for is not known to be absent elsewhere."""
+    scene, settings = pixels(PLAIN), adaptive(cap=0.6)
+    somebody = scene.copy()
+    somebody[:48, :48] = pixels(LOUD)[:48, :48]
+    stream = Stream(price=0.0)
+    before = engine.infer(scene, settings, None, stream)
+    found = [engine.infer(somebody, settings, None, stream)]
+    somebody[:48, :48] ^= 8
+    found.append(engine.infer(somebody, settings, None, stream))
+    assert before.stats.tasks_empty == (RARE,)
+    assert all(each.stats.tasks_empty == () and not each.stats.reused for each in found)
+    # Whatever of the other tasks is kept, this one is all that frame's own.
+    assert found[0].outputs[RARE][:, 64:].any()
+    assert found[1].stats.kept > 0.4
+    # And the other way round.
+    after = engine.infer(scene, settings, None, stream)
+    assert after.stats.tasks_empty == (RARE,) and not after.outputs[RARE].any()
+
+
 def test_without_the_head_nothing_is_left_out(tmp_path):
     file = tmp_path / 'lite.safetensors'
     checkpoint.save(file, random_network('lite'), half=False)

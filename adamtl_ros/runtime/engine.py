@@ -478,11 +478,12 @@ class _Answer:
 def _joined(answer: _Answer, before: _Answer, stays: np.ndarray) -> _Answer:
     """Write into an answer what an earlier one has for the cells that stay; see Stream.stays."""
     mask = stays.repeat(CELL, 0).repeat(CELL, 1)
+    # That a frame has nothing for a task is said of all of it, and says nothing of its cells.
+    left = {*answer.trace.empty, *before.trace.empty}
     pairs = ((answer.outputs, before.outputs), (answer.confidences, before.confidences))
     for mine, theirs in pairs:
         for task, value in mine.items():
-            # What the frame has nothing for it has nowhere.
-            if task not in answer.trace.empty and task in theirs:
+            if task not in left and task in theirs:
                 np.copyto(value, theirs[task], where=mask if value.ndim == 2 else mask[..., None])
     return replace(answer, kept=float(stays.mean()))
 
