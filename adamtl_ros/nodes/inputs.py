@@ -237,16 +237,18 @@ class Inputs:
         self.numbered = dds.numbers_messages(self._middleware)
         self._arrivals: deque[float] = deque(maxlen=9)
         self._open = False
+        self._refused = ''
         self.frame_id = ''
         self.silent_since = monotonic()
 
     def open(self) -> None:
-        """Begin to listen."""
+        """Begin to listen; raises what rclpy does where it cannot, for QoS overrides, say."""
         self._open = True
         self._gaps = SequenceGaps()
         self._arrivals.clear()
         self.silent_since = monotonic()
-        self.look()
+        self._refused = ''
+        self._follow()
 
     def close(self) -> None:
         """Stop listening, and forget the camera."""
@@ -256,9 +258,24 @@ class Inputs:
         self._calibrations.clear()
 
     def look(self) -> None:
-        """Subscribe as the publishers of now ask for; to be called when they may have changed."""
+        """
+        Subscribe as the publishers of now ask for; to be called when they may have changed.
+
+        What cannot be is logged, and told by `silence`: a camera that comes must not end the node.
+        """
         if not self._open:
             return
+        try:
+            self._follow()
+        except Exception as error:  # e.g. QoS overrides, of the topic that is published now
+            reason = ' '.join(str(error).split())
+            if reason != self._refused:
+                self._node.get_logger().error(f'cannot listen to what is published: {reason}')
+            self._refused = reason
+        else:
+            self._refused = ''
+
+    def _follow(self) -> None:
         node = self._node
         reliability = node.get_parameter('image_reliability').value
         named = node.resolve_topic_name('image')
@@ -348,6 +365,8 @@ class Inputs:
 
     def silence(self) -> str:
         """Return why no picture comes, as far as the graph tells."""
+        if self._refused:
+            return f'what is published cannot be listened to: {self._refused}'
         choice, profile = self._images.choice, self._images.profile
         if choice is None or profile is None:
             return ''

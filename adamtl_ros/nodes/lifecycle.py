@@ -213,7 +213,8 @@ class AdamtlNode(LifecycleNode):
             self._activate()
         except Exception as error:  # e.g. QoS overrides that do not exist
             self._monitor.fail(f'cannot activate: {_one_line(error)}')
-            self._stop(0.0)
+            # No frame is in work, and the thread needs a moment to see that none will come.
+            self._stop(DEACTIVATION_PATIENCE)
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
         self._monitor.failure = ''
@@ -245,6 +246,8 @@ class AdamtlNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the model and the topics."""
         self._release()
+        # What failed is gone with what it failed with.
+        self._monitor.failure = ''
         if not self._enabled:
             self._enabled = True
             self.get_logger().info('~/enable is on again, as at the start')

@@ -354,7 +354,12 @@ def _topic(name: str) -> str:
 
 def unmatched(path: Path, node: str) -> str:
     """Return what is to be said of a parameter file that has none for the node of that name."""
-    names = sorted(_nodes(yaml.safe_load(path.read_text())))
+    try:
+        # Of ROS's own reader, which has taken the file, values are its business: here are none.
+        contents = list(yaml.load_all(path.read_text(encoding='utf-8'), yaml.BaseLoader))
+    except (yaml.YAMLError, ValueError):  # what it reads otherwise
+        return ''
+    names = sorted({name for content in contents for name in _nodes(content)})
     if not names or any(_pattern(name).fullmatch(node) for name in names):
         return ''
     return (f'{path} has parameters of {", ".join(names)} and none of {node}: they are ignored; '
