@@ -254,11 +254,12 @@ def _open_bag(path: Path, rate: float | None, topic: str | None, say: Say) -> So
     name = reading.choose_topic(bag, topic) if topic else reading.first_topic(bag)
     times = [message.time for message in islice(bag.messages((name,)), LOOKED_AT)]
     hertz = rate or rate_of([time / 1e9 for time in times]) or DEFAULT_RATE
-    info = reading.camera_info(bag, name)
+    known = reading.intrinsics_of(bag, name)
     tell(bag.notes)
+    cameras: list[Camera | None] = []
 
     def read() -> Iterator[SourceFrame]:
-        frames = reading.RecordedFrames(name)
+        frames = reading.RecordedFrames(name, known)
         skipped: Counter[str] = Counter()
         first, latest, reason = None, 0.0, ''
         for message in bag.messages((name,)):
@@ -266,7 +267,10 @@ def _open_bag(path: Path, rate: float | None, topic: str | None, say: Say) -> So
                 break
             found = frames.read(message)
             if isinstance(found, reading.RecordedFrame):
-                first = found.time if first is None else first
+                if first is None:
+                    first = found.time
+                    tell(filter(None, [frames.refused]))
+                    cameras[:] = [_camera_of(found, known.rectified)]
                 latest = max(latest, (found.time - first) / 1e9)
                 yield SourceFrame(
                     found.image, found.number / rate if rate else latest, found.stamp or None)
@@ -289,7 +293,7 @@ def _open_bag(path: Path, rate: float | None, topic: str | None, say: Say) -> So
 
     next(read())
     tell(bag.problems)
-    return Source(path, 'bag', hertz, bag.topics[name][1], info and _camera_of(info), name, read)
+    return Source(path, 'bag', hertz, bag.topics[name][1], cameras[0], name, read)
 
 
 def rate_of(times: Iterable[float]) -> float | None:
@@ -299,8 +303,12 @@ def rate_of(times: Iterable[float]) -> float | None:
     return 1 / statistics.median(gaps) if gaps else None
 
 
-def _camera_of(info: Any) -> Camera:
-    """Return what a CameraInfo tells."""
+def _camera_of(frame: Any, rectified: bool) -> Camera | None:
+    """Return the camera of a recorded frame: region, binning and rectification are in it."""
+    camera, info = frame.camera, frame.info
+    if camera is None:
+        return None
     return Camera(
-        int(info.width), int(info.height), str(info.distortion_model),
-        tuple(info.d.tolist()), tuple(info.k.tolist()))
+        camera.width, camera.height, str(info.distortion_model),
+        (0.0,) * len(info.d) if rectified else tuple(info.d.tolist()),
+        (camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0))

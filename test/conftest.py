@@ -45,6 +45,7 @@ os.environ['ROS_DOMAIN_ID'] = str(free_domain())
 # What a ROS machine may lack, as no rosdep key installs it, and which files are about it.
 OPTIONAL = {
     'test_bag.py': ('rosbags', 'mcap', 'zstandard'),
+    'test_bag_changes.py': ('rosbags', 'mcap', 'zstandard', 'safetensors'),
     'test_bag_cluster.py': ('distributed', 'rosbags', 'mcap', 'zstandard', 'safetensors'),
     'test_bag_live.py': ('rosbags', 'mcap', 'zstandard'),
     'test_bag_reading.py': ('rosbags', 'mcap', 'zstandard'),

@@ -8,12 +8,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rosbags.rosbag2 import Writer
 
+from adamtl_ros.bag import reading
 from adamtl_ros.bag.reading import Bag
+from adamtl_ros.bag.reading import CAMERA_INFO
 from adamtl_ros.bag.reading import camera_info
 from adamtl_ros.bag.reading import decode
+from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.bag.reading import intrinsics_of
 from adamtl_ros.bag.reading import RecordedFrames
+from adamtl_ros.bag.reading import STORE
 from adamtl_ros.bag.sample import TOPIC
 from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.commands.bag import main
@@ -111,3 +116,40 @@ def test_a_source_is_filmed_by_what_is_known_of_it():
         roi=SimpleNamespace(width=0, height=0, x_offset=0, y_offset=0))
     camera = filmed_by(source, Intrinsics(info)).camera
     assert camera.k[0] == 200 and camera.d == (0.1, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize('rectified', [False, True])
+def test_the_camera_of_a_played_recording_is_that_of_its_pictures(rectified, tmp_path):
+    """Binned: the CameraInfo is of the whole sensor. Rectified: P holds, and no lens bends it."""
+    topic, types = f'/cam/image_{"rect" if rectified else "raw"}', STORE.types
+    header = types['std_msgs/msg/Header'](types['builtin_interfaces/msg/Time'](1, 0), 'optical')
+    info = types[CAMERA_INFO](
+        header, 48, 64, 'plumb_bob', np.full(5, 0.1),
+        np.array([40, 0, 31.5, 0, 40, 23.5, 0, 0, 1.0]), np.eye(3).ravel(),
+        np.array([50, 0, 31.5, 0, 0, 50, 23.5, 0, 0, 0, 1.0, 0]), 2, 2,
+        types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False))
+    image = types[IMAGE](header, 24, 32, 'rgb8', 0, 96, np.zeros(96 * 24, np.uint8))
+    with Writer(tmp_path / 'bag', version=9) as writer:
+        for name, kind, message in (
+                ('/cam/camera_info', CAMERA_INFO, info), (topic, IMAGE, image)):
+            writer.write(writer.add_connection(name, kind, typestore=STORE), 10**9,
+                         STORE.serialize_cdr(message, kind))
+    camera = open_source(tmp_path / 'bag').camera
+    assert (camera.width, camera.height) == (32, 24)
+    assert camera.k[0] == (25 if rectified else 20)
+    assert any(camera.d) != rectified
+
+
+def test_a_camera_info_of_another_frame_is_not_played(tmp_path, capsys):
+    write_sample(tmp_path / 'bag', frames=2)
+    source = open_source(tmp_path / 'bag')
+    assert source.camera.width == 256 and capsys.readouterr().err == ''
+    wanted = reading.intrinsics_of
+    with pytest.MonkeyPatch.context() as patch:
+        def other(*arguments):
+            known = wanted(*arguments)
+            known.info.header.frame_id = 'other'
+            return known
+        patch.setattr(reading, 'intrinsics_of', other)
+        assert open_source(tmp_path / 'bag').camera is None
+    assert "camera_info is of the frame 'other'" in capsys.readouterr().err

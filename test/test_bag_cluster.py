@@ -188,13 +188,14 @@ def test_engine_of_a_worker_is_used_by_one_thread_at_a_time(
     """A Dask worker has as many threads as there are cores, if not told otherwise."""
     inside: list[Path] = []
 
-    def evaluate(bag: Path, options: Options, out: Path, engine: Any) -> None:
+    def evaluate(bag: Path, options: Options, out: Path, engine: Any) -> dict[str, bool]:
         inside.append(bag)
         time.sleep(0.02)
         assert inside == [bag]
         inside.remove(bag)
         for name in FILES:
             (out / name).write_text(str(bag))
+        return {'interrupted': False}
 
     monkeypatch.setattr(many, 'evaluate_bag', evaluate)
     monkeypatch.setattr(many, '_engine', lambda *_: None)

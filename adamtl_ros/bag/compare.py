@@ -170,7 +170,13 @@ def labelled(
             waiting.popleft()
             yield frame, time, found
 
-    for message in bag.messages((frames.topic, *others)):
+    for message in bag.messages((frames.topic, *frames.infos, *others)):
+        if message.topic in frames.infos:
+            try:
+                frames.calibrate(message)
+            except ValueError as error:
+                problem(f'{message.topic}: {error}')
+            continue
         if isinstance(labels, TopicLabels) and message.topic in labels.tasks:
             try:
                 labels.add(message)
@@ -315,7 +321,7 @@ class Evaluation:
                 agreed = dict.fromkeys(stats.tasks, 1.0)
             mean = float(np.mean(list(agreed.values())))
             # A change of size is a cut; nothing is stable across it.
-            if run.before is not None:
+            if run.before is not None and _shapes(run.before) == _shapes(result.outputs):
                 run.stability.update(result.outputs, run.before)
             run.before = result.outputs
             run.latency.add(latency)
@@ -407,7 +413,7 @@ class Evaluation:
             'bag': str(self.bag.path), 'topic': self.plan.topic, 'frames': self.evaluated,
             'messages': read, 'skipped': dict(self.skipped), 'skipped_examples': self.reasons,
             'problems': list(self.bag.problems), 'notes': notes,
-            'duration_s': seconds,
+            'interrupted': self.interrupted, 'duration_s': seconds,
             'rate_hz': (read - 1) / seconds if seconds > 0 and read > 1 else None,
             'sizes': dict(self.frames.sizes), 'lens': self.lens, 'every': self.plan.every,
             'model': self.engine.model, 'backend': self.engine.backend,
@@ -486,6 +492,10 @@ class Evaluation:
             'end_s': scene.end, 'frames': int(self.runs[0].scenes[number][0]), 'rows': rows}
 
 
+def _shapes(outputs: dict[str, np.ndarray]) -> list[tuple[int, ...]]:
+    return [values.shape for values in outputs.values()]
+
+
 def _threads(engine: Engine, asked: int) -> int:
     """Return how many threads the network uses."""
     if engine.backend == 'torch':
@@ -545,8 +555,10 @@ def recommend(figures: dict[str, Any]) -> dict[str, Any]:
     best = min(faster or good, key=lambda row: row['p50_ms'], default=None)
     shown = best or max(rows, key=agreement_of, default=None)
     if shown is None:
-        return {'mode': 'static', 'budget': None, 'agreement': None, 'frames': [], 'text': (
-            'No budget was compared: only the dense network ran.')}
+        return {
+            'mode': 'static', 'budget': None, 'shown_budget': None, 'agreement': None,
+            'time_saved': None, 'time_saved_low': None, 'macs_saved': None, 'frames': [],
+            'text': 'No budget was compared: only the dense network ran.'}
     saved = 1 - shown['p50_ms'] / static['p50_ms']
     macs = 1 - shown['gmacs'] / static['gmacs']
     value = agreement_of(shown)

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+import hashlib
 import json
 import logging
 import os
 from pathlib import Path
+import shutil
 import sys
 import tempfile
 from threading import Lock
@@ -33,7 +35,10 @@ from adamtl_ros.bag.one import Options
 from adamtl_ros.bag.one import write_json
 from adamtl_ros.files import unique_names
 from adamtl_ros.files import whole
+from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import PRESETS
+from adamtl_ros.paths import version
+from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.engine import Engine
 
 FILES = ('results.json', 'report.html', 'frames.csv')
@@ -47,19 +52,47 @@ _BUSY = Lock()
 _NEEDED = "several recordings at the same time need Dask: pip install '.[cluster]', or --jobs 1"
 
 
-def fingerprint(bag: Path, options: Options) -> str:
-    """Return what tells a finished result from one of other options or another recording."""
-    try:
-        files = sorted(file for file in bag.iterdir() if file.is_file()) if bag.is_dir() else [bag]
-        state = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    except OSError as error:  # evaluating it says so
-        state = [(str(error), 0, 0)]
+def fingerprint(bag: Path, options: Options, model: str) -> str:
+    """
+    Return what tells a finished result from one of other options, files or weights.
+
+    options: as this recording gets them.  model: see `model_state`.
+    """
+    labels = [] if options.labels is None else _state(options.labels, '**/*')
     # How many threads there are changes no result.
-    return json.dumps([FORMAT, state, str(replace(options, threads=0))])
+    return json.dumps([FORMAT, _state(bag), labels, model, str(replace(options, threads=0))])
+
+
+def _state(path: Path, pattern: str = '*') -> list[tuple[str, int, int]]:
+    """Return names, sizes and times of the file at a path, or of those in the folder there."""
+    try:
+        files = sorted(file for file in path.glob(pattern) if file.is_file()) if (
+            path.is_dir()) else [path]
+        return [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns)
+                for file in files]
+    except OSError as error:  # evaluating it says so
+        return [(str(error), 0, 0)]
+
+
+def model_state(options: Options) -> str:
+    """
+    Return what tells the model from another of the same name: its files, and who runs them.
+
+    FileNotFoundError where there is no such model.
+    """
+    files = [checkpoint.find(options.model)]
+    if options.precision == 'int8':
+        files.append(int8.path_of(options.model))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes() if file.is_file() else b'').digest())
+    return f'{version()} {digest.hexdigest()}'
 
 
 @lru_cache(maxsize=1)
-def _engine(model: str, backend: str, device: str, threads: int, precision: str) -> Engine:
+def _engine(
+        model: str, backend: str, device: str, threads: int, precision: str, state: str) -> Engine:
+    # state: a worker outlives the weights that it has read.
     return Engine(
         model, backend=backend, device=device, num_threads=threads, precision=precision)
 
@@ -70,8 +103,13 @@ def work(bag: Path, options: Options) -> dict[str, bytes] | str:
         with _BUSY, tempfile.TemporaryDirectory(prefix='adamtl_bag_') as folder:
             engine = _engine(
                 options.model, options.backend, options.device, options.threads,
-                options.precision)
-            evaluate_bag(bag, options, Path(folder), engine)
+                options.precision, model_state(options))
+            figures = evaluate_bag(bag, options, Path(folder), engine)
+            if figures['interrupted']:
+                # It is no result of this recording, and is done from the start the next time.
+                if options.record is not None:
+                    shutil.rmtree(options.record, ignore_errors=True)
+                raise KeyboardInterrupt
             return {name: Path(folder, name).read_bytes() for name in FILES}
     except (ValueError, OSError) as error:
         return ' '.join(str(error).split())
@@ -130,28 +168,29 @@ def run(
     """
     names = dict(zip(bags, unique_names([
         bag if bag.is_file() else bag.with_name(bag.name + '.bag') for bag in bags])))
-    prints = {bag: fingerprint(bag, options) for bag in bags}
+    # Workers have working directories of their own.
+    model = options.model if options.model in PRESETS else str(Path(options.model).resolve())
+    own = {}
+    for bag in bags:
+        labels, record = (path and (path / names[bag]).resolve() for path in (
+            options.labels, options.record))
+        own[bag] = replace(options, model=model, labels=labels, record=record)
+    state = model_state(options)
+    prints = {bag: fingerprint(bag, own[bag], state) for bag in bags}
     todo = []
     for bag in bags:
         try:
             if fresh or json.loads((out / names[bag] / 'results.json').read_text())[
                     'fingerprint'] != prints[bag]:
                 todo.append(bag)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             todo.append(bag)
     cores = len(os.sched_getaffinity(0))
     jobs = max(1, min(wanted_jobs or cores, len(todo)))
-    each = []
     threads = options.threads
     if not scheduler and jobs > 1:
         threads = threads or max(1, cores // jobs)
-    # Workers have working directories of their own.
-    model = options.model if options.model in PRESETS else str(Path(options.model).resolve())
-    for bag in todo:
-        labels, record = (path and (path / names[bag]).resolve() for path in (
-            options.labels, options.record))
-        each.append(replace(
-            options, model=model, threads=threads, labels=labels, record=record))
+    each = [replace(own[bag], threads=threads) for bag in todo]
     errors: dict[Path, str] = {}
     console = Console(stderr=True)
     if len(todo) < len(bags):

@@ -24,7 +24,6 @@ from adamtl_ros.bag.compare import Plan
 from adamtl_ros.bag.compare import recommend
 from adamtl_ros.bag.output import OutputBag
 from adamtl_ros.bag.reading import Bag
-from adamtl_ros.bag.reading import camera_info
 from adamtl_ros.bag.reading import choose_topic
 from adamtl_ros.bag.reading import intrinsics_of
 from adamtl_ros.bag.reading import NOTHING_KNOWN
@@ -135,7 +134,7 @@ def evaluate_bag(
         if options.record:
             observers.append(stack.enter_context(OutputBag(
                 options.record, engine, fixed(plan, options.mode, options.budget),
-                node=options.node, camera=camera_info(bag, topic))))
+                node=options.node)))
         evaluation = Evaluation(
             bag, engine, plan, labels=labels, observers=observers, table=out / 'frames.csv')
         if progress:
@@ -146,6 +145,8 @@ def evaluate_bag(
             evaluation.progress = lambda count: progress.update(bar, completed=count)
         evaluation.run()
     if not evaluation.evaluated:
+        if evaluation.interrupted:
+            raise KeyboardInterrupt
         causes = ', '.join(f'{number} {cause}' for cause, number in evaluation.skipped.items())
         reasons = '; '.join([
             *bag.problems, *(entry['reason'] for each in evaluation.reasons.values()

@@ -4,6 +4,7 @@
 
 from pathlib import Path
 import secrets
+import shutil
 from types import TracebackType
 from typing import Any
 
@@ -22,8 +23,10 @@ from rosbags.typesys import get_typestore
 from rosbags.typesys import Stores
 
 from adamtl_ros import drawing
+from adamtl_ros.bag.reading import CAMERA_INFO
 from adamtl_ros.bag.reading import IMAGE
 from adamtl_ros.bag.reading import RecordedFrame
+from adamtl_ros.camera import Camera
 from adamtl_ros.conversions import scaled_camera_info
 from adamtl_ros.files import ASIDE
 from adamtl_ros.paths import share
@@ -37,7 +40,6 @@ from adamtl_ros.runtime.stream import Stream
 GATING_STATS = 'adamtl_ros/msg/GatingStats'
 TASK_STATS = 'adamtl_ros/msg/TaskStats'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
-CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 VERSION: Any = 9
 
 _VISION = {
@@ -70,17 +72,17 @@ class OutputBag:
     """
     An mcap bag of the results; each message is recorded when its frame was.
 
-    It lies in a folder beside its path until it is closed.
+    It lies in a folder beside its path until it is closed; without a frame there is none.
     node: the full name that the topics are under.  ValueError where the path is taken.
     """
 
     def __init__(
-            self, path: Path, engine: Engine, settings: Settings, *, node: str = '/adamtl',
-            camera: Any = None) -> None:
-        """Create the bag; camera: the recording's CameraInfo, if it has one."""
+            self, path: Path, engine: Engine, settings: Settings, *, node: str = '/adamtl'
+    ) -> None:
+        """Create the bag."""
         if path.exists():
             raise ValueError(f'{path}: exists already; give the name of a new bag')
-        self.settings, self.node, self.camera = settings, node, camera
+        self.settings, self.node = settings, node
         self.frames = 0
         self._stream = Stream()
         self._store = typestore()
@@ -104,8 +106,10 @@ class OutputBag:
         try:
             self._writer.close()
         finally:
-            (self._aside / self._path.name).rename(self._path)
-            self._aside.rmdir()
+            if self.frames:
+                (self._aside / self._path.name).rename(self._path)
+            # Of no frames nothing is worth keeping, and it would be in the way of the next try.
+            shutil.rmtree(self._aside)
 
     def frame(self, frame: RecordedFrame, engine: Engine) -> None:
         """Process a frame and write what the node would publish for it."""
@@ -130,10 +134,12 @@ class OutputBag:
                 'encoding': encoding, 'is_bigendian': 0,
                 'step': values.nbytes // values.shape[0],
                 'data': values.reshape(-1).view(np.uint8)})
-        if self.camera is not None:
+        info = frame.info if frame.info is not None or frame.camera is None else (
+            self._info_of(frame.camera))
+        if info is not None:
             size = (frame.image.shape[1], frame.image.shape[0])
             output = self.settings.size(engine.network_size(size), size)
-            info = scaled_camera_info(self.camera, size, output, frame.header)
+            info = scaled_camera_info(info, size, output, frame.header)
             self._put('camera_info', CAMERA_INFO, frame.time, info)
         fields = stats_fields(result.stats)
         self._write('gating_stats', GATING_STATS, frame.time, fields | {
@@ -145,6 +151,14 @@ class OutputBag:
             'task_stats': [self._type[TASK_STATS](**each) for each in fields['task_stats']],
             'block_active': np.array(fields['block_active'], bool),
             'token_fraction': np.array(fields['token_fraction'], np.float32)})
+
+    def _info_of(self, camera: Camera) -> Any:
+        """Return the CameraInfo of a camera that was given, not recorded."""
+        k = np.array([camera.fx, 0, camera.cx, 0, camera.fy, camera.cy, 0, 0, 1])
+        return self._type[CAMERA_INFO](
+            None, camera.height, camera.width, 'plumb_bob', np.zeros(5), k, np.eye(3).ravel(),
+            np.insert(k, [3, 6, 9], 0.0), 0, 0,
+            self._type['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False))
 
     def _write(
             self, name: str, kind: str, time: int, values: dict[str, Any], *,

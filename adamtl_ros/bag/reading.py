@@ -32,7 +32,9 @@ from adamtl_ros.bag.storage import Message
 from adamtl_ros.bag.storage import recording_files
 from adamtl_ros.bag.storage import unpack
 from adamtl_ros.bag.storage import unpacked
+from adamtl_ros.calibration import Calibrations
 from adamtl_ros.calibration import is_rectified
+from adamtl_ros.calibration import Lens
 from adamtl_ros.camera import Camera
 from adamtl_ros.conversions import BadFrameError
 from adamtl_ros.conversions import nanoseconds
@@ -56,6 +58,11 @@ TRIED = 3
 LOOKED_AT = 500
 """Messages among which these are looked for."""
 
+PROBLEMS = 50
+"""Problems of a recording that are listed: where every message is wrong, each has its own."""
+
+MORE_PROBLEMS = 'there are more problems than are listed here'
+
 NOTHING_KNOWN = Intrinsics()
 
 _PART = re.compile(r'(.+)_(\d+)\.')
@@ -68,7 +75,7 @@ class RecordedFrame(NamedTuple):
     number: among the messages of the topic, from 0, bad ones counted.  time: of recording, ns.
     stamp: of the header, ns, 0 where the camera set none.  image: uint8 (h, w, 3) RGB.
     header: std_msgs/Header.  seconds: that turning the message into the image took.  camera: that
-    took it, None if that is not known.
+    took it, None if that is not known.  info: the CameraInfo that says so, None if none does.
     """
 
     number: int
@@ -78,6 +85,7 @@ class RecordedFrame(NamedTuple):
     header: Any
     seconds: float
     camera: Camera | None = None
+    info: Any = None
 
 
 class Skipped(NamedTuple):
@@ -270,9 +278,9 @@ class Bag:
         return max((number for number in numbers if number), default=None)
 
     def problem(self, text: str) -> None:
-        """Note a problem, once."""
-        if text not in self.problems:
-            self.problems.append(text)
+        """Note a problem, once, and of a great many the first ones."""
+        if text not in self.problems and len(self.problems) <= PROBLEMS:
+            self.problems.append(text if len(self.problems) < PROBLEMS else MORE_PROBLEMS)
 
     def note(self, text: str) -> None:
         """Note something that costs nothing, once."""
@@ -396,9 +404,14 @@ def others_than(bag: Bag, topic: str) -> str:
     return f'; choose another topic with --topic: {", ".join(others)}' if others else ''
 
 
+def info_topic(topic: str) -> str:
+    """Return the topic of the CameraInfo beside an image topic."""
+    return topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
+
+
 def camera_info(bag: Bag, topic: str) -> Any:
     """Return the first CameraInfo recorded beside the image topic, None if there is none."""
-    wanted = topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
+    wanted = info_topic(topic)
     if bag.topics.get(wanted, ('', 0))[0] != CAMERA_INFO:
         return None
     for message in bag.messages((wanted,)):
@@ -432,19 +445,30 @@ class RecordedFrames:
     The frames of a topic, one at a time.
 
     sizes: frames by 'WIDTHxHEIGHT'.  zero_stamps: frames that the camera did not stamp.
-    refused: why the camera is not that of the pictures, '' while it is.
+    refused: why the camera is not that of the pictures, '' while it is.  infos: the topic, if
+    there is one, whose messages `calibrate` wants.
     """
 
     def __init__(self, topic: str, known: Intrinsics = NOTHING_KNOWN) -> None:
         """Begin before the first message; known: of the camera."""
         self.topic = topic
         self.known = known
+        self.infos = (info_topic(topic),) if known.info is not None and known.recorded else ()
         self.refused = ''
         self.number = -1
         self.sizes: Counter[str] = Counter()
         self.zero_stamps = 0
         self._known: set[int] = set()
         self._order: deque[int] = deque()
+        self._calibrations = Calibrations()
+        if self.infos:
+            # It holds from the start, as that of a camera that has been running.
+            self._calibrations.put(known.info)
+
+    def calibrate(self, message: Message) -> None:
+        """Take in a CameraInfo, for the frames to come; ValueError where it is damaged."""
+        if message.kind == CAMERA_INFO:
+            self._calibrations.put(decode(message))
 
     def read(self, message: Message, *, decoded: bool = True) -> RecordedFrame | Skipped | None:
         """
@@ -482,13 +506,18 @@ class RecordedFrames:
         else:
             self.zero_stamps += 1
         self.sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
+        lens = self._lens((image.shape[1], image.shape[0]), content.header)
         return RecordedFrame(
-            self.number, message.time, stamp, image, content.header, seconds,
-            self._camera(image, content.header))
+            self.number, message.time, stamp, image, content.header, seconds, lens.camera,
+            lens.info)
 
-    def _camera(self, image: np.ndarray, header: Any) -> Camera | None:
+    def _lens(self, size: tuple[int, int], header: Any) -> Lens:
+        if self.infos:
+            lens = self._calibrations.lens(header, size, rectified=self.known.rectified)
+            self.refused = lens.words if lens.refused else self.refused
+            return lens
         try:
-            return self.known.camera((image.shape[1], image.shape[0]), header)
+            return Lens(camera=self.known.camera(size, header))
         except ValueError as error:
             self.refused = str(error)
-            return None
+            return Lens()

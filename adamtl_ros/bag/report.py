@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import contextmanager
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 import re
@@ -58,7 +59,11 @@ def pictures(
     worst = {each['frame']: each for each in row['worst']}
     found = []
     frames = RecordedFrames(plan.topic, plan.known)
-    for message in bag.messages((plan.topic,)):
+    for message in bag.messages((plan.topic, *frames.infos)):
+        if message.topic in frames.infos:
+            with suppress(ValueError):  # which was told
+                frames.calibrate(message)
+            continue
         frame = frames.read(message, decoded=frames.number + 1 in worst)
         if isinstance(frame, RecordedFrame) and frame.number in worst:
             number = frame.number

@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         show(figures, Console(width=120))
         print(f'{options.out / "report.html"} and results.json')
         complain(figures)
-        if 'interrupted' in ' '.join(figures['notes']):
+        if figures['interrupted']:
             return 130
         return int(damaged(figures))
     except (ValueError, OSError) as error:

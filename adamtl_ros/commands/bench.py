@@ -41,6 +41,7 @@ from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import PRECISIONS
 from adamtl_ros.runtime.engine import processors
 from adamtl_ros.runtime.latency import processor
+from adamtl_ros.runtime.settings import check_budget
 from adamtl_ros.runtime.settings import Settings
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
@@ -180,7 +181,7 @@ def start_up(
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure and return the figures; ValueError or OSError name what is wrong."""
-    budgets = [Settings(budget=float(each)).budget for each in options.budgets.split(',') if each]
+    budgets = [check_budget(each) for each in options.budgets.split(',') if each]
     if options.rounds < 1 or options.warm_up < 0:
         raise ValueError(f'--rounds {options.rounds}: 1 or more (--warm-up: 0 or more)')
     if options.turn < 1:

@@ -23,6 +23,9 @@ import sys
 from typing import Any
 
 from adamtl_ros import dds
+from adamtl_ros.arguments import Parser
+from adamtl_ros.files import try_file
+from adamtl_ros.files import whole
 from adamtl_ros.missing import lacking
 from adamtl_ros.missing import OPTIONAL
 from adamtl_ros.paths import cache
@@ -92,9 +95,7 @@ class Line:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parse = argparse.ArgumentParser(
-        prog='adamtl check', description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse = Parser(prog='adamtl check', description=__doc__)
     parse.add_argument('--model', default='glasses', help='preset or weights file')
     parse.add_argument('--device', default='cpu', help='cpu, cuda or cuda:N')
     parse.add_argument('--threads', type=int, default=0, help='0: as the backends like')
@@ -317,6 +318,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     if options.threads < 0:
         raise ValueError(f'--threads {options.threads}: 0 or more')
+    try_file(options.json)
     if not options.write_reference:
         lines = [*machine(), *packages(), *ros()]
         findings, rows = network(options.model, options.device, options.threads)
@@ -324,7 +326,8 @@ def main(argv: Sequence[str]) -> int:
         show(lines)
         if options.json:
             page = {'lines': [asdict(line) for line in lines], 'network': rows}
-            options.json.write_text(json.dumps(page, indent=1) + '\n', encoding='utf-8')
+            with whole(options.json) as aside:
+                aside.write_text(json.dumps(page, indent=1) + '\n', encoding='utf-8')
         return int(any(line.state == 'bad' for line in lines))
     from adamtl_ros import reference
     from adamtl_ros.picture_files import read_picture

@@ -10,7 +10,6 @@ The shapes of the tensors tell the configuration.  Every tensor is used, or name
 no place here; where a name or a shape does not fit, nothing is written.
 """
 
-import argparse
 from collections import OrderedDict
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from safetensors import SafetensorError
 import torch
 from torch import Tensor
 
+from adamtl_ros.arguments import Parser
 from adamtl_ros.datasets.benchmarks import NORMALS_AXES
 from adamtl_ros.datasets.benchmarks import NYU_CLASSES
 from adamtl_ros.datasets.benchmarks import VOC_CLASSES
@@ -455,7 +455,7 @@ def run(source: str | Path, target: str | Path, input_size: int = 0) -> tuple[
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `adamtl convert CHECKPOINT OUT`; 2 on a checkpoint that cannot be converted."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='adamtl convert',
         description='Convert a checkpoint of the AdaMTL reference (static or adaptive), or of a '
                     'Swin or EfficientNet-Lite classifier, whose encoder then starts a training.')

@@ -110,6 +110,9 @@ def main(argv: Sequence[str]) -> int:
     if options.model not in PRESETS:  # the node runs in another folder
         options.model = str(model.resolve())
     out = options.out.resolve()
+    if source.path.resolve() in (out, *(out / name for name in FILES)):
+        raise ValueError(
+            f'{source.path}: results would be written over the source; give another --out')
     try_folder(out, FILES)
     for name in (*FILES, 'player.log'):
         (out / name).unlink(missing_ok=True)  # of an earlier run

@@ -28,7 +28,9 @@ import warnings
 
 import numpy as np
 
+from adamtl_ros.arguments import Parser
 from adamtl_ros.camera import CANONICAL_FOCAL
+from adamtl_ros.files import try_folder
 from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.engine import Engine
@@ -65,7 +67,7 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parse = argparse.ArgumentParser(prog='adamtl export', description=__doc__)
+    parse = Parser(prog='adamtl export', description=__doc__)
     parse.add_argument('--model', default='glasses', help='preset or weights file')
     parse.add_argument('--tasks', help='comma-separated (default: all of the model)')
     parse.add_argument(
@@ -215,6 +217,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             open_source(options.source or DEMO).read(), options.frames)]
     if not pictures:
         raise ValueError(f'{options.source}: there are no pictures in it')
+    names = {'onnx': ['network.onnx'], 'openvino': ['network.xml', 'network.bin']}
+    try_folder(options.out, [
+        *(name for kind in dict.fromkeys(formats) for name in names[kind]), 'manifest.json'])
     static = static_network(options.model, tasks)
     expected = [torch_run(static, tasks, picture[None]) for picture in pictures]
     files = {}
@@ -235,7 +240,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 'file': name, 'checked_with': runtime, 'difference': found,
                 'sha256': {each.name: _sha256(each) for each in (
                     [path] if kind == 'onnx' else [path, path.with_suffix('.bin')])}}
-        options.out.mkdir(parents=True, exist_ok=True)
         for each in files.values():
             for name in each['sha256']:
                 with whole(options.out / name) as part:

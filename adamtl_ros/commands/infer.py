@@ -99,6 +99,10 @@ def main(argv: Sequence[str]) -> int:
         height, width = read_picture(path).shape[:2]
         known.camera((width, height))
     names = unique_names(paths)
+    written = {(options.out / f'{name}{ending}').resolve() for name in names for ending in ENDINGS}
+    for path in paths:
+        if path in written:
+            raise ValueError(f'{path}: results would be written over it; give another --out')
     try_folder(options.out, [f'{name}{ending}' for name in names for ending in ENDINGS])
     with saying(f'adamtl infer: loading {options.model}'):
         engine = Engine(

@@ -30,6 +30,7 @@ from adamtl_ros.runtime.graphs import Graphs
 from adamtl_ros.runtime.lite_graphs import LiteGraphs
 from adamtl_ros.runtime.openvino_parts import core
 from adamtl_ros.runtime.preprocess import shrink
+from adamtl_ros.runtime.settings import check_budget
 from adamtl_ros.sources import open_source
 
 FLOAT = r'encoder\.stem(\..*)?|pyramid\.context|decoders\..*\.(segment\.3|out)'
@@ -148,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if options.frames < 1 or options.every < 1 or options.limit < 0:
             raise ValueError('--frames and --every: 1 or more; --limit: 0 or more')
-        budgets = [float(each) for each in options.budgets.split(',') if each]
+        budgets = [check_budget(each) for each in options.budgets.split(',') if each]
         try_file(int8.path_of(options.model))
         pictures = [frame.image for frame in islice(
             open_source(options.source).read(), 0, options.frames * options.every,

@@ -59,6 +59,9 @@ START_LIMIT = 120.0
 SETTLE = 3.0
 """Seconds to receive what is on its way after the last frame."""
 
+STATUS = 'adamtl: inference'
+"""Name of the node's own among the diagnostics."""
+
 BESIDE = 'received to published without network, median (ms)'
 
 
@@ -217,7 +220,9 @@ class Soak:
         self.beyond.append(message.latency_ms - message.network_ms)
 
     def _diagnose(self, message: DiagnosticArray) -> None:
-        status = message.status[0]
+        status = next((each for each in message.status if each.name == STATUS), None)
+        if status is None:  # of somebody else in the domain
+            return
         values = {each.key: each.value for each in status.values}
         self.latest = status.message
         self.levels[('OK', 'WARN', 'ERROR', 'STALE')[status.level[0]]] += 1

@@ -6,7 +6,6 @@ Train a network: the dense one, its controllers, then both together (docs/traini
 Under torchrun each process takes its share of every batch.
 """
 
-import argparse
 from collections.abc import Sequence
 import os
 import sys
@@ -14,6 +13,7 @@ import sys
 import torch
 import torch.distributed as distributed
 
+from adamtl_ros.arguments import Parser
 from adamtl_ros.training.begin import device_of
 from adamtl_ros.training.config import read_config
 from adamtl_ros.training.teach import teach_policy
@@ -23,7 +23,7 @@ from adamtl_ros.training.train import TrainingError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `adamtl train CONFIG [key=value ...]`; 2 where something is wrong, 130 on Ctrl-C."""
-    parser = argparse.ArgumentParser(prog='adamtl train', description=__doc__)
+    parser = Parser(prog='adamtl train', description=__doc__)
     parser.add_argument('config', help='YAML file of settings')
     parser.add_argument('setting', nargs='*', help='key=value, each over the file')
     arguments = parser.parse_args(argv)

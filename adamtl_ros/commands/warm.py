@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 
+from adamtl_ros.arguments import Parser
 from adamtl_ros.paths import cache
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import Engine
@@ -27,7 +28,7 @@ BUDGETS = 8
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parse = argparse.ArgumentParser(
+    parse = Parser(
         prog='adamtl warm', description=__doc__,
         epilog='Give what the node will be given: what is kept depends on it.')
     parse.add_argument('--model', default='glasses', help='preset or weights file')

@@ -16,7 +16,10 @@ from adamtl_ros.missing import told
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line without its ROS arguments."""
-    parser = argparse.ArgumentParser(prog='adamtl_player', description=__doc__)
+    from adamtl_ros.arguments import add_camera
+    from adamtl_ros.arguments import Parser
+
+    parser = Parser(prog='adamtl_player', description=__doc__)
     parser.add_argument(
         'source', nargs='?', metavar='SOURCE',
         help='video file, folder of pictures, or rosbag2 (default: the sequence that ships)')
@@ -38,7 +41,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         '--report', type=Path, metavar='FILE',
         help='at the end write {"stamps": [ns, ...], "problems": [...]} of the frames that were '
              'sent, and what of the source was left out')
-    from adamtl_ros.arguments import add_camera
     add_camera(parser, "the source's own")
     options = parser.parse_args(argv)
     if not options.wait >= 0:

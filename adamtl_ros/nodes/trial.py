@@ -461,8 +461,9 @@ class Trial:
             account.violations.append(f'the node ended with code {self.node_code}')
         played = [recorder.stats[stamp] for stamp in account.played if stamp in recorder.stats]
         by_budget: dict[float, list[float]] = {}
+        sent = {*account.played, *account.asked}
         for stamp, stats in recorder.stats.items():
-            if stamp in account.played or stamp in account.asked:
+            if stamp in sent:
                 by_budget.setdefault(round(stats.budget_requested, 4), []).append(
                     stats.budget_achieved)
         spent = [stats.budget_achieved for stats in played

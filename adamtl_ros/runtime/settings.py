@@ -22,8 +22,8 @@ MAX_WEIGHT = 10.0
 MOST_FRAMES = 100_000
 
 
-def check_budget(budget: float) -> float:
-    """Return the budget as a float; ValueError unless it is a number in (0, 1]."""
+def check_budget(budget: float | str) -> float:
+    """Return the budget as a float; ValueError unless it is a number in (0, 1], maybe as text."""
     try:
         value = float(budget)
     except (TypeError, ValueError):
