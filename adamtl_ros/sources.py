@@ -74,7 +74,8 @@ class Source:
     Pictures in order, with what is known about them; iterate it as often as needed.
 
     kind: 'video', 'pictures' or 'bag'.  rate: Hz, of most of the frames.  length: number of frames
-    (of a video: what its header claims), None if unknown.  topic: of a bag.
+    (of a video: what its header claims), None if unknown.  topic: of a bag.  camera: of the first
+    picture, None if unknown; known: what tells that of pictures of other sizes.
     """
 
     path: Path
@@ -84,6 +85,16 @@ class Source:
     camera: Camera | None
     topic: str | None
     read: Callable[[], Iterator[SourceFrame]]
+    known: Intrinsics = Intrinsics()
+
+    def camera_of(self, size: tuple[int, int]) -> Camera | None:
+        """Return the camera of pictures of (width, height), None if it is not known of those."""
+        if self.camera is None or self.camera[:2] == size:
+            return self.camera
+        try:
+            return _filmed(self.known, size)
+        except ValueError:  # a calibration for pictures of another shape
+            return None
 
     def __iter__(self) -> Iterator[SourceFrame]:
         """Read the frames from the first; ValueError naming the file that cannot be read."""
@@ -93,14 +104,19 @@ class Source:
 def filmed_by(source: Source, known: Intrinsics) -> Source:
     """Return the source with the camera that is known of it, with its own if nothing is."""
     size = next(iter(source)).image.shape[1::-1]
-    camera = known.camera((size[0], size[1]))
+    camera = _filmed(known, (size[0], size[1]))
+    return source if camera is None else replace(source, camera=camera, known=known)
+
+
+def _filmed(known: Intrinsics, size: tuple[int, int]) -> Camera | None:
+    camera = known.camera(size)
     if camera is None:
-        return source
+        return None
     distortion = tuple(known.info.d) if known.info is not None else ()
-    return replace(source, camera=Camera(
+    return Camera(
         camera.width, camera.height,
         known.info.distortion_model if distortion else 'plumb_bob', distortion or (0.0,) * 5,
-        (camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0)))
+        (camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0))
 
 
 def _print(text: str) -> None:

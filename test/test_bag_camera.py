@@ -153,3 +153,31 @@ def test_a_camera_info_of_another_frame_is_not_played(tmp_path, capsys):
         patch.setattr(reading, 'intrinsics_of', other)
         assert open_source(tmp_path / 'bag').camera is None
     assert "camera_info is of the frame 'other'" in capsys.readouterr().err
+
+
+def test_pictures_of_several_shapes_have_their_own_camera():
+    source = filmed_by(open_source(DEMO), Intrinsics(hfov=90.0))
+    assert source.camera_of((256, 192)) is source.camera
+    upright = source.camera_of((192, 256))
+    assert (upright.width, upright.height, round(upright.k[0])) == (192, 256, 96)
+    # A calibration holds for what was resized, and for no other shape; one that came with the
+    # source for its own size alone.
+    info = SimpleNamespace(
+        width=512, height=384, k=[400.0, 0, 250.0, 0, 400.0, 190.0, 0, 0, 1], p=[0.0] * 12,
+        d=[], distortion_model='plumb_bob', binning_x=0, binning_y=0,
+        roi=SimpleNamespace(width=0, height=0, x_offset=0, y_offset=0))
+    source = filmed_by(open_source(DEMO), Intrinsics(info))
+    assert source.camera_of((128, 96)).k[0] == 100
+    assert source.camera_of((192, 256)) is None
+    assert open_source(DEMO).camera_of((128, 96)) is None
+
+
+def test_no_camera_info_is_missed_of_a_picture_whose_camera_is_not_known():
+    recorder = pytest.importorskip('adamtl_ros.nodes.recorder')
+    record = recorder.Recorder.__new__(recorder.Recorder)
+    record.expected = frozenset({'overlay', 'camera_info', 'depth'})
+    record.answers = {1: {'overlay': 'cam', 'depth': 'cam'}, 2: {'overlay': 'cam'}}
+    record._unfilmed = {2}
+    assert (record.lacking(1), record.lacking(2)) == ({'camera_info'}, {'depth'})
+    record.answers[2]['depth'] = 'cam'
+    assert record.complete(2) and not record.complete(1)

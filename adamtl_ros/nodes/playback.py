@@ -115,7 +115,8 @@ class Player(Node):
                 if not self.pause(start + at):
                     return
                 self.send(
-                    frame.image, source.camera, frame.stamp if recorded_stamps else None)
+                    frame.image, source.camera_of(frame.image.shape[1::-1]),
+                    frame.stamp if recorded_stamps else None)
                 if frames is not None and len(self.stamps) >= frames:
                     return
             if not loop:

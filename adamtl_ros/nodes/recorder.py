@@ -53,7 +53,8 @@ class Recorder(Node):
     that each topic answered with.  arrived: for every completely answered stamp, when, in ns of
     the ROS clock.  repeated: how often a topic answered a stamp again.  messages: those of the
     last few stamps only, so that the length of a recording costs no memory.  stats: GatingStats
-    by stamp, which also are a row each in the stats file as they come.
+    by stamp, which also are a row each in the stats file as they come.  filmed: tells whether the
+    camera of frames of a (width, height) is known; of others no camera_info is expected.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Recorder(Node):
         self.repeated: Counter[str] = Counter()
         self.messages: dict[int, dict[str, Any]] = {}
         self.stats: dict[int, GatingStats] = {}
+        self.filmed: Callable[[tuple[int, int]], bool] = lambda size: True
+        self._unfilmed: set[int] = set()
         self.on_overlay: Callable[[int, np.ndarray], None] | None = None
         self.on_message: Callable[[int, str, Any], None] | None = None
         self._fields = scalar_fields()
@@ -103,7 +106,12 @@ class Recorder(Node):
 
     def complete(self, stamp: int) -> bool:
         """Return whether every topic has answered the frame of this stamp."""
-        return bool(self.expected) and self.answers.get(stamp, {}).keys() >= self.expected
+        return bool(self.expected) and not self.lacking(stamp)
+
+    def lacking(self, stamp: int) -> frozenset[str]:
+        """Return the topics that have not answered the frame of this stamp."""
+        there = {'camera_info'} if stamp in self._unfilmed else set()
+        return self.expected - self.answers.get(stamp, {}).keys() - there
 
     def _receiver(self, name: str) -> Callable[[Any], None]:
         def receive(message: Any) -> None:
@@ -111,6 +119,9 @@ class Recorder(Node):
             answer = self.answers.setdefault(stamp, {})
             self.repeated[name] += name in answer
             answer[name] = message.header.frame_id
+            # It has the size of the frame.
+            if name == 'overlay' and not self.filmed((message.width, message.height)):
+                self._unfilmed.add(stamp)
             if self.complete(stamp):
                 self.arrived.setdefault(stamp, self.get_clock().now().nanoseconds)
             self.messages.setdefault(stamp, {})[name] = message

@@ -101,8 +101,7 @@ class Account:
         played = set(self.played)
         answered = played & recorder.answers.keys()
         partly = {
-            stamp: recorder.expected - recorder.answers[stamp].keys()
-            for stamp in answered if not recorder.complete(stamp)}
+            stamp: recorder.lacking(stamp) for stamp in answered if not recorder.complete(stamp)}
         complete = len(answered) - len(partly)
         for wrong, text in (
                 (self.received != self.processed + self.dropped,
@@ -218,6 +217,7 @@ class Trial:
         self.class_names: dict[str, tuple[str, ...]] = {}
         self.video = Video(self.out / 'overlay.mp4', source.rate)
         self.recorder = Recorder(self.out / 'stats.csv')
+        self.recorder.filmed = lambda size: source.camera_of(size) is not None
         self.camera = Player(name='adamtl_prompter')
         self.client = AsyncParameterClient(self.recorder, 'adamtl')
         self.node: subprocess.Popen[bytes] | None = None
@@ -251,7 +251,8 @@ class Trial:
             nonlocal ask_again
             # The camera's way may lose a frame; ask again after a while.
             if time.monotonic() > ask_again:
-                asked.append(self.camera.send(frame.image, self.source.camera))
+                asked.append(self.camera.send(
+                    frame.image, self.source.camera_of(frame.image.shape[1::-1])))
                 self.account.asked.append(asked[-1])
                 ask_again = time.monotonic() + 5.0
             return self.recorder.complete(asked[-1])
