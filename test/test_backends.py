@@ -20,7 +20,7 @@ from adamtl_ros.runtime.backends import openvino_backend  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from adamtl_ros.runtime.settings import Settings  # noqa: E402
 from adamtl_ros.runtime.torch_backend import TorchBackend  # noqa: E402
-from networks import EACH  # noqa: E402
+from networks import CONFIGS  # noqa: E402
 from networks import random_network  # noqa: E402
 
 
@@ -30,7 +30,7 @@ def pixels(size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.kron(coarse, np.ones((16, 16, 1))).astype(np.uint8)
 
 
-@pytest.fixture(scope='module', params=EACH)
+@pytest.fixture(scope='module', params=CONFIGS)
 def pair(request, tmp_path_factory) -> tuple[Backend, TorchBackend]:
     """Return the same random network in both backends."""
     path = tmp_path_factory.mktemp('weights') / f'{request.param}.safetensors'

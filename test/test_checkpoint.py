@@ -17,12 +17,12 @@ from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.config import read_config
 from adamtl_ros.tasks import TASKS
-from networks import EACH
+from networks import CONFIGS
 from networks import random_image
 from networks import random_network
 
 
-@pytest.mark.parametrize('name', EACH)
+@pytest.mark.parametrize('name', CONFIGS)
 def test_round_trip(tmp_path, name):
     network = random_network(name)
     path = tmp_path / 'model.safetensors'

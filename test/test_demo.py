@@ -3,13 +3,13 @@
 """The demo, its player and its recorder, over real ROS 2 topics and in real processes."""
 
 import csv
+import itertools
 import json
 import math
 from pathlib import Path
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +20,7 @@ import pytest
 pytest.importorskip('rclpy')
 
 from builtin_interfaces.msg import Time  # noqa: E402
-import rclpy  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.qos import QoSProfile  # noqa: E402
+from rclpy.duration import Duration  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -31,6 +29,7 @@ from std_msgs.msg import Header  # noqa: E402
 from adamtl_ros.bag.sample import write_sample  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes import playback  # noqa: E402
+from adamtl_ros.nodes import player  # noqa: E402
 from adamtl_ros.nodes import trial  # noqa: E402
 from adamtl_ros.nodes.messages import image_from_array  # noqa: E402
 from adamtl_ros.nodes.playback import Player  # noqa: E402
@@ -39,16 +38,11 @@ from adamtl_ros.nodes.recorder import Recorder  # noqa: E402
 from adamtl_ros.nodes.recorder import scalar_fields  # noqa: E402
 from adamtl_ros.sources import DEMO  # noqa: E402
 from adamtl_ros.sources import open_source  # noqa: E402
+from processes import blocks  # noqa: E402
+from processes import children  # noqa: E402
+from processes import until  # noqa: E402
 
 LIMIT = 120.0
-
-
-@pytest.fixture
-def ros() -> Any:
-    """Give the test a ROS context."""
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
 
 
 def start(*command: str, cwd: Path) -> subprocess.Popen[str]:
@@ -67,33 +61,24 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, output + errors
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process started."""
-    return [int(child) for task in Path(f'/proc/{pid}/task').glob('*/children')
-            for child in task.read_text().split()]
-
-
 # End to end
 
 
 @pytest.mark.slow
-def test_demo_accounts_for_every_frame(ros: None, tmp_path: Path) -> None:
+def test_demo_accounts_for_every_frame(ros: Any, tmp_path: Path) -> None:
     """All four results, of a camera at its rate, with three budgets in one running node."""
     out = tmp_path / 'out'
-    node = rclpy.create_node('bystander')
     heard: list[Any] = []
     for kind, topic in ((Image, 'image'), (GatingStats, 'adamtl/gating_stats')):
-        node.create_subscription(kind, topic, heard.append, QoSProfile(depth=50))
+        ros.client.create_subscription(kind, topic, heard.append, 50)
     code, written = finish(start(
         'adamtl_ros.cli', 'demo', '--frames', '12', '--rate', '5', '--out', str(out),
         cwd=tmp_path))
     assert code == 0, written
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    for _ in range(20):
-        executor.spin_once(timeout_sec=0.05)
-    node.destroy_node()
-    assert heard == [], 'nodes of the domain that ROS_DOMAIN_ID names were met'
+    # What comes now comes after all that they might have sent into this domain.
+    ros.met(ros.client.create_publisher(Image, 'image', 10)).publish(Image(encoding='last'))
+    ros.until(lambda: heard)
+    assert [each.encoding for each in heard] == ['last'], 'met in the domain of ROS_DOMAIN_ID'
     summary = json.loads((out / 'summary.json').read_text())
     frames = summary['frames']
     assert frames['played'] == 12
@@ -149,11 +134,8 @@ def test_interrupted_demo_keeps_what_it_has_and_ends_its_children(tmp_path: Path
     """SIGINT while the player plays: results are written, and no process stays."""
     out = tmp_path / 'out'
     process = start('adamtl_ros.cli', 'demo', '--rate', '3', '--out', str(out), cwd=tmp_path)
-    end = time.monotonic() + LIMIT
     # The video begins with the first frame that the player plays.
-    while not (out / 'overlay.mp4').exists() and time.monotonic() < end:
-        assert process.poll() is None, finish(process)
-        time.sleep(0.1)
+    until((out / 'overlay.mp4').exists, process)
     started = children(process.pid)
     process.send_signal(signal.SIGINT)
     code, written = finish(process)
@@ -174,18 +156,12 @@ def test_a_demo_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     """Its node and its player end with it."""
     process = start(
         'adamtl_ros.cli', 'demo', '--rate', '3', '--out', str(tmp_path / 'out'), cwd=tmp_path)
-    end = time.monotonic() + LIMIT
-    while not (tmp_path / 'out' / 'overlay.mp4').exists() and time.monotonic() < end:
-        assert process.poll() is None, finish(process)
-        time.sleep(0.1)
+    until((tmp_path / 'out' / 'overlay.mp4').exists, process)
     started = children(process.pid)
     assert len(started) == 2
     process.kill()
     process.wait()
-    end = time.monotonic() + 30.0
-    while any(Path(f'/proc/{pid}').exists() for pid in started) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not any(Path(f'/proc/{pid}').exists() for pid in started)
+    until(lambda: not any(Path(f'/proc/{pid}').exists() for pid in started))
 
 
 @pytest.mark.slow
@@ -206,26 +182,17 @@ def test_demo_says_why_the_node_did_not_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_player_ends_in_good_order(ros: None, tmp_path: Path, number: int) -> None:
+def test_player_ends_in_good_order(ros: Any, tmp_path: Path) -> None:
     """Exit code 0, no traceback, and a report of what it sent."""
     report = tmp_path / 'report.json'
     process = start(
         'adamtl_ros.nodes.player', '--loop', '--rate', '50', '--report', str(report),
         '--ros-args', '-r', 'image:=/cam/image', '-r', 'camera_info:=/cam/info', cwd=tmp_path)
-    node = rclpy.create_node('listener')
-    images: list[Image] = []
-    infos: list[CameraInfo] = []
-    node.create_subscription(Image, '/cam/image', images.append, QoSProfile(depth=50))
-    node.create_subscription(CameraInfo, '/cam/info', infos.append, QoSProfile(depth=50))
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    end = time.monotonic() + LIMIT
-    while (len(images) < 3 or not infos) and time.monotonic() < end:
-        executor.spin_once(timeout_sec=0.1)
-    process.send_signal(number)
+    images = ros.hear('/cam/image', Image)
+    infos = ros.hear('/cam/info', CameraInfo)
+    ros.until(lambda: len(images) > 2 and infos, process)
+    process.send_signal(signal.SIGTERM)
     code, written = finish(process)
-    node.destroy_node()
     assert code == 0, written
     assert 'Traceback' not in written
     stamps = json.loads(report.read_text())['stamps']
@@ -259,9 +226,7 @@ def test_player_told_to_end_while_it_starts(tmp_path: Path) -> None:
     report = tmp_path / 'report.json'
     process = start(
         'adamtl_ros.nodes.player', '--loop', '--report', str(report), cwd=tmp_path)
-    end = time.monotonic() + LIMIT
-    while not _blocks(process.pid, signal.SIGINT) and time.monotonic() < end:
-        time.sleep(0.002)
+    until(lambda: blocks(process.pid, signal.SIGINT), process)
     process.send_signal(signal.SIGINT)
     code, written = finish(process)
     assert code == 0, written
@@ -269,27 +234,28 @@ def test_player_told_to_end_while_it_starts(tmp_path: Path) -> None:
     assert report.exists()
 
 
-def _blocks(pid: int, number: int) -> bool:
-    status = Path(f'/proc/{pid}/status').read_text()
-    mask = next(line for line in status.splitlines() if line.startswith('SigBlk:'))
-    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
-
-
 @pytest.mark.parametrize('arguments, said', [
     (['/nowhere'], '/nowhere: there is no such source'),
     (['--rate', 'nan'], 'rate: nan'),
     (['--ros-args', '-r', 'a b:=:'], 'a b:=:'),
+    *(([f'--wait={value}'], '--wait') for value in ('-1', 'nan', 'soon')),
 ])
-def test_player_names_what_is_wrong(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_player_names_what_is_wrong(
+        signals_kept: None, capfd: pytest.CaptureFixture[str], arguments: list[str], said: str,
+) -> None:
     """One line, exit code 2."""
-    code, written = finish(start('adamtl_ros.nodes.player', *arguments, cwd=tmp_path))
+    try:
+        code = player.main(arguments)
+    except SystemExit as end:
+        code = end.code
+    written = ''.join(capfd.readouterr())
     assert code == 2
     assert said in written
     assert written.startswith('adamtl_player: ')
     assert written.count('\n') == 1
 
 
-def test_player_sends_the_pixels_in_either_order(ros: None) -> None:
+def test_player_sends_the_pixels_in_either_order(ros: Any) -> None:
     """rgb8 and bgr8 are the same picture; every frame has a stamp of its own."""
     sent: list[Image] = []
     for encoding in ('rgb8', 'bgr8'):
@@ -305,31 +271,25 @@ def test_player_sends_the_pixels_in_either_order(ros: None) -> None:
 
 
 @pytest.mark.slow
-def test_player_stamps_no_frame_before_there_is_a_time(ros: None, tmp_path: Path) -> None:
+def test_player_stamps_no_frame_before_there_is_a_time(ros: Any, tmp_path: Path) -> None:
     """With use_sim_time, the clock's; until it ticks, the player says what it waits for."""
     report = tmp_path / 'report.json'
     process = start(
         'adamtl_ros.nodes.player', '--loop', '--frames', '3', '--report', str(report),
         '--ros-args', '-p', 'use_sim_time:=true', '-r', 'image:=/sim/image', cwd=tmp_path)
-    node = rclpy.create_node('simulator')
-    images: list[Image] = []
-    node.create_subscription(Image, '/sim/image', images.append, QoSProfile(depth=50))
-    clock = node.create_publisher(Clock, '/clock', QoSProfile(depth=1))
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    end = time.monotonic() + LIMIT
-    while not clock.get_subscription_count() and time.monotonic() < end:
-        executor.spin_once(timeout_sec=0.1)
-    quiet = time.monotonic() + 2.0
-    while time.monotonic() < quiet:
-        executor.spin_once(timeout_sec=0.1)
+    images = ros.hear('/sim/image', Image)
+    clock = ros.met(ros.client.create_publisher(Clock, '/clock', 1))
+    for _ in range(9):  # at which it is still no time
+        clock.publish(Clock())
+        assert clock.wait_for_all_acked(Duration(seconds=LIMIT))
     assert images == []
-    tick = 7
-    while process.poll() is None and time.monotonic() < end:
-        clock.publish(Clock(clock=Time(sec=tick)))
-        executor.spin_once(timeout_sec=0.05)
-        tick += 1
-    node.destroy_node()
+    tick = itertools.count(7)
+
+    def over() -> bool:
+        clock.publish(Clock(clock=Time(sec=next(tick))))
+        return process.poll() is not None
+
+    ros.until(over)
     code, written = finish(process)
     assert code == 0, written
     stamps = json.loads(report.read_text())['stamps']
@@ -338,21 +298,13 @@ def test_player_stamps_no_frame_before_there_is_a_time(ros: None, tmp_path: Path
 
 
 def test_player_says_what_it_waits_for(
-        ros: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        ros: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     """Again and again, and as long as it may."""
     monkeypatch.setattr(playback, 'REMINDER', 0.05)
     player = Player()
     assert not player.await_subscriber(0.3)
     player.destroy_node()
     assert capfd.readouterr().err.count('waiting for a subscriber of /image (') >= 2
-
-
-@pytest.mark.parametrize('value', ['-1', 'nan', 'soon'])
-def test_player_waits_no_time_that_is_none(tmp_path: Path, value: str) -> None:
-    code, written = finish(start(
-        'adamtl_ros.nodes.player', f'--wait={value}', cwd=tmp_path))
-    assert code == 2
-    assert '--wait' in written
 
 
 # Recorder
@@ -374,7 +326,7 @@ def stats(stamp: int, received: int = 1, dropped: int = 0) -> GatingStats:
 
 
 @pytest.fixture
-def recorder(ros: None, tmp_path: Path) -> Any:
+def recorder(ros: Any, tmp_path: Path) -> Any:
     """Give a recorder that expects depth and the statistics."""
     made = Recorder(tmp_path / 'stats.csv')
     made.expected = frozenset({'depth', 'gating_stats'})

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`adamtl export`: files that other runtimes read, and that give what torch gives."""
 
+from dataclasses import replace
 import hashlib
 import json
 
@@ -13,6 +14,7 @@ from adamtl_ros.commands import export
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from networks import CONFIGS
 from networks import random_network
 
 pytest.importorskip('openvino', reason='pip install openvino')
@@ -24,7 +26,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp('model') / 'small.safetensors'
-    checkpoint.save(path, random_network('small'))
+    # Each layer costs the exporter seconds: here two blocks, one in windows that are shifted.
+    checkpoint.save(path, random_network(replace(CONFIGS['small'], depths=(2,), heads=(1,))))
     return str(path)
 
 

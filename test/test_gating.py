@@ -12,13 +12,13 @@ import pytest
 
 from adamtl_ros.gating.tokens import FrameGates
 from adamtl_ros.gating.tokens import TokenGates
+from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.cost import BlockCost
 from adamtl_ros.network.cost import CostModel
-from networks import CONFIGS
 from networks import random_image
 from networks import random_network
 
-CONFIG = CONFIGS['swin_tiny']
+CONFIG = PRESETS['swin_tiny']
 COST = CostModel(CONFIG)
 GATES = [TokenGates(block) for block in COST.blocks]
 

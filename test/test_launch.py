@@ -2,14 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The launch file: what it asks for, and what it starts, with a played folder for a camera."""
 
-from collections.abc import Iterator
 import importlib.util
 import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
-import time
 from types import ModuleType
 
 import cv2
@@ -18,10 +16,7 @@ import pytest
 
 pytest.importorskip('launch', reason='launch is not on PyPI; it comes with a ROS installation')
 pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI')
-rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
-
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
+pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.nodes.parameters import PARAMETERS  # noqa: E402
@@ -121,17 +116,6 @@ def start(*arguments: str, file: Path = FILE) -> subprocess.Popen:
             'AMENT_PREFIX_PATH': os.pathsep.join(filter(None, prefixes))})
 
 
-@pytest.fixture
-def ended() -> Iterator[list[subprocess.Popen]]:
-    """Take launches that must not outlive the test."""
-    launches: list[subprocess.Popen] = []
-    yield launches
-    for each in launches:
-        if each.poll() is None:
-            os.killpg(each.pid, signal.SIGKILL)
-        each.communicate(timeout=WAIT)
-
-
 @pytest.mark.parametrize(('argument', 'word'), [
     ('budget:=1.5', '1.5'), ('tasks:=pose', 'pose'), ('mode:=fast', 'fast'),
     ('params_file:=/nonexistent.yaml', '/nonexistent.yaml'),
@@ -201,31 +185,18 @@ def test_the_player_ends_with_the_node(ended, tmp_path):
     assert 'cannot configure' in output and 'adamtl_player ended: no more pictures' in output
 
 
-def test_it_plays_a_folder_to_the_node(ended, tmp_path):
+def test_it_plays_a_folder_to_the_node(ros, ended, tmp_path):
     for number in range(3):
         cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((48, 64, 3), 50 * number, np.uint8))
-    rclpy.init()
-    executor = SingleThreadedExecutor()
-    client = Node('client')
-    executor.add_node(client)
     got: list[GatingStats] = []
-    client.create_subscription(GatingStats, '/glasses/adamtl/gating_stats', got.append, 10)
-    try:
-        launched = start(f'source:={tmp_path}', 'namespace:=glasses', 'mode:=adaptive',
-                         'budget:=0.75', 'tasks:=semseg', 'image:=camera/image_raw')
-        ended.append(launched)
-        end = time.monotonic() + WAIT
-        while len(got) < 5:
-            assert launched.poll() is None, launched.communicate()[0]
-            assert time.monotonic() < end
-            executor.spin_once(0.05)
-        topics = dict(client.get_topic_names_and_types())
-        launched.send_signal(signal.SIGINT)
-        output, _ = launched.communicate(timeout=WAIT)
-    finally:
-        client.destroy_node()
-        executor.shutdown()
-        rclpy.shutdown()
+    ros.client.create_subscription(GatingStats, '/glasses/adamtl/gating_stats', got.append, 10)
+    launched = start(f'source:={tmp_path}', 'namespace:=glasses', 'mode:=adaptive',
+                     'budget:=0.75', 'tasks:=semseg', 'image:=camera/image_raw')
+    ended.append(launched)
+    ros.until(lambda: len(got) > 4, launched)
+    topics = dict(ros.client.get_topic_names_and_types())
+    launched.send_signal(signal.SIGINT)
+    output, _ = launched.communicate(timeout=WAIT)
     assert '/glasses/camera/image_raw' in topics
     assert (got[-1].mode, got[-1].budget_requested) == ('adaptive', 0.75)
     assert not got[-1].task_stats  # nobody listens to a task here
@@ -234,32 +205,19 @@ def test_it_plays_a_folder_to_the_node(ended, tmp_path):
     assert 'Traceback' not in output
 
 
-def test_two_cameras_side_by_side(ended, tmp_path):
+def test_two_cameras_side_by_side(ros, ended, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), np.full((48, 64, 3), 50, np.uint8))
-    rclpy.init()
-    executor = SingleThreadedExecutor()
-    client = Node('client')
-    executor.add_node(client)
     got: dict[str, list[GatingStats]] = {'port': [], 'right': []}
     for name, messages in got.items():
-        client.create_subscription(
+        ros.client.create_subscription(
             GatingStats, f'/{name}/adamtl/gating_stats', messages.append, 10)
-    try:
-        launched = start(f'source:={tmp_path}', 'first:=port', 'mode:=adaptive', 'budget:=0.5',
-                         file=FILE.with_name('two_cameras.launch.py'))
-        ended.append(launched)
-        end = time.monotonic() + WAIT
-        while min(map(len, got.values())) < 3:
-            assert launched.poll() is None, launched.communicate()[0]
-            assert time.monotonic() < end
-            executor.spin_once(0.05)
-        topics = dict(client.get_topic_names_and_types())
-        launched.send_signal(signal.SIGINT)
-        output, _ = launched.communicate(timeout=WAIT)
-    finally:
-        client.destroy_node()
-        executor.shutdown()
-        rclpy.shutdown()
+    launched = start(f'source:={tmp_path}', 'first:=port', 'mode:=adaptive', 'budget:=0.5',
+                     file=FILE.with_name('two_cameras.launch.py'))
+    ended.append(launched)
+    ros.until(lambda: min(map(len, got.values())) > 2, launched)
+    topics = dict(ros.client.get_topic_names_and_types())
+    launched.send_signal(signal.SIGINT)
+    output, _ = launched.communicate(timeout=WAIT)
     assert {f'/{name}/{topic}' for name in got for topic in ('image', 'adamtl/depth')} <= set(
         topics)
     assert all(each[-1].budget_requested == 0.5 for each in got.values())

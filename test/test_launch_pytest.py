@@ -17,17 +17,16 @@ launch = pytest.importorskip(
 launch_pytest = pytest.importorskip(
     'launch_pytest', reason='launch_pytest is not on PyPI; package.xml asks for it')
 pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI')
-rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
+pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
 from launch.actions import IncludeLaunchDescription  # noqa: E402
 from launch.actions import RegisterEventHandler  # noqa: E402
 from launch.event_handlers import OnProcessExit  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
-from rclpy.node import Node  # noqa: E402
 
 from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.paths import share  # noqa: E402
+from ros_graph import Graph  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -58,24 +57,16 @@ def played(tmp_path: Any) -> launch.LaunchDescription:
     reason=f'adamtl_ros is not installed in an ament prefix, but found in {FILE}')
 @pytest.mark.launch(fixture=played)
 def test_frames_are_answered_and_all_ends_well() -> Iterator[None]:
-    rclpy.init()
-    executor = SingleThreadedExecutor()
-    client = Node('client')
-    executor.add_node(client)
+    graph = Graph()
     got: list[GatingStats] = []
-    client.create_subscription(GatingStats, '/head/eyes/gating_stats', got.append, 10)
+    graph.client.create_subscription(GatingStats, '/head/eyes/gating_stats', got.append, 10)
     try:
-        for _ in range(1200):
-            executor.spin_once(0.05)
-            if len(got) >= 3:
-                break
+        graph.until(lambda: len(got) > 2)
         names = {f'{namespace}/{name}' for name, namespace in
-                 client.get_node_names_and_namespaces()}
+                 graph.client.get_node_names_and_namespaces()}
     finally:
-        client.destroy_node()
-        executor.shutdown()
-        rclpy.shutdown()
-    assert len(got) >= 3 and got[-1].budget_requested == 0.5
+        graph.close()
+    assert got[-1].budget_requested == 0.5
     assert {'/head/eyes', '/head/eyes_player'} <= names
     yield
     assert CODES == {'adamtl_node': 0, 'adamtl_player': 0}

@@ -3,7 +3,6 @@
 """The executable: its command line, its signals, and what it says where it cannot start."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 import os
 import signal
 import subprocess
@@ -70,21 +69,6 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 # The command line
 
 
-@pytest.fixture
-def _signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let main() be called in this process: bring back what it does to signals."""
-    monkeypatch.setenv('OPENCV_IO_MAX_IMAGE_PIXELS', str(node.MAX_PIXELS))
-    # Nobody listens to why it could not start.
-    monkeypatch.setattr(monitor, 'FAREWELL_PATIENCE', 0.0)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    handlers = {number: signal.getsignal(number) for number in (SIGINT, SIGTERM)}
-    yield
-    signal.set_wakeup_fd(-1)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 @pytest.mark.parametrize(('arguments', 'code', 'words'), [
     (['--help'], 0, ['usage: adamtl_node', '--ros-args']),
     (['--bogus'], 2, ["'--bogus'", '--help']),
@@ -95,7 +79,11 @@ def _signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (['--ros-args', '-p', 'budget:=['], 1, ['budget:=[']),
     (['--ros-args', '-p', 'budget:=.nan'], 1, ['budget is nan']),
 ])
-def test_a_command_line_that_is_wrong_is_one_line(_signals, capfd, arguments, code, words):
+def test_a_command_line_that_is_wrong_is_one_line(
+        signals_kept, monkeypatch, capfd, arguments, code, words):
+    monkeypatch.setenv('OPENCV_IO_MAX_IMAGE_PIXELS', str(node.MAX_PIXELS))
+    # Nobody listens to why it could not start.
+    monkeypatch.setattr(monitor, 'FAREWELL_PATIENCE', 0.0)
     assert node.main(arguments) == code
     output = ''.join(capfd.readouterr())
     assert all(word in output for word in words), output
