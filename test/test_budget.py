@@ -19,6 +19,8 @@ from adamtl_ros.msg import GatingStats  # noqa: E402
 from adamtl_ros.runtime.engine import Engine  # noqa: E402
 from ros_graph import picture  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_static_asks_for_all(stage):
     node = stage.running(budget=0.5)

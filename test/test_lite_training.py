@@ -83,6 +83,7 @@ def state(path):
     return torch.load(Path(path).with_suffix('.state.pt'), weights_only=True)
 
 
+@pytest.mark.slow
 def test_frozen_parts_stay_and_the_others_learn(settings, folder, tmp_path):
     assert command.main([settings, 'steps=6']) == 0
     before = checkpoint.load(str(folder / 'start.safetensors')).state_dict()
@@ -171,6 +172,7 @@ def test_sets_are_random_at_first_and_then_the_policys(settings):
     assert costs.min() < costs.mean() < costs.max()
 
 
+@pytest.mark.slow
 def test_the_policy_learns_what_sets_cost():
     """A closed gate of which depth is a metre off is dear for depth, for no other task."""
     torch.manual_seed(0)
@@ -530,6 +532,7 @@ def test_the_policy_is_worth_more_than_a_fixed_set():
     assert rises(~chosen[:, None], left).mean() < losses[allowed].min()
 
 
+@pytest.mark.slow
 def test_policy_stage_teaches_the_head_of_presence(settings, folder, tmp_path, capsys):
     more = write_corpus(tmp_path / 'more', 12, cameras=True)
     arguments = [settings, 'stage=policy', 'frames=0', 'sets=2', f'data={more}', 'per_clip=0',

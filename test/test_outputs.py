@@ -28,6 +28,8 @@ from adamtl_ros.tasks import TASKS  # noqa: E402
 from ros_graph import picture  # noqa: E402
 from ros_graph import WAIT  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_topics_answer_with_the_header_of_the_frame(bench):
     bench.running()

@@ -191,6 +191,7 @@ def test_every_import_is_declared_or_optional() -> None:
         assert not missing
 
 
+@pytest.mark.slow
 def test_runs_on_what_rosdep_installs(tmp_path: Path) -> None:
     """The node's modules and the network on torch, with no package that has no key."""
     pytest.importorskip('rclpy')

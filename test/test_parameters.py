@@ -118,23 +118,18 @@ def test_parameters_are_described(bench):
             f'tasks.{task}.class_names').additional_constraints
 
 
+@pytest.mark.slow
 def test_a_node_with_a_bad_value_cannot_be_configured(bench, capfd):
     for name, value, words in [
             ('budget', 0.0, ('budget', '0.0')),
-            ('budget', 1.5, ('budget', '1.5')),
-            ('budget', float('nan'), ('budget', 'nan')),
             ('budget', 'half', ('budget', 'half', 'a number')),
             ('mode', 'fast', ('mode', 'fast', 'adaptive')),
             ('backend', 'tvm', ('backend', 'tvm', 'torch')),
             ('device', 'tpu', ('device', 'tpu', 'cpu')),
             ('num_threads', -1, ('num_threads', '-1')),
             ('num_threads', 'all', ('num_threads', 'all', 'an integer')),
-            ('image_transport', 'theora', ('image_transport', 'theora', 'compressed')),
-            ('output_size', 'huge', ('output_size', 'huge', 'camera')),
             ('overlay.tasks', ['pose'], ('overlay.tasks', 'pose', 'human_parts')),
             ('tasks.depth.enable', 'yes', ('tasks.depth.enable', 'yes', 'true or false')),
-            ('guard.action', 'panic', ('guard.action', 'panic', 'static')),
-            ('tasks.depth.weight', 11.0, ('tasks.depth.weight', '11.0')),
             ('model', 'nothing', ('nothing', 'glasses')),
             ('model', '/dev/null', ('/dev/null',))]:
         node = bench.node(**{name: value})
