@@ -69,6 +69,7 @@ def test_adaptive_agrees_with_torch(pair, budget, tasks):
         close(one, other)
 
 
+@pytest.mark.slow
 def test_any_set_of_tasks_agrees_with_torch(pair):
     """The controllers of more sets than stay compiled, and of the first one again."""
     config = pair[0].config

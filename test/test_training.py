@@ -104,6 +104,7 @@ def test_agreement_of_known_pairs():
     assert agreement('normals', some, fewer) == agreement('normals', fewer, some) == 0.75
 
 
+@pytest.mark.slow
 def test_evaluate_command(corpus, tmp_path, capsys):
     out = tmp_path / 'report.json'
     assert command.main([
@@ -209,6 +210,7 @@ def test_shipped_weights_keep_their_budget_and_know_the_demo_scene():
     assert all({0, 1} <= set(found.tolist()) for found in classes), 'no wall or floor'
 
 
+@pytest.mark.slow
 def test_yardsticks_of_a_policy(corpus, tmp_path):
     out = tmp_path / 'report.json'
     assert command.main([
@@ -228,6 +230,7 @@ def test_yardsticks_of_a_policy(corpus, tmp_path):
         assert worth is None
 
 
+@pytest.mark.slow
 def test_smaller_networks_stand_beside(corpus, tmp_path, capsys):
     small, out = tmp_path / 'small.json', tmp_path / 'report.json'
     arguments = [str(corpus), '--budgets', '0.6', '--limit', '3', '--tasks', 'semseg,depth']
