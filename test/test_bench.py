@@ -47,7 +47,7 @@ def test_start_up_and_figure(tmp_path):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['--budgets', '0.5,2'], 'budget 2.0'), (['--tasks', 'pose'], "unknown task 'pose'"),
+    (['--budgets', '0.5,2'], "budget '2'"), (['--tasks', 'pose'], "unknown task 'pose'"),
     (['--rounds', '0'], '--rounds 0'), (['--turn', '0'], '--turn 0'),
     (['--source', 'nowhere'], 'nowhere'), (['--model', 'nothing'], "no model 'nothing'")])
 def test_bad_arguments_say_so(arguments, message, capsys):

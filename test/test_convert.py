@@ -253,11 +253,12 @@ def test_a_static_checkpoint_runs_in_mode_static_only(converted, tmp_path, capsy
         with pytest.raises(ValueError, match=f'mode .{mode}.: the model .* has no policy'):
             engine.infer(picture, Settings(mode=mode, tasks=engine.tasks))
     cv2.imwrite(str(tmp_path / 'p.png'), picture)
-    arguments = ['infer', str(tmp_path / 'p.png'), '--model', model, '--out', str(tmp_path)]
+    arguments = [
+        'infer', str(tmp_path / 'p.png'), '--model', model, '--out', str(tmp_path / 'o')]
     assert cli.main([*arguments, '--mode', 'adaptive']) == 2
     assert 'has no policy; choose mode static' in capsys.readouterr().err
     assert cli.main(arguments) == 0
-    assert json.loads((tmp_path / 'p.json').read_text())['mode'] == 'static'
+    assert json.loads((tmp_path / 'o' / 'p.json').read_text())['mode'] == 'static'
     with pytest.raises(ValueError, match='has no policy'):
         checkpoint.load(model).forward_policy(
             torch.zeros(1, 3, 128, 128), torch.ones(1), engine.tasks)
