@@ -37,7 +37,9 @@ def engines() -> tuple[Engine, Engine]:
 @pytest.mark.parametrize('settings', [
     {'mode': 'static'}, {'mode': 'adaptive', 'budget': 1.0}, {'mode': 'adaptive', 'budget': 0.5}])
 def test_the_shipped_model_is_close_to_f32(engines, settings):
-    chosen = Settings(tasks=engines[0].tasks, raw=True, output_size='network', **settings)
+    # Whether anybody is there is a matter of yes and no: rounding may turn it.
+    chosen = Settings(
+        tasks=engines[0].tasks, raw=True, output_size='network', skip_empty=False, **settings)
     for frame in islice(open_source(DEMO).read(), 0, 30, 10):
         exact, rounded = (engine.infer(frame.image, chosen) for engine in engines)
         assert rounded.stats.budget_achieved == pytest.approx(
