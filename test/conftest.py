@@ -32,6 +32,9 @@ def free_domain() -> int:
     raise RuntimeError('all ROS domains from 1 to 101 are in use: end some ROS processes')
 
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before any test imports torch: where others compute beside these tests, threads that wait for
 # their next small share by spinning take the processors from those that have one.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
