@@ -131,16 +131,23 @@ def ended() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate(timeout=HANG)
 
 
-@pytest.fixture
-def signals_kept() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
     """Bring back what main() of an executable does to the signals of this process."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():
-        signal.signal(number, handler)
+        if handler is not None:
+            signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@pytest.fixture
+def signals_kept() -> Iterator[None]:
+    """Take away what wakes the main() of an executable up for a signal."""
+    yield
+    signal.set_wakeup_fd(-1)
 
 
 def pytest_report_header() -> list[str]:

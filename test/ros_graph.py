@@ -251,8 +251,11 @@ class Stage(Graph):
     def report(self, level: bytes | None = None, word: str = '') -> DiagnosticStatus:
         """Return the next report of this level, by default of any, that says the word."""
         del self.reports[:]
+        # The first that comes may have been on its way.
+        first = 0 if level or word else 1
         self.until(lambda: any(
-            level in (None, each.level) and word in each.message for each in self.reports))
+            level in (None, each.level) and word in each.message
+            for each in self.reports[first:]))
         return next(each for each in reversed(self.reports)
                     if level in (None, each.level) and word in each.message)
 
