@@ -39,7 +39,7 @@ demo: $(STAMP)
 	$(VENV)/bin/adamtl demo --out $(OUT) $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/pytest --cov --cov-report=term:skip-covered $(TESTS) $(ARGS)
+	$(VENV)/bin/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(TESTS) $(ARGS)
 
 lint: $(LINT_STAMP)
 	$(VENV)/bin/ruff check .
