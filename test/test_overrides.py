@@ -3,75 +3,31 @@
 """What a node says and does where something that it was started with cannot be."""
 
 from array import array
-from collections.abc import Callable
-from collections.abc import Iterator
-import time
-from typing import Any
 
 import pytest
 
-from instant import InstantEngine
-
 rclpy = pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
-from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from adamtl_ros.nodes.parameters import unmatched  # noqa: E402
+from ros_graph import Stage  # noqa: E402
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 
 
-class Graph:
-    """A node under test, made with parameters, and a client beside it."""
-
-    def __init__(self) -> None:
-        """Start ROS."""
-        rclpy.init()
-        self.client = rclpy.create_node('client')
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.client)
-        self.node: Any = None
-
-    def start(self, **values: Any) -> AdamtlNode:
-        """Return the node, configured."""
-        self.node = AdamtlNode(engine_class=InstantEngine, parameter_overrides=[
-            Parameter(name, value=value) for name, value in values.items()])
-        self.executor.add_node(self.node)
-        assert self.node.trigger_configure() == SUCCESS
-        return self.node
-
-    def until(self, condition: Callable[[], Any]) -> None:
-        """Spin until the condition holds."""
-        end = time.monotonic() + 30.0
-        while not condition():
-            assert time.monotonic() < end, 'waited in vain'
-            self.executor.spin_once(0.01)
-
-    def close(self) -> None:
-        """End everything."""
-        if self.node is not None:
-            self.node.end()
-            self.node.destroy_node()
-        self.client.destroy_node()
-        self.executor.shutdown()
-        rclpy.shutdown()
+def configured(stage: Stage, **values: str) -> AdamtlNode:
+    """Return a node with these parameters, configured."""
+    node = stage.node(**values)
+    assert node.trigger_configure() == SUCCESS
+    return node
 
 
-@pytest.fixture
-def graph() -> Iterator[Graph]:
-    """Return a graph that is cleared after the test."""
-    graph = Graph()
-    yield graph
-    graph.close()
-
-
-def test_why_activating_failed_is_kept_until_it_is_cleaned_up(graph, capfd):
-    node = graph.start(**{'qos_overrides./image.subscription.reliability': 'nonsense'})
+def test_why_activating_failed_is_kept_until_it_is_cleaned_up(stage, capfd):
+    node = configured(stage, **{'qos_overrides./image.subscription.reliability': 'nonsense'})
     assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
     for _ in range(2):
         node._diagnose()
@@ -83,23 +39,26 @@ def test_why_activating_failed_is_kept_until_it_is_cleaned_up(graph, capfd):
     assert node._monitor.failure == ''
 
 
-def test_an_override_of_a_topic_that_comes_later_ends_no_node(graph, capfd):
-    node = graph.start(**{'qos_overrides./image/compressed.subscription.reliability': 'nonsense'})
+def test_an_override_of_a_topic_that_comes_later_ends_no_node(stage, capfd):
+    # No other camera is there.
+    stage.client.destroy_publisher(stage.camera)
+    node = configured(
+        stage, **{'qos_overrides./image/compressed.subscription.reliability': 'nonsense'})
     assert node.trigger_activate() == SUCCESS
-    camera = graph.client.create_publisher(CompressedImage, 'image/compressed', 1)
-    graph.until(lambda: 'nonsense' in node._inputs.silence())
+    camera = stage.client.create_publisher(CompressedImage, 'image/compressed', 1)
+    stage.until(lambda: 'nonsense' in node._inputs.silence())
     node._inputs.look()
     assert capfd.readouterr().err.count('cannot listen to what is published') == 1
-    graph.client.destroy_publisher(camera)
-    raw = graph.client.create_publisher(Image, 'image', 1)
-    graph.until(raw.get_subscription_count)
+    stage.client.destroy_publisher(camera)
+    raw = stage.client.create_publisher(Image, 'image', 1)
+    stage.until(raw.get_subscription_count)
     message = Image(encoding='rgb8', width=4, height=4, step=12, data=array('B', bytes(48)))
 
     def answered() -> bool:
         raw.publish(message)
         return bool(node.counts.processed)
 
-    graph.until(answered)
+    stage.until(answered)
     assert 'nonsense' not in node._inputs.silence()
 
 
