@@ -1,6 +1,6 @@
 # Copyright 2026 adamtl_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that a command starts, and the signals that end it and them."""
+"""Processes that a command starts, the signals that end it and them, and what they run on."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -11,6 +11,13 @@ import re
 import signal
 import subprocess
 import sys
+
+
+def processors() -> list[int]:
+    """Return which processors this process may use; all, where the system does not tell."""
+    if hasattr(os, 'sched_getaffinity'):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 class Stop:

@@ -11,13 +11,14 @@ LIMIT = 120.0
 """Seconds after which a wait fails."""
 
 
-def until(condition: Callable[[], Any], process: Any = None) -> None:
-    """Wait until the condition holds; a process must live as long."""
+def until(condition: Callable[[], Any], process: Any = None) -> Any:
+    """Wait until the condition holds, and return what it gave; a process must live as long."""
     end = time.monotonic() + LIMIT
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end, f'waited {LIMIT:.0f} s in vain'
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.005)
+    return found
 
 
 def children(pid: int) -> list[int]:

@@ -3,7 +3,6 @@
 """The OpenVINO backend against torch, on random weights; and what it may need."""
 
 from itertools import combinations
-import os
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import pytest
 ov = pytest.importorskip('openvino', reason="pip install 'adamtl_ros[openvino]'")
 
 from adamtl_ros.network import checkpoint  # noqa: E402
+from adamtl_ros.processes import processors  # noqa: E402
 from adamtl_ros.runtime import openvino_backend as swin_backend  # noqa: E402
 from adamtl_ros.runtime import openvino_parts  # noqa: E402
 from adamtl_ros.runtime.backends import Backend  # noqa: E402
@@ -143,7 +143,7 @@ def test_the_one_pool_of_threads_is_left_where_it_cannot_be_used(tmp_path, monke
         found = openvino_backend(str(path), num_threads=threads).dense(image, ('semseg',))[0]
         close(found, expected)
         # Its threads are as many as there are processors, whatever was asked for.
-        pooled = threads == len(os.sched_getaffinity(0)) and not not_known
+        pooled = threads == len(processors()) and not not_known
         assert (openvino_parts.ONE_POOL in given[-1]) == pooled
 
 

@@ -30,6 +30,7 @@ from adamtl_ros.files import ASIDE
 from adamtl_ros.network import checkpoint
 from adamtl_ros.processes import _CHILD
 from networks import random_network
+from processes import until
 
 FRAMES = {'a': 20, 'b': 12, 'c': 14}
 ASKED = ['--budgets', '0.5', '--modes', 'adaptive', '--tasks', 'depth', '--threads', '1']
@@ -37,17 +38,6 @@ LIMIT = 200.0
 
 OF_TIME = {'energy_j', 'time_saved_low', 'dropped', 'recommendation'}
 """What of a summary depends on how fast the machine was, beside all that ends in _ms."""
-
-
-def until(happened: Any, what: str) -> Any:
-    """Return what a function gives as soon as that is something."""
-    end = time.monotonic() + LIMIT
-    while time.monotonic() < end:
-        result = happened()
-        if result:
-            return result
-        time.sleep(0.01)
-    raise AssertionError(f'not within {LIMIT:.0f} s: {what}')
 
 
 @dataclass
@@ -98,7 +88,7 @@ def cluster(folder: Path, workers: int) -> Iterator[Cluster]:
         'scheduler', 'dask', 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard',
         '--scheduler-file', str(place))
     try:
-        until(lambda: place.exists() and place.read_text(), 'a scheduler')
+        until(lambda: place.exists() and place.read_text())
         machines.address = json.loads(place.read_text())['address']
         for number in range(workers):
             # Without a nanny: what is killed is gone.  One of them takes two tasks at a time.
@@ -145,7 +135,7 @@ def test_machine_that_goes_away_changes_no_result(
         with ThreadPoolExecutor() as pool:
             done = pool.submit(main, [
                 *asked, '--scheduler', machines.address, '--out', 'many', '--record', 'records'])
-            victim = until(machines.writing, 'a worker that records')
+            victim = until(machines.writing)
             victim.send_signal(signal.SIGKILL)
             assert victim.wait(10) == -signal.SIGKILL
             assert done.result(LIMIT) == 1  # for the one that is broken
@@ -174,7 +164,7 @@ def test_scheduler_that_ends_leaves_a_line_a_recording(tmp_path: Path) -> None:
         client = machines.start(
             'client', 'adamtl_ros.cli', 'bag', *map(str, bags), *ASKED, '--scheduler',
             machines.address, '--out', 'out')
-        until(lambda: f'dask worker {machines.address}' in machines.log('client'), 'the line')
+        until(lambda: f'dask worker {machines.address}' in machines.log('client'))
         machines.scheduler.kill()
         assert client.wait(LIMIT) == 2
     said = machines.log('client')

@@ -3,6 +3,7 @@
 """The latency model and the control that uses it, on made-up devices: nothing is timed here."""
 
 from functools import partial
+import os
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from adamtl_ros.gating.tokens import TokenGates
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.network.cost import CostModel
 from adamtl_ros.network.trace import Trace
+from adamtl_ros.processes import processors
 from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.latency import LatencyControl
 from adamtl_ros.runtime.latency import LatencyModel
@@ -135,8 +137,8 @@ def test_the_key_tells_weights_settings_and_machines_apart(tmp_path, monkeypatch
     assert len(set(before)) == len(before)
     assert keys() == before
     for name, changed in (
-            ('_cores', lambda: [7]), ('processor', lambda: 'another'), ('version', lambda: '9'),
-            ('_release', lambda backend: f'{backend} 2')):
+            ('processors', lambda: [7]), ('processor', lambda: 'another'),
+            ('version', lambda: '9'), ('_release', lambda backend: f'{backend} 2')):
         with monkeypatch.context() as patch:
             patch.setattr(latency, name, changed)
             assert not set(keys()) & set(before), name
@@ -144,8 +146,15 @@ def test_the_key_tells_weights_settings_and_machines_apart(tmp_path, monkeypatch
     assert [now != then for now, then in zip(keys(), before)] == [False, False, True] * 4
 
 
-def test_the_cores_are_those_that_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(latency.os, 'sched_getaffinity', lambda _: {3, 1}, raising=False)
-    assert latency._cores() == [1, 3]
+def test_the_processors_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {3, 1}, raising=False)
+    assert processors() == [1, 3]
+    # Systems other than Linux do not tell.
+    monkeypatch.delattr(os, 'sched_getaffinity')
+    monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+    assert processors() == [0, 1]
+
+
+def test_what_a_measurement_is_named_after_is_asked_of_the_machine():
     assert latency._gpu('cpu') == ''
     assert latency._release('numpy') == np.__version__

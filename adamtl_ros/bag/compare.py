@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 import math
-import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -39,6 +38,7 @@ from adamtl_ros.bag.truth import TopicLabels
 from adamtl_ros.bag.truth import WAITING
 from adamtl_ros.files import whole
 from adamtl_ros.intrinsics import Intrinsics
+from adamtl_ros.processes import processors
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import Result
 from adamtl_ros.runtime.settings import Settings
@@ -501,7 +501,7 @@ def _threads(engine: Engine, asked: int) -> int:
     if engine.backend == 'torch':
         import torch
         return torch.get_num_threads()
-    return asked or len(os.sched_getaffinity(0))
+    return asked or len(processors())
 
 
 def _histogram(latency: Sample) -> dict[str, list[float]] | None:

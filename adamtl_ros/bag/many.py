@@ -14,7 +14,6 @@ from functools import lru_cache
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 import shutil
 import sys
@@ -38,6 +37,7 @@ from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.paths import version
+from adamtl_ros.processes import processors
 from adamtl_ros.runtime import int8
 from adamtl_ros.runtime.engine import Engine
 
@@ -185,7 +185,7 @@ def run(
                 todo.append(bag)
         except (OSError, ValueError, KeyError, TypeError):
             todo.append(bag)
-    cores = len(os.sched_getaffinity(0))
+    cores = len(processors())
     jobs = max(1, min(wanted_jobs or cores, len(todo)))
     threads = options.threads
     if not scheduler and jobs > 1:

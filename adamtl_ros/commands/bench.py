@@ -36,10 +36,10 @@ from adamtl_ros.files import try_figure
 from adamtl_ros.files import try_file
 from adamtl_ros.files import whole
 from adamtl_ros.network import checkpoint
+from adamtl_ros.processes import processors
 from adamtl_ros.runtime.engine import BACKENDS
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.engine import PRECISIONS
-from adamtl_ros.runtime.engine import processors
 from adamtl_ros.runtime.latency import processor
 from adamtl_ros.runtime.settings import check_budget
 from adamtl_ros.runtime.settings import Settings
@@ -255,7 +255,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         'rss_mb': memory, 'energy_j': energy[row]} for row, each in enumerate(settings)]
     figures: dict[str, Any] = {
         'backend': engine.backend, 'device': engine.device, 'precision': engine.precision,
-        'processor': processor(), 'threads': options.threads or processors(),
+        'processor': processor(), 'threads': options.threads or len(processors()),
         'load': load, 'model': options.model,
         'tasks': list(tasks), 'rounds': options.rounds, 'rows': rows,
         'references': [{

@@ -31,6 +31,7 @@ from adamtl_ros.missing import OPTIONAL
 from adamtl_ros.paths import cache
 from adamtl_ros.paths import share
 from adamtl_ros.paths import version
+from adamtl_ros.processes import processors
 
 NEEDED = {
     'numpy': ('numpy', 'python3-numpy'),
@@ -131,7 +132,7 @@ def machine() -> list[Line]:
     found = {key.strip().lower(): value.strip() for key, value in entries}
     flags = set((found.get('flags') or found.get('features') or '').split())
     features = list(dict.fromkeys(name for flag, name in FEATURES.items() if flag in flags))
-    cores = len(os.sched_getaffinity(0))
+    cores = len(processors())
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
     return [
         Line(part, 'ok', f'adamtl {version()}, Python {platform.python_version()}, '

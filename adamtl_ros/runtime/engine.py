@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from dataclasses import field
 from dataclasses import replace
 import math
-import os
 from threading import Lock
 import time
 from typing import cast
@@ -27,6 +26,7 @@ from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.network.lite import nearest_size
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.paths import cache
+from adamtl_ros.processes import processors
 from adamtl_ros.runtime import latency
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.backends import backend_of
@@ -49,7 +49,7 @@ from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
 
-__all__ = ['BACKENDS', 'Engine', 'GatingResult', 'PRECISIONS', 'Result', 'processors']
+__all__ = ['BACKENDS', 'Engine', 'GatingResult', 'PRECISIONS', 'Result']
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,6 @@ class Result:
     raw: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else (
-        os.cpu_count() or 1)
-
-
 class Engine:
     """
     A loaded model, ready for frames of any size; callers in several threads take turns.
@@ -143,11 +137,12 @@ class Engine:
         """Load the model; FileNotFoundError or ValueError where that cannot be done."""
         if num_threads < 0:
             raise ValueError(f'num_threads {num_threads}: 0 (automatic) or the number of threads')
-        if num_threads > processors():
+        most = len(processors())
+        if num_threads > most:
             # They would wait for one another, busily, and not hear a signal for minutes.
             raise ValueError(
-                f'num_threads {num_threads}: this process may use {processors()} processors; give '
-                f'0 (automatic) to {processors()}')
+                f'num_threads {num_threads}: this process may use {most} processors; give '
+                f'0 (automatic) to {most}')
         # Its calls here are short, and its threads would wait, busily, on the network's cores.
         cv2.setNumThreads(1)
         self._backend = backend_of(model, backend, device, num_threads, precision)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import hashlib
 from importlib import import_module
 import json
-import os
 from pathlib import Path
 import platform
 
@@ -26,6 +25,7 @@ from adamtl_ros.network.kinds import Config
 from adamtl_ros.network.kinds import Cost
 from adamtl_ros.network.trace import Trace
 from adamtl_ros.paths import version
+from adamtl_ros.processes import processors
 
 BUDGETS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3)
 """At which the pieces are timed."""
@@ -153,7 +153,7 @@ def key(weights: Path, backend: str, device: str, *settings: object) -> str:
     """
     digest = hashlib.sha256(weights.read_bytes())
     digest.update(repr((
-        backend, device, settings, processor(), _cores(), _gpu(device), version(),
+        backend, device, settings, processor(), processors(), _gpu(device), version(),
         _release(backend))).encode())
     return digest.hexdigest()[:16]
 
@@ -166,11 +166,6 @@ def processor() -> str:
             if line.startswith('model name'))
     except (OSError, StopIteration):
         return platform.processor()
-
-
-def _cores() -> list[int]:
-    """Return the processors that this process may use: not all are equal, or as many."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
 
 
 def _gpu(device: str) -> str:

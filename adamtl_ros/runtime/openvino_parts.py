@@ -4,13 +4,13 @@
 
 from collections.abc import Mapping
 from functools import cache
-import os
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
+from adamtl_ros.processes import processors
 from adamtl_ros.runtime import compiled
 
 ONE_POOL = 'EXCLUSIVE_ASYNC_REQUESTS'
@@ -47,8 +47,7 @@ def _one_pool(core: ov.Core, options: dict[str, object]) -> bool:
         core.compile_model(model, 'CPU', {**options, ONE_POOL: True})
     except RuntimeError:
         return False  # this release of OpenVINO does not have it
-    return threads == (
-        len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
+    return threads == len(processors())
 
 
 class Part:
