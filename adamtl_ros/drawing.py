@@ -171,7 +171,7 @@ def over_time(
         costs: Sequence[float], blocks: Sequence[Sequence[float]], budget: float, width: int,
 ) -> list[np.ndarray]:
     """
-    Draw what frames cost, one column a frame, above the blocks that ran for it.
+    Draw what frames, or stretches of them, cost, a column each, above the blocks that ran.
 
     costs: shares of the dense cost, NaN where unknown.  blocks: of each frame the shares that ran,
     first block to last, empty where unknown.  budget: is a line.  Returns pictures of that width.

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 import random
 import re
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -714,11 +715,11 @@ def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) ->
         result = engine.infer(frame.image, settings, frame.camera, stream)
         assert result.stats.reused == (frame is frames[2])
         kept.append(0 < result.stats.kept < 1)
-        live.stats[frame.stamp] = SimpleNamespace(
+        live.message(frame.stamp, 'gating_stats', SimpleNamespace(
             mode='adaptive', budget_requested=float(np.float32(0.6)),
             budget_cap=result.stats.budget_cap, price=result.stats.price,
-            reused=result.stats.reused, kept=result.stats.kept, task_stats=[
-                SimpleNamespace(**each) for each in stats_fields(result.stats)['task_stats']])
+            reused=result.stats.reused, kept=result.stats.kept, latency_ms=1.0, task_stats=[
+                SimpleNamespace(**each) for each in stats_fields(result.stats)['task_stats']]))
         for name, values, encoding in published_images(result):
             data = bytearray(np.ascontiguousarray(values).tobytes())
             if frame is frames[1] and name == 'depth':
@@ -730,6 +731,31 @@ def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) ->
     assert any(kept) and (figures['identical'], figures['different']) == (6, 1)
     assert figures['differing'] == [{'frame': 1, 'topics': ['depth']}]
     assert digest(b'ab', 'mono8') != digest(b'ab', 'mono16')
+
+
+def test_memory_of_what_the_node_published_is_small() -> None:
+    """Some 0.5 kB a frame, to process it once more: an hour at 30 Hz has 108,000."""
+    live = Live(1.0)
+    image = SimpleNamespace(data=b'0123', encoding='mono8')
+
+    def record(stamps: range) -> None:
+        for stamp in stamps:
+            live.sent[stamp] = 5
+            for task in TASKS:
+                live.message(stamp, task, image)
+            live.message(stamp, 'gating_stats', SimpleNamespace(
+                mode=''.join(('adap', 'tive')), budget_requested=0.1 + stamp,
+                budget_cap=0.2 + stamp, price=0.3 + stamp, kept=0.4 + stamp, reused=False,
+                latency_ms=1.0, task_stats=[SimpleNamespace(name=task) for task in TASKS]))
+            live.completed(stamp, 7)
+
+    record(range(1, 1000))
+    tracemalloc.start()
+    record(range(1000, 4000))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(live.stats) == len(live.digests) == live.delivery.count == 3999
+    assert kept / 3000 < 900
 
 
 # Many recordings

@@ -176,8 +176,8 @@ def test_no_camera_info_is_missed_of_a_picture_whose_camera_is_not_known():
     recorder = pytest.importorskip('adamtl_ros.nodes.recorder')
     record = recorder.Recorder.__new__(recorder.Recorder)
     record.expected = frozenset({'overlay', 'camera_info', 'depth'})
-    record.answers = {1: {'overlay': 'cam', 'depth': 'cam'}, 2: {'overlay': 'cam'}}
+    record.answers = {1: frozenset({'overlay', 'depth'}), 2: frozenset({'overlay'})}
     record._unfilmed = {2}
     assert (record.lacking(1), record.lacking(2)) == ({'camera_info'}, {'depth'})
-    record.answers[2]['depth'] = 'cam'
+    record.answers[2] |= {'depth'}
     assert record.complete(2) and not record.complete(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,8 @@ pytest.importorskip('rclpy')
 
 from builtin_interfaces.msg import Time  # noqa: E402
 from rclpy.duration import Duration  # noqa: E402
+from rclpy.serialization import deserialize_message  # noqa: E402
+from rclpy.serialization import serialize_message  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -28,6 +31,7 @@ from std_msgs.msg import Header  # noqa: E402
 
 from adamtl_ros.bag.sample import write_sample  # noqa: E402
 from adamtl_ros.msg import GatingStats  # noqa: E402
+from adamtl_ros.msg import TaskStats  # noqa: E402
 from adamtl_ros.nodes import playback  # noqa: E402
 from adamtl_ros.nodes import player  # noqa: E402
 from adamtl_ros.nodes import trial  # noqa: E402
@@ -38,6 +42,7 @@ from adamtl_ros.nodes.recorder import Recorder  # noqa: E402
 from adamtl_ros.nodes.recorder import scalar_fields  # noqa: E402
 from adamtl_ros.sources import DEMO  # noqa: E402
 from adamtl_ros.sources import open_source  # noqa: E402
+from adamtl_ros.tasks import TASKS  # noqa: E402
 from processes import blocks  # noqa: E402
 from processes import children  # noqa: E402
 from processes import until  # noqa: E402
@@ -383,6 +388,58 @@ def test_answers_are_complete_with_all_topics_and_few_are_kept(recorder: Recorde
     assert len(recorder.answers) == 19
     assert len(recorder.messages) < 5
     assert 19 in recorder.messages
+
+
+def test_memory_does_not_grow_with_what_frames_cost(recorder: Recorder) -> None:
+    """Some 0.1 kB a frame stay: an hour at 30 Hz has 108,000."""
+    figures = trial.Figures()
+
+    def heard(stamp: int, name: str, message: Any) -> None:
+        if name == 'gating_stats':
+            figures.add(message, True)
+
+    recorder.on_message, recorder.on_complete = heard, lambda stamp, now: None
+    message = stats(0)
+    message.token_fraction, message.block_active = [0.5] * 14, [True] * 14
+    message.task_stats = [TaskStats(name=task) for task in TASKS]
+    data = serialize_message(message)
+    recorder.expected = frozenset({'gating_stats'})
+
+    def record(stamps: range) -> None:
+        for stamp in stamps:
+            answer = deserialize_message(data, GatingStats)
+            answer.header.stamp.nanosec = stamp
+            give(recorder, 'gating_stats', answer)
+
+    record(range(1, 1000))
+    tracemalloc.start()
+    record(range(1000, 4000))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert figures.frames == len(recorder.answers) == 3999
+    assert kept / 3000 < 300
+
+
+def test_figures_of_a_run_are_those_of_its_frames(recorder: Recorder) -> None:
+    """Frames asked again count for their budget alone; unknown cost is no cost."""
+    figures = trial.Figures()
+    costs = [math.nan, 0.5, 0.25, math.nan, 0.75]
+    for place, cost in enumerate(costs):
+        message = stats(place + 1)
+        message.budget_achieved, message.latency_ms, message.network_ms = cost, 10.0 + place, 8.0
+        message.token_fraction = [] if math.isnan(cost) else [1.0, cost]
+        message.reused, message.gmacs_dense = place == 2, 2.0 + place
+        figures.add(message, True)
+    asked = stats(9)
+    asked.budget_requested, asked.budget_achieved, asked.latency_ms = 0.4, 0.375, 99.0
+    figures.add(asked, False)
+    assert (figures.frames, figures.reused, figures.gmacs_dense) == (5, 1, 2.0)
+    assert (figures.spent.mean(), figures.achieved[0.4].mean()) == (0.5, 0.375)
+    assert list(figures.latency.values) == [10, 11, 12, 13, 14]
+    assert list(figures.beyond.values) == [2, 3, 4, 5, 6]
+    found, blocks = figures.over_time()
+    np.testing.assert_array_equal(found, costs)
+    assert blocks == [[], [1.0, 0.5], [1.0, 0.25], [], [1.0, 0.75]]
 
 
 # Account

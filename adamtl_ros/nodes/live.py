@@ -5,8 +5,10 @@
 from hashlib import blake2b
 import math
 from pathlib import Path
+import sys
 from time import monotonic
 from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -47,10 +49,27 @@ GRACE = 1.5
 
 CLOCK_PERIOD = 0.02
 
+DIGEST = 16
+"""Bytes that tell images apart."""
+
+TASK_AT = tuple(TASKS)
+
 
 def digest(data: Any, encoding: str) -> bytes:
     """Return what tells two images apart; data: anything with a buffer."""
-    return blake2b(memoryview(data), digest_size=16, key=encoding.encode()).digest()
+    return blake2b(memoryview(data), digest_size=DIGEST, key=encoding.encode()).digest()
+
+
+class Answered(NamedTuple):
+    """What is kept of the statistics of a frame, to process it once more."""
+
+    mode: str
+    budget_requested: float
+    budget_cap: float
+    tasks: tuple[str, ...]
+    price: float
+    reused: bool
+    kept: float
 
 
 class Live:
@@ -60,8 +79,9 @@ class Live:
         """Begin with nothing played."""
         self.rate = rate
         self.sent: dict[int, int] = {}
-        self.digests: dict[int, dict[str, bytes]] = {}
-        self.stats: dict[int, Any] = {}
+        # Of each image of a frame: the place of its task in TASK_AT, and the digest.
+        self.digests: dict[int, bytes] = {}
+        self.stats: dict[int, Answered] = {}
         self.delivery = Sample()
         self.latency = Sample()
         self.unstamped = 0
@@ -70,30 +90,46 @@ class Live:
         self.differing: list[dict[str, Any]] = []
         self.different = 0
         self._stream = Stream()
+        # Frames are answered for few sets of tasks: one of each is enough.
+        self._tasks: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def message(self, stamp: int, name: str, message: Any) -> None:
-        """Keep a digest of an image of the node."""
-        if name in TASKS and stamp in self.sent:
-            self.digests.setdefault(stamp, {})[name] = digest(
-                readable(message.data), message.encoding)
+        """Keep a digest of an image of the node, and what its statistics tell of the way."""
+        if stamp not in self.sent:
+            return
+        if name in TASKS:
+            self.digests[stamp] = b'%b%c%b' % (
+                self.digests.get(stamp, b''), TASK_AT.index(name),
+                digest(readable(message.data), message.encoding))
+        elif name == 'gating_stats':
+            tasks = tuple(sys.intern(each.name) for each in message.task_stats)
+            self.stats[stamp] = Answered(
+                sys.intern(message.mode), message.budget_requested, message.budget_cap,
+                self._tasks.setdefault(tasks, tasks), message.price, message.reused, message.kept)
+            self.latency.add(message.latency_ms)
 
-    def settings(self, stats: Any) -> Settings:
+    def completed(self, stamp: int, now: int) -> None:
+        """Take in when, in ns of the ROS clock, all of a frame's statistics were there."""
+        if stamp in self.sent:
+            self.delivery.add((now - self.sent[stamp]) / 1e6)
+
+    def settings(self, stats: Answered) -> Settings:
         """Return with which settings the node processed a frame."""
         budget = float(self.parameters['budget'])
         # The message has the budget in single precision.
         if np.float32(budget) != np.float32(stats.budget_requested):
             budget = float(stats.budget_requested)
-        tasks = tuple(each.name for each in stats.task_stats)
         return Settings(
-            mode=stats.mode, budget=budget, tasks=tasks,
-            weights={task: float(self.parameters[f'tasks.{task}.weight']) for task in tasks},
+            mode=stats.mode, budget=budget, tasks=stats.tasks,
+            weights={
+                task: float(self.parameters[f'tasks.{task}.weight']) for task in stats.tasks},
             output_size=self.parameters['output_size'], cap=max(stats.budget_cap, budget),
             refresh=MOST_FRAMES if stats.reused else int(self.parameters['refresh']),
             skip_empty=bool(self.parameters['skip_empty']))
 
     def frame(self, frame: RecordedFrame, engine: Engine) -> None:
         """Compare what the node published for a frame, if it did, with what we get."""
-        seen, stats = self.digests.pop(frame.stamp, None), self.stats.get(frame.stamp)
+        packed, stats = self.digests.pop(frame.stamp, b''), self.stats.get(frame.stamp)
         if stats is None or not frame.stamp:
             return
         # The node tells what its gates paid, and what it took of the frames before.
@@ -102,8 +138,10 @@ class Live:
         if stats.mode == ADAPTIVE and not stats.kept:
             self._stream.forget()
         result = engine.infer(frame.image, settings, frame.camera, self._stream)
-        if seen is None:
+        if not packed:
             return
+        seen = {TASK_AT[packed[start]]: packed[start + 1:start + 1 + DIGEST]
+                for start in range(0, len(packed), 1 + DIGEST)}
         own = {name: digest(np.ascontiguousarray(values).reshape(-1).view(np.uint8), encoding)
                for name, values, encoding in published_images(result)}
         wrong = [name for name, value in seen.items() if own.get(name) != value]
@@ -266,7 +304,7 @@ class _Session:
                     recorder.count_publishers(each) for each in topics), DISCOVERY):
             raise ValueError(f'{name} was not matched within {DISCOVERY:g} s')
         self._idle(GRACE)
-        recorder.on_message = self.live.message
+        recorder.on_message, recorder.on_complete = self.live.message, self.live.completed
         recorder.expected = frozenset({'gating_stats'})
 
     def _idle(self, seconds: float) -> None:
@@ -322,11 +360,6 @@ class _Session:
         if live.sent:
             # The newest frame is never replaced: its answer is the last that comes.
             last = next(reversed(live.sent))
-            recorder.spin_until(lambda: last in recorder.stats, ANSWER)
+            recorder.spin_until(lambda: last in live.stats, ANSWER)
             # Its images may be larger, and later.
             self._idle(0.5)
-        for stamp, stats in recorder.stats.items():
-            if stamp in live.sent:
-                live.stats[stamp] = stats
-                live.latency.add(stats.latency_ms)
-                live.delivery.add((recorder.arrived[stamp] - live.sent[stamp]) / 1e6)

@@ -49,12 +49,13 @@ class Recorder(Node):
     """
     Collects by stamp what the node publishes for a frame.
 
-    expected: the topics that make an answer complete.  answers: for every stamp, the frame_id
-    that each topic answered with.  arrived: for every completely answered stamp, when, in ns of
-    the ROS clock.  repeated: how often a topic answered a stamp again.  messages: those of the
-    last few stamps only, so that the length of a recording costs no memory.  stats: GatingStats
-    by stamp, which also are a row each in the stats file as they come.  filmed: tells whether the
-    camera of frames of a (width, height) is known; of others no camera_info is expected.
+    expected: the topics that make an answer complete.  answers: for every stamp, the topics that
+    answered; all else that is kept does not grow with the recording.  frame_ids: how many messages
+    had each.  repeated: how often a topic answered a stamp again.  messages: those of the last few
+    stamps.  latest: the last GatingStats; each is a row in the stats file as it comes.  filmed:
+    tells whether the camera of frames of a (width, height) is known; of others no camera_info is
+    expected.  on_message is told every message but those repeated, on_complete when all topics
+    have answered a stamp, in ns of the ROS clock.
     """
 
     def __init__(
@@ -67,15 +68,18 @@ class Recorder(Node):
         """
         super().__init__('adamtl_recorder')
         self.expected: frozenset[str] = frozenset()
-        self.answers: dict[int, dict[str, str]] = {}
-        self.arrived: dict[int, int] = {}
+        self.answers: dict[int, frozenset[str]] = {}
+        self.frame_ids: Counter[str] = Counter()
         self.repeated: Counter[str] = Counter()
         self.messages: dict[int, dict[str, Any]] = {}
-        self.stats: dict[int, GatingStats] = {}
+        self.latest: GatingStats | None = None
         self.filmed: Callable[[tuple[int, int]], bool] = lambda size: True
         self._unfilmed: set[int] = set()
         self.on_overlay: Callable[[int, np.ndarray], None] | None = None
         self.on_message: Callable[[int, str, Any], None] | None = None
+        self.on_complete: Callable[[int, int], None] | None = None
+        # Frames are answered by few sets of topics: one of each is enough.
+        self._sets: dict[frozenset[str], frozenset[str]] = {}
         self._fields = scalar_fields()
         self._file = stats_file.open('w', newline='')
         self._rows = csv.writer(self._file)
@@ -111,26 +115,29 @@ class Recorder(Node):
     def lacking(self, stamp: int) -> frozenset[str]:
         """Return the topics that have not answered the frame of this stamp."""
         there = {'camera_info'} if stamp in self._unfilmed else set()
-        return self.expected - self.answers.get(stamp, {}).keys() - there
+        return self.expected - self.answers.get(stamp, frozenset()) - there
 
     def _receiver(self, name: str) -> Callable[[Any], None]:
         def receive(message: Any) -> None:
             stamp = nanoseconds(message.header)
-            answer = self.answers.setdefault(stamp, {})
-            self.repeated[name] += name in answer
-            answer[name] = message.header.frame_id
+            before = self.answers.get(stamp, frozenset())
+            done = self.complete(stamp)
+            now = before | {name}
+            self.answers[stamp] = self._sets.setdefault(now, now)
+            self.repeated[name] += name in before
+            self.frame_ids[message.header.frame_id] += 1
             # It has the size of the frame.
             if name == 'overlay' and not self.filmed((message.width, message.height)):
                 self._unfilmed.add(stamp)
-            if self.complete(stamp):
-                self.arrived.setdefault(stamp, self.get_clock().now().nanoseconds)
+            if self.on_complete and not done and self.complete(stamp):
+                self.on_complete(stamp, self.get_clock().now().nanoseconds)
             self.messages.setdefault(stamp, {})[name] = message
-            if self.on_message:
+            if self.on_message and name not in before:
                 self.on_message(stamp, name, message)
             while len(self.messages) > _KEPT:
                 del self.messages[next(iter(self.messages))]
             if name == 'gating_stats':
-                self.stats[stamp] = message
+                self.latest = message
                 self._rows.writerow([
                     f'{stamp // 10**9}.{stamp % 10**9:09}', message.header.frame_id,
                     *(_cell(getattr(message, field)) for field in self._fields)])

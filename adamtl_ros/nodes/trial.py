@@ -8,12 +8,14 @@ which records.  While the player plays, every frame is accounted for; then some 
 source are asked again at three budgets, which the node is given while it runs.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from dataclasses import field
 import json
+import math
 from pathlib import Path
 import subprocess
 from tempfile import TemporaryDirectory
@@ -31,6 +33,8 @@ from rich.progress import Progress
 from adamtl_ros import dds
 from adamtl_ros import drawing
 from adamtl_ros.bag.measures import percentiles
+from adamtl_ros.bag.measures import Sample
+from adamtl_ros.bag.measures import Series
 from adamtl_ros.msg import GatingStats
 from adamtl_ros.nodes.playback import FRAME_ID
 from adamtl_ros.nodes.playback import Player
@@ -130,8 +134,54 @@ class Account:
 
     def misnamed(self, recorder: Recorder) -> int:
         """Return the number of messages with a frame_id that the frames did not have."""
-        return sum(
-            name != FRAME_ID for answer in recorder.answers.values() for name in answer.values())
+        return recorder.frame_ids.total() - recorder.frame_ids[FRAME_ID]
+
+
+class Figures:
+    """What frames cost, of a run of any length in memory of a fixed size."""
+
+    def __init__(self) -> None:
+        """Begin with no frames."""
+        self.frames = 0
+        self.reused = 0
+        self.gmacs_dense: float | None = None
+        self.achieved: defaultdict[float, Sample] = defaultdict(Sample)
+        self.spent, self.latency, self.network, self.beyond, self.recorded = (
+            Sample() for _ in range(5))
+        # Whether the cost is known, the cost, and the share of each block that ran.
+        self._series: Series | None = None
+        self._unknown = 0
+
+    def add(self, stats: GatingStats, played: bool) -> None:
+        """Take in what a frame cost; of those that were not played, for the means of budgets."""
+        self.achieved[round(stats.budget_requested, 4)].add(stats.budget_achieved)
+        if not played:
+            return
+        self.frames += 1
+        self.reused += stats.reused
+        if self.gmacs_dense is None:
+            self.gmacs_dense = stats.gmacs_dense
+        self.latency.add(stats.latency_ms)
+        self.network.add(stats.network_ms)
+        self.beyond.add(stats.latency_ms - stats.network_ms)
+        row = [0.0]
+        if not math.isnan(stats.budget_achieved):
+            self.spent.add(stats.budget_achieved)
+            row = [1.0, stats.budget_achieved, *stats.token_fraction]
+            if self._series is None:
+                self._series = Series(len(row))
+                for _ in range(self._unknown):
+                    self._series.add([0.0])
+        if self._series is None:  # how many blocks there are, such frames do not say
+            self._unknown += 1
+        else:
+            self._series.add(row)
+
+    def over_time(self) -> tuple[list[float], list[list[float]]]:
+        """Return cost and shares of the blocks, NaN and empty where unknown, of each stretch."""
+        rows = self._series.means() if self._series else np.zeros((1, 2))
+        return ([cost / known if known else math.nan for known, cost in rows[:, :2]],
+                [list(row[2:] / row[0]) if row[0] else [] for row in rows])
 
 
 class Video:
@@ -215,8 +265,10 @@ class Trial:
         self.account = Account()
         self.samples: dict[float, list[Answer]] = {}
         self.class_names: dict[str, tuple[str, ...]] = {}
+        self.figures = Figures()
         self.video = Video(self.out / 'overlay.mp4', source.rate)
         self.recorder = Recorder(self.out / 'stats.csv')
+        self.recorder.on_message, self.recorder.on_complete = self._heard, self._completed
         self.recorder.filmed = lambda size: source.camera_of(size) is not None
         self.camera = Player(name='adamtl_prompter')
         self.client = AsyncParameterClient(self.recorder, 'adamtl')
@@ -273,8 +325,8 @@ class Trial:
             self.recorder.expected = frozenset({'gating_stats'})
             stamp = self.ask(first)
             self._idle(1.0)
-            stats = self.recorder.stats.get(stamp)
-            topics = frozenset(self.recorder.answers.get(stamp, {}))
+            stats = self.recorder.messages.get(stamp, {}).get('gating_stats')
+            topics = self.recorder.answers.get(stamp, frozenset())
             tasks = [each.name for each in stats.task_stats] if stats else []
             needed = {*PICTURES, 'gating_stats', *tasks}
             if self.source.camera:
@@ -356,12 +408,20 @@ class Trial:
     def _alive(self) -> bool:
         return self.node is not None and self.node.poll() is None
 
+    def _heard(self, stamp: int, name: str, message: Any) -> None:
+        if name == 'gating_stats':
+            self.figures.add(message, stamp not in self.account.asked)
+
+    def _completed(self, stamp: int, now: int) -> None:
+        if stamp not in self.account.asked:
+            self.figures.recorded.add((now - stamp) / 1e6)
+
     def _counters(self) -> tuple[int, int, int, int]:
         """Return the node's frames received, processed, dropped and missed, by its last word."""
-        stats = list(self.recorder.stats.values())
+        stats = self.recorder.latest
         return (
-            stats[-1].frames_received, stats[-1].frames_processed, stats[-1].frames_dropped,
-            stats[-1].frames_missed) if stats else (0, 0, 0, 0)
+            stats.frames_received, stats.frames_processed, stats.frames_dropped,
+            stats.frames_missed) if stats else (0, 0, 0, 0)
 
     def _keep_last(self) -> None:
         """After a stop, make the sheet's only sample of the last frame that was answered."""
@@ -440,14 +500,11 @@ class Trial:
             for samples in self.samples.values():
                 if place < len(samples):
                     rows.append(_row(samples[place], tasks))
-        played = [self.recorder.stats[stamp] for stamp in self.account.played
-                  if stamp in self.recorder.stats]
         legend = {task: names for task, names in self.class_names.items() if task in tasks}
         sheet = drawing.sheet(['frame', *tasks, 'gating map'], rows, legend=legend)
         over_time = drawing.over_time(
-            [stats.budget_achieved for stats in played],
-            [list(stats.token_fraction) for stats in played], self.wanted.node['budget'],
-            sheet.shape[1]) if played else []
+            *self.figures.over_time(), self.wanted.node['budget'],
+            sheet.shape[1]) if self.figures.frames else []
         write_rgb(self.out / 'sheet.png', np.vstack([sheet, *over_time]))
 
     def summary(self) -> dict[str, Any]:
@@ -460,15 +517,7 @@ class Trial:
                 f'overlay.mp4 gives back {video_frames} of {self.video.frames} frames')
         if self.node_code:
             account.violations.append(f'the node ended with code {self.node_code}')
-        played = [recorder.stats[stamp] for stamp in account.played if stamp in recorder.stats]
-        by_budget: dict[float, list[float]] = {}
-        sent = {*account.played, *account.asked}
-        for stamp, stats in recorder.stats.items():
-            if stamp in sent:
-                by_budget.setdefault(round(stats.budget_requested, 4), []).append(
-                    stats.budget_achieved)
-        spent = [stats.budget_achieved for stats in played
-                 if stats.budget_achieved == stats.budget_achieved]
+        figures = self.figures
         return {
             'source': str(self.source.path), 'kind': self.source.kind,
             'rate_hz': self.source.rate,
@@ -482,21 +531,14 @@ class Trial:
                 name: sum(name in recorder.answers.get(stamp, {}) for stamp in account.played)
                 for name in sorted(recorder.expected)},
             'budgets': [
-                {'requested': budget, 'achieved': float(np.mean(achieved)),
-                 'frames': len(achieved)}
-                for budget, achieved in sorted(by_budget.items(), reverse=True)],
-            'played': {
-                'mean_cost': float(np.mean(spent)) if spent else None,
-                'reused': sum(stats.reused for stats in played)},
-            **{name: percentiles(values, (50, 95)) for name, values in {
-                'latency_ms': [stats.latency_ms for stats in played],
-                'network_ms': [stats.network_ms for stats in played],
-                'beyond_network_ms': [
-                    stats.latency_ms - stats.network_ms for stats in played],
-                'stamp_to_recorded_ms': [
-                    (recorder.arrived[stamp] - stamp) / 1e6
-                    for stamp in account.played if stamp in recorder.arrived]}.items()},
-            'gmacs_dense': played[0].gmacs_dense if played else None,
+                {'requested': budget, 'achieved': achieved.mean(), 'frames': achieved.count}
+                for budget, achieved in sorted(figures.achieved.items(), reverse=True)],
+            'played': {'mean_cost': figures.spent.mean(), 'reused': figures.reused},
+            **{name: percentiles(sample.values, (50, 95)) for name, sample in (
+                ('latency_ms', figures.latency), ('network_ms', figures.network),
+                ('beyond_network_ms', figures.beyond),
+                ('stamp_to_recorded_ms', figures.recorded))},
+            'gmacs_dense': figures.gmacs_dense,
             'node_memory_peak_mb': self.node_peak,
             'video_frames': video_frames,
             'checks': {
