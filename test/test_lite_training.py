@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of convolutional networks: what stays, what is drawn, resuming, and the policy."""
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,7 @@ from adamtl_ros.network.lite_network import features as lite_features
 from adamtl_ros.network.lite_network import resized
 from adamtl_ros.training import batches
 from adamtl_ros.training import lite
+from adamtl_ros.training import presence
 from adamtl_ros.training import train
 from adamtl_ros.training import worth
 from adamtl_ros.training.config import read_config
@@ -32,6 +34,8 @@ from adamtl_ros.training.losses import distances
 from adamtl_ros.training.losses import person_loss
 from adamtl_ros.training.losses import plain_loss
 from adamtl_ros.training.losses import robust_loss
+from adamtl_ros.training.pictures import Pictures
+from adamtl_ros.training.pictures import UNKNOWN
 from adamtl_ros.training.sets import Sets
 from corpus import write_corpus
 from networks import CONFIGS
@@ -533,9 +537,10 @@ def test_the_policy_is_worth_more_than_a_fixed_set():
 
 
 @pytest.mark.slow
-def test_policy_stage_teaches_the_head_of_presence(settings, folder, tmp_path, capsys):
+def test_fit_stage(settings, folder, tmp_path, capsys):
+    """Sizes become half of what is measured, prices and the head fit; nothing else changes."""
     more = write_corpus(tmp_path / 'more', 12, cameras=True)
-    arguments = [settings, 'stage=policy', 'frames=0', 'sets=2', f'data={more}', 'per_clip=0',
+    arguments = [settings, 'stage=fit', 'frames=0', f'data={more}', 'per_clip=0',
                  f'start={folder}/start.safetensors', 'network={presence: true}']
     assert command.main(arguments) == 2
     said = capsys.readouterr().err.splitlines()
@@ -545,14 +550,57 @@ def test_policy_stage_teaches_the_head_of_presence(settings, folder, tmp_path, c
     for number in range(6):
         label = more / 'human_parts' / f'f{number}.png'
         cv2.imwrite(str(label), np.zeros((192, 256), np.uint8))
-    assert command.main(arguments) == 0
+    out = tmp_path / 'out.safetensors'
+    before = checkpoint.load(str(folder / 'start.safetensors'))
+    for part in (out, tmp_path / 'again.safetensors'):
+        assert command.main([*arguments, f'out={part}']) == 0
+        assert 'the head of presence misses' in capsys.readouterr().err
+        network = checkpoint.load(str(part))
+        assert network.config.presence and network.presence.weight.abs().max() > 0
+        smaller = [each.policy.smaller.detach() for each in (before, network)]
+        for name, value in network.state_dict().items():
+            if not name.startswith(('presence', 'policy.prices', 'policy.smaller', 'policy.typ')):
+                torch.testing.assert_close(value, before.state_dict()[name], rtol=1e-3, atol=1e-6)
+        arguments[5], before = f'start={out}', network
+    # Begun with zeros, what is measured is halved first, and three quarters of it stand then.
+    assert not smaller[0].equal(smaller[1]) and float(smaller[0].max()) > 0
+    torch.testing.assert_close(smaller[1], 1.5 * smaller[0], rtol=0.01, atol=1e-4)
+    with safe_open(str(tmp_path / 'again.safetensors'), 'np') as file:
+        assert file.metadata()['trained'] == 'fit stage, 12 frames; fit stage, 12 frames'
+
+
+def test_what_is_surely_of_a_person_teaches_the_head_of_presence(pictures):
+    """A picture of nobody counts, and one of which nothing is known does not."""
+    for path, value in zip(sorted((pictures / 'person').iterdir()), (
+            presence.SURE + 1, presence.SURE, UNKNOWN)):
+        cv2.imwrite(str(path), np.full((64, 64), value, np.uint8))
+    frames = list(presence.pictured(Pictures(str(pictures)), (64, 96), 0))
+    assert [int(frame['human_parts'].min()) for frame in frames] == [1, 0]
+    assert {frame['image'].shape for frame in frames} == {(1, 64, 96, 3)}
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """Let the policy learn for a few steps: it is what is measured that the stage is about."""
+    monkeypatch.setattr(worth, 'fit', partial(worth.fit, steps=100))
+
+
+@pytest.mark.slow
+def test_policy_stage_teaches_the_head_of_presence(settings, folder, tmp_path, capsys, quickly):
+    more = write_corpus(tmp_path / 'more', 12, cameras=True)
+    for number in range(6):
+        label = more / 'human_parts' / f'f{number}.png'
+        cv2.imwrite(str(label), np.zeros((192, 256), np.uint8))
+    assert command.main([
+        settings, 'stage=policy', 'frames=0', 'sets=2', f'data={more}', 'per_clip=0',
+        f'start={folder}/start.safetensors', 'network={presence: true}']) == 0
     assert 'the head of presence misses' in capsys.readouterr().err
     network = checkpoint.load(str(tmp_path / 'out.safetensors'))
     assert network.config.presence and network.presence.weight.abs().max() > 0
 
 
 @pytest.mark.slow
-def test_policy_stage(settings, folder, tmp_path, capsys):
+def test_policy_stage(settings, folder, tmp_path, capsys, quickly):
     arguments = [settings, 'stage=policy', 'frames=0', 'sets=8', f'data={folder}/train',
                  'per_clip=0', f'start={folder}/start.safetensors']
     more = write_corpus(tmp_path / 'more', 12, cameras=True)
@@ -586,11 +634,12 @@ def test_policy_stage(settings, folder, tmp_path, capsys):
     (['sizes=[[60, 96]]'], 'multiples of 32'), (['sizes=[[64]]'], 'multiples of 32'),
     (['sizes=[64]'], 'expected tuple'), (['frozen=9'], 'has 7 stages'), (['frozen=-1'], 'least'),
     (['layer_decay=0.0'], 'above 0'), (['pictured=1.5'], 'from 0 to 1'), (['style=-1'], '0 to 1'),
-    (['stage=open', 'distill=0'], 'there are static, adaptive and policy'),
+    (['stage=open', 'distill=0'], 'there are static, adaptive, policy and fit'),
     (['pictures=/nowhere'], '*.jpg'), (['prices=[1, 2]'], 'prices'),
     (['teacher=/nowhere.safetensors'], 'no model'),
     (['frames=3'], 'at least 10'), (['sets=1'], 'at least 2'),
-    (['stage=policy', 'start='], 'start=WEIGHTS'), (['network={policy: none}'], 'has no policy'),
+    (['stage=policy', 'start='], 'start=WEIGHTS'), (['stage=fit', 'start='], 'of training'),
+    (['network={policy: none}'], 'has no policy'),
     (['network={stages: [1, 2]}'], 'network='), (['network={embed_dim: 8}'], 'unknown setting'),
     (['network={stem: 16}'], 'other shapes'), (['data='], 'data is empty'),
     (['data=[/nowhere]'], 'no data set'), (['start=', 'preset=swin_tiny', 'sizes='], 'frozen=2')])

@@ -15,8 +15,9 @@ import torch.distributed as distributed
 
 from adamtl_ros.arguments import Parser
 from adamtl_ros.training.begin import device_of
+from adamtl_ros.training.config import AFTERWARDS
 from adamtl_ros.training.config import read_config
-from adamtl_ros.training.teach import teach_policy
+from adamtl_ros.training.teach import measure
 from adamtl_ros.training.train import Trainer
 from adamtl_ros.training.train import TrainingError
 
@@ -29,10 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         config = read_config([arguments.config, *arguments.setting])
-        if config.stage == 'policy':
+        if config.stage in AFTERWARDS:
             if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-                raise ValueError('stage=policy: start it without torchrun, in one process')
-            teach_policy(config)
+                raise ValueError(
+                    f'stage={config.stage}: start it without torchrun, in one process')
+            measure(config)
             return 0
         if 'WORLD_SIZE' in os.environ:
             mine = device_of(config.device)

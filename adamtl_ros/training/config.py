@@ -25,11 +25,14 @@ from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
 
 CHOICES = {
-    'stage': ('static', 'open', 'adaptive', 'policy'),
+    'stage': ('static', 'open', 'adaptive', 'policy', 'fit'),
     'loss': ('plain', 'robust', 'paper'),
     'objective': ('gain', 'efficiency'),
     'efficiency': ('total', 'layer', 'mixed'),
 }
+
+AFTERWARDS = 'policy', 'fit'
+"""Stages that leave the network as it is: they measure it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class TrainConfig:
         stage: 'static', the dense network; 'adaptive', network and policy together; of networks
         with controllers 'open', those alone, until they open every gate; of those whose blocks
         run whole or not at all 'policy': what blocks are worth is measured on `frames` frames
-        (0: all), under `sets` sets of gates each, and taught to the policy alone.
+        (0: all), under `sets` sets of gates each, and taught to the policy alone; 'fit': the last
+        of all, what follows from weights that stay as they are, on `frames` frames.
         objective: what the adaptive stage wants of controllers.  'efficiency' is the paper's: the
         shares of open blocks and active tokens approach blocks_target and tokens_target
         (efficiency: of the 'total', of each 'layer', or 'mixed'; weighted_tokens: counted by their
@@ -172,18 +176,19 @@ class TrainConfig:
         ordered(self.tasks)
         if self.teacher and not self.distill:
             raise ValueError('teacher needs a weight: give distill=1.0, say')
-        if self.distill and not self.teacher and self.stage != 'policy' and (
+        if self.distill and not self.teacher and self.stage not in AFTERWARDS and (
                 self.stage != 'adaptive' or self.objective != 'gain'):
             raise ValueError(
                 f'distill={self.distill}: give teacher=WEIGHTS (only the objective gain of the '
                 'adaptive stage can learn from its own dense outputs)')
-        if self.stage in ('open', 'policy') and not self.start:
+        if self.stage in ('open', *AFTERWARDS) and not self.start:
             raise ValueError(
-                f'the stage {self.stage} needs the weights of the static one: start=WEIGHTS')
+                f'the stage {self.stage} needs the weights of '
+                f'{"training" if self.stage == "fit" else "the static one"}: start=WEIGHTS')
 
     def check_kind(self, network: Config) -> None:
         """Raise ValueError on settings that networks of this kind do not have."""
-        stages: tuple[str, ...] = ('static', 'adaptive', 'policy')
+        stages: tuple[str, ...] = ('static', 'adaptive', *AFTERWARDS)
         others: tuple[str, ...] = ('prices',)
         if network.kind != 'lite':
             stages, others = ('static', 'open', 'adaptive'), (

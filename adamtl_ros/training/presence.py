@@ -9,8 +9,10 @@ lies is chosen so that hardly any is missed in frames that the regression has no
 """
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,6 +23,8 @@ from adamtl_ros.network.lite_network import extremes
 from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.lite_network import resized
 from adamtl_ros.tasks import IGNORE
+from adamtl_ros.training.pictures import Pictures
+from adamtl_ros.training.pictures import UNKNOWN
 from adamtl_ros.training.worth import sample
 
 LARGE = 0.01
@@ -31,6 +35,9 @@ MISSED = 0.005
 
 MARGIN = 1.0
 """Of the logarithm of the odds: new frames differ more than one part of the old from another."""
+
+SURE = 200
+"""How likely, of 255, a pixel of a picture is of a person from which on it counts as one."""
 
 FOLDS = 5
 """Parts of the frames, each of which is judged by a regression on the others."""
@@ -70,6 +77,20 @@ def look(
                 extremes(network.taps(resized(image, sizes[place]), row[None])[2:])
                 for place, row in zip(places, gates)]).cpu().numpy())
     return np.stack(seen), np.array(shares)
+
+
+def pictured(
+        pictures: Pictures, size: tuple[int, int], seed: int) -> Iterator[dict[str, Tensor]]:
+    """Yield pictures of a (height, width), with what is surely of a person as the label."""
+    rng = np.random.default_rng(seed)
+    for index in range(len(pictures)):
+        frame = pictures.read(index, rng)
+        person = frame['person']
+        label = np.where(person > SURE, 1, 0).astype(np.uint8)
+        # Of a picture in which something may be a person, neither is known.
+        if label.any() or (person == UNKNOWN).mean() <= LARGE:
+            image = cv2.resize(frame['image'], size[::-1], interpolation=cv2.INTER_AREA)
+            yield {'image': torch.from_numpy(image)[None], RARE: torch.from_numpy(label)[None]}
 
 
 def fit(network: LiteNetwork, seen: np.ndarray, shares: np.ndarray) -> dict[str, float]:

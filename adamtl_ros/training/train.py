@@ -575,16 +575,7 @@ class Trainer:
         network: Any = network_of(self.network.config)
         network.load_state_dict(self.weights().state_dict())
         if self.sets is not None:
-            network.eval()
-            if network.config.reduced and self.step >= self.config.steps:
-                # Frames that were changed far lose less by a smaller size than new ones do, those
-                # that were trained on lose more.
-                measured = worth.measure_sizes(network, self.looked, {
-                    task: value.cpu() for task, value in self.class_weights.items()})
-                network.policy.smaller.lerp_(measured, 0.5)
-            worth.settle(network, np.concatenate([
-                features(network.look(network.inputs(batch['image']))).numpy()
-                for batch in self.looked]))
+            worth.settle(network, worth.look(network, self.looked))
         return network
 
     @torch.no_grad()

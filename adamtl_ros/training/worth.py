@@ -190,6 +190,16 @@ def measure_sizes(
     return torch.nan_to_num((mean[1:] / mean[0] - 1).clamp(min=0)).T
 
 
+@torch.no_grad()
+def look(network: LiteNetwork, frames: Iterable[Mapping[str, Tensor]]) -> np.ndarray:
+    """Return what the policy sees, (N, F), of frames in batches as the readers give them."""
+    device = next(network.parameters()).device
+    network.eval()
+    return np.concatenate([
+        features(network.look(network.inputs(frame['image'].to(device)))).cpu().numpy()
+        for frame in frames])
+
+
 def parts(network: LiteNetwork, seen: Tensor) -> tuple[Tensor, Tensor]:
     """
     Return what the policy expects of seen (N, F): the rise by gate alone, and of pairs beyond.
