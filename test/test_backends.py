@@ -109,16 +109,16 @@ def test_it_needs_no_torch(tmp_path):
 
 @pytest.mark.slow
 def test_a_cache_that_cannot_be_used_is_done_without(tmp_path):
-    path = tmp_path / 'small.safetensors'
-    checkpoint.save(path, random_network('small'))
+    path = tmp_path / 'lite.safetensors'
+    checkpoint.save(path, random_network('lite'))
     blocked = tmp_path / 'file'
     blocked.write_text('in the way')
-    image = pixels((112, 112))
+    image = pixels((64, 96))
     expected = openvino_backend(str(path), folder=blocked).dense(image, ('semseg',))[0]
     below = openvino_backend(str(path), folder=blocked / 'folder').dense(image, ('semseg',))[0]
     close(below, expected)
     cache = tmp_path / 'cache'
-    openvino_backend(str(path), folder=cache)
+    openvino_backend(str(path), folder=cache).dense(image, ('semseg',))
     for file in cache.iterdir():
         file.write_bytes(file.read_bytes()[:1000])  # as a full disk leaves it
     close(openvino_backend(str(path), folder=cache).dense(image, ('semseg',))[0], expected)
@@ -126,9 +126,9 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path):
 
 @pytest.mark.slow
 def test_the_one_pool_of_threads_is_left_where_it_cannot_be_used(tmp_path, monkeypatch):
-    path = tmp_path / 'small.safetensors'
-    checkpoint.save(path, random_network('small'))
-    image, compile_model = pixels((112, 112)), ov.Core.compile_model
+    path = tmp_path / 'lite.safetensors'
+    checkpoint.save(path, random_network('lite'))
+    image, compile_model = pixels((64, 96)), ov.Core.compile_model
     expected = openvino_backend(str(path)).dense(image, ('semseg',))[0]
     given = []
 
@@ -149,8 +149,8 @@ def test_the_one_pool_of_threads_is_left_where_it_cannot_be_used(tmp_path, monke
 
 @pytest.mark.slow
 def test_signals_are_survived_after_another_thread_let_it_go(tmp_path):
-    path = tmp_path / 'small.safetensors'
-    checkpoint.save(path, random_network('small'))
+    path = tmp_path / 'lite.safetensors'
+    checkpoint.save(path, random_network('lite'))
     code = (
         'import os, signal, sys, threading\n'
         'from adamtl_ros.runtime.backends import openvino_backend\n'
@@ -168,9 +168,9 @@ def test_signals_are_survived_after_another_thread_let_it_go(tmp_path):
 
 @pytest.mark.slow
 def test_compiled_models_are_kept(tmp_path):
-    path = tmp_path / 'small.safetensors'
-    checkpoint.save(path, random_network('small'))
-    image = pixels((112, 112))
+    path = tmp_path / 'lite.safetensors'
+    checkpoint.save(path, random_network('lite'))
+    image = pixels((64, 96))
     first = openvino_backend(str(path), folder=tmp_path / 'cache')
     first.adaptive(image, ('semseg',), 0.6, {})
     kept = sorted(file.name for file in (tmp_path / 'cache').iterdir())
@@ -180,7 +180,7 @@ def test_compiled_models_are_kept(tmp_path):
     assert kept == sorted(file.name for file in (tmp_path / 'cache').iterdir())
     close(first.dense(image, ('semseg',))[0], second.dense(image, ('semseg',))[0])
     # Other weights are another content.
-    checkpoint.save(path, random_network('small', seed=1))
+    checkpoint.save(path, random_network('lite', seed=1))
     third = openvino_backend(str(path), folder=tmp_path / 'cache')
     difference = third.dense(image, ('semseg',))[0]['semseg'] - first.dense(
         image, ('semseg',))[0]['semseg']

@@ -5,20 +5,23 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 import json
+import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 pytest.importorskip('rclpy')
 
+from adamtl_ros import cli  # noqa: E402
+from adamtl_ros import dds  # noqa: E402
 from adamtl_ros.bag.sample import write_sample  # noqa: E402
+from adamtl_ros.nodes import live  # noqa: E402
 
 pytestmark = pytest.mark.slow
-
-LIMIT = 180.0
 
 
 @contextmanager
@@ -41,69 +44,70 @@ def node(cwd: Path, *parameters: str, namespace: str = '/') -> Iterator[None]:
             log.close()
 
 
-def bag(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command."""
-    return subprocess.run(
-        [sys.executable, '-m', 'adamtl_ros.cli', 'bag', *arguments], cwd=cwd, text=True,
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT)
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the command and its node be in a folder of the test, with the shared memory of both."""
+    monkeypatch.chdir(tmp_path)
+    with dds.domain(int(os.environ['ROS_DOMAIN_ID'])):
+        yield
 
 
-@pytest.mark.parametrize('compressed', [False, True])
-def test_live_follows_the_node_that_follows_the_transport(
-        compressed: bool, tmp_path: Path) -> None:
+def bag(*arguments: str) -> int:
+    """Run the command; return its exit code."""
+    return cli.main(['bag', *arguments])
+
+
+def results(played: int) -> dict[str, Any]:
+    """Return the results of a recording of which some frames were answered, all alike."""
+    found = json.loads(Path('out', 'results.json').read_text())
+    assert found['live']['played'] == played
+    assert found['live']['identical'] >= 2, found['live']
+    assert found['live']['different'] == 0, found['live']
+    return found
+
+
+def test_live_follows_the_node_that_follows_the_transport(tmp_path: Path) -> None:
     """A node that takes what is published is played into, whatever it listens to at first."""
-    write_sample(tmp_path / 'bag', frames=6, compressed=compressed)
     with node(tmp_path, 'mode:=adaptive', 'budget:=0.6'):
-        done = bag(tmp_path, 'bag', '--live', '--rate', '0.2', '--budgets', '0.6', '--modes',
-                   'adaptive', '--out', 'out')
-    assert done.returncode == 0, done.stderr + (tmp_path / 'node.log').read_text()
-    live = json.loads((tmp_path / 'out' / 'results.json').read_text())['live']
-    assert live['played'] == 6
-    assert live['identical'] >= 2, live
-    assert live['different'] == 0, live
+        for name, compressed in (('packed', True), ('raw', False)):
+            write_sample(tmp_path / name, frames=6, compressed=compressed)
+            code = bag(name, '--live', '--rate', '0.2', '--budgets', '0.6', '--modes', 'adaptive',
+                       '--out', 'out')
+            assert code == 0, (tmp_path / 'node.log').read_text()
+            results(6)
 
 
-@pytest.mark.parametrize('compressed', [False, True])
-def test_live_and_offline_agree_bit_for_bit(compressed: bool, tmp_path: Path) -> None:
-    """Of the frames that both processed; pictures of the other kind are refused."""
+@pytest.mark.parametrize('compressed, namespace', [(False, '/left'), (True, '/')])
+def test_live_and_offline_agree_bit_for_bit(
+        compressed: bool, namespace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Of the frames that both processed; pictures of the other kind are refused.
+
+    In a namespace a node is found by its full name; no other is taken for it.
+    """
     write_sample(tmp_path / 'bag', frames=12, compressed=compressed)
     write_sample(tmp_path / 'other', frames=2, compressed=not compressed)
     transport = 'compressed' if compressed else 'raw'
+    named = ['--live', '--node', f'{namespace}/adamtl'.lstrip('/')]
     with node(tmp_path, 'mode:=adaptive', 'budget:=0.6', f'image_transport:={transport}',
-              'tasks.edges.weight:=2.0'):
-        done = bag(tmp_path, 'bag', '--live', '--rate', '0.5', '--budgets', '0.6', '--modes',
-                   'adaptive', '--max-frames', '8', '--out', 'out')
-        other = bag(tmp_path, 'other', '--live', '--out', 'other_out')
-    assert other.returncode == 2
-    assert f'image_transport:={"raw" if compressed else "compressed"}' in other.stderr
-    assert 'Traceback' not in other.stderr
-    assert done.returncode == 0, done.stderr + (tmp_path / 'node.log').read_text()
-    live = json.loads((tmp_path / 'out' / 'results.json').read_text())['live']
-    assert live['played'] == 8
-    assert live['played'] == live['answered'] + live['dropped']
-    assert live['identical'] >= 2, live
-    assert live['different'] == 0, live
-    assert live['rate'] == 0.5
-    assert live['latency_ms']['p50'] > 0
+              'tasks.edges.weight:=2.0', namespace=namespace):
+        code = bag('bag', *named, '--rate', '0.5', '--budgets', '0.6', '--modes', 'adaptive',
+                   '--max-frames', '8', '--out', 'out')
+        assert code == 0, (tmp_path / 'node.log').read_text()
+        capsys.readouterr()
+        for said, *asked in (
+                (f'image_transport:={"raw" if compressed else "compressed"}', 'other'),
+                ('runs backend auto: give --backend auto', 'bag', '--backend', 'torch')):
+            assert bag(*named, *asked, '--out', 'refused') == 2
+            assert said in capsys.readouterr().err
+        if namespace != '/':
+            monkeypatch.setattr(live, 'DISCOVERY', 2.0)
+            assert bag('bag', '--live', '--out', 'refused') == 2
+            assert 'no active node /adamtl listens to images' in capsys.readouterr().err
+    found = results(8)
+    assert found['live']['played'] == found['live']['answered'] + found['live']['dropped']
+    assert found['live']['rate'] == 0.5
+    assert found['live']['latency_ms']['p50'] > 0
+    assert found['lens'] == 'given'
     assert 'bit for bit' in (tmp_path / 'out' / 'report.html').read_text()
-
-
-def test_live_with_a_node_in_a_namespace(tmp_path: Path) -> None:
-    """Named with its namespace it is found; without, no other node is taken for it."""
-    write_sample(tmp_path / 'bag', frames=6)
-    arguments = ['bag', '--live', '--rate', '0.2', '--tasks', 'depth', '--budgets', '0.6',
-                 '--modes', 'adaptive', '--out', 'out']
-    with node(tmp_path, 'mode:=adaptive', 'budget:=0.6', namespace='/left'):
-        done = bag(tmp_path, *arguments, '--node', 'left/adamtl')
-        other = bag(tmp_path, *arguments)
-        others = bag(tmp_path, *arguments, '--node', 'left/adamtl', '--backend', 'torch')
-    assert done.returncode == 0, done.stderr + (tmp_path / 'node.log').read_text()
-    live = json.loads((tmp_path / 'out' / 'results.json').read_text())['live']
-    assert live['played'] == 6
-    assert live['identical'] >= 2, live
-    assert live['different'] == 0, live
-    assert others.returncode == 2
-    assert 'runs backend auto: give --backend auto' in others.stderr
-    assert json.loads((tmp_path / 'out' / 'results.json').read_text())['lens'] == 'given'
-    assert other.returncode == 2
-    assert 'no active node /adamtl listens to images' in other.stderr

@@ -56,8 +56,8 @@ policy_rate: 3.0e-3
 style: 0.3
 ema: 0.9
 decay: 0.03
-save_every: 2
-validate_every: 4
+save_every: 100
+validate_every: 100
 workers: 0
 threads: 1
 """
@@ -108,7 +108,7 @@ def test_frozen_parts_stay_and_the_others_learn(settings, folder, tmp_path):
 def test_resumed_ends_where_the_uninterrupted_one_does(settings, tmp_path, monkeypatch):
     """Gates, styles, sizes, frames of clips and modes of norms depend on the step alone."""
     whole, parts = tmp_path / 'whole.safetensors', tmp_path / 'parts.safetensors'
-    assert command.main([settings, f'out={whole}', 'steps=10', 'save_every=100']) == 0
+    assert command.main([settings, f'out={whole}', 'steps=10']) == 0
     advance, count = train.Trainer.advance, []
 
     def stop(trainer, frames):
@@ -119,7 +119,7 @@ def test_resumed_ends_where_the_uninterrupted_one_does(settings, tmp_path, monke
 
     monkeypatch.setattr(train.Trainer, 'advance', stop)
     for code in (130, 130, 0):
-        assert command.main([settings, f'out={parts}', 'steps=10', 'save_every=100']) == code
+        assert command.main([settings, f'out={parts}', 'steps=10']) == code
     assert {tuple(frames['image'].shape[1:3]) for frames in count} == {(64, 96), (96, 64)}
     for part in ('network', 'average'):
         first, second = (state(path)[part] for path in (whole, parts))

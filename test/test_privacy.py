@@ -27,7 +27,7 @@ COMMANDS = {
     'infer': ['infer', '{picture}', '--out', '{out}'],
     'bag': ['bag', '{bag}', '--budgets', '0.5', '--modes', 'adaptive', '--out', '{out}'],
     'bench': ['bench', '--rounds', '2', '--warm-up', '1', '--budgets', '0.5'],
-    'evaluate': ['evaluate', '{corpus}', '--limit', '2'],
+    'evaluate': ['evaluate', '{corpus}', '--limit', '2', '--budgets', '0.5'],
     'quantize': ['quantize', '{model}', '--source', '{bag}', '--frames', '2'],
     'demo': ['demo', '--frames', '2', '--out', '{out}'],
     'convert': ['convert', '--help'],
