@@ -2,16 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The labels of classes, with the two messages of vision_msgs built here where it is missing."""
 
+from hashlib import sha256
 from importlib.util import find_spec
 import os
 from pathlib import Path
+import platform
 import re
 import shutil
 import subprocess
 import sys
+from tempfile import TemporaryDirectory
 import venv
 
 import pytest
+
+from adamtl_ros.paths import cache
 
 pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
 
@@ -41,6 +46,13 @@ def recipe() -> str:
     return re.sub(r'(\s+msg/\w+\.msg)+', ''.join(
         f'\n  msg/{name}.msg' for name in MESSAGES), own.replace(
             'project(adamtl_ros)', 'project(vision_msgs)')) + 'ament_package()\n'
+
+
+def kept() -> Path:
+    """Return where what was built from the same by the same is kept: it takes most of a minute."""
+    made_of = (recipe(), MANIFEST, MESSAGES, (ROOT / 'constraints.txt').read_text(),
+               (ROOT / 'build_backend.py').read_text(), sys.version, platform.machine())
+    return cache() / 'test' / f'vision_msgs-{sha256(repr(made_of).encode()).hexdigest()[:16]}'
 
 
 def build(folder: Path) -> Path:
@@ -85,7 +97,16 @@ def environment(tmp_path_factory):
         return dict(os.environ)
     if not shutil.which('g++'):
         pytest.skip('g++ is needed to build the messages')
-    prefix = build(tmp_path_factory.mktemp('vision_msgs'))
+    prefix = kept()
+    if not prefix.is_dir():
+        built = build(tmp_path_factory.mktemp('vision_msgs'))
+        try:
+            prefix.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=prefix.parent) as aside:
+                shutil.copytree(built, Path(aside) / 'prefix')
+                (Path(aside) / 'prefix').rename(prefix)
+        except OSError:  # no room, or somebody was faster
+            prefix = built
     site = next(prefix.rglob('vision_msgs/__init__.py')).parents[1]
     return dict(os.environ, PYTHONPATH=str(site))
 
