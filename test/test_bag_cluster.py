@@ -122,7 +122,7 @@ def recorded(path: Path) -> list[Any]:
 def test_machine_that_goes_away_changes_no_result(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in the middle of a recording: another does it, and the summary is the same."""
-    with cluster(tmp_path, workers=3) as machines:
+    with cluster(tmp_path, workers=2) as machines:
         bags = machines.shared / 'bags'
         for number, (name, frames) in enumerate(FRAMES.items()):
             write_sample(bags / name, frames=frames, storage=('mcap', 'sqlite3')[number % 2])

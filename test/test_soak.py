@@ -23,8 +23,6 @@ from adamtl_ros.nodes import parameters  # noqa: E402
 from adamtl_ros.tasks import TASKS  # noqa: E402
 from processes import children  # noqa: E402
 
-pytestmark = pytest.mark.slow
-
 
 def test_slope_of_a_noisy_line():
     times = np.arange(0, 1800)
@@ -51,10 +49,11 @@ def test_random_changes_are_valid_and_reach_every_live_parameter():
                        if not (spec.fixed or spec.loaded)}
 
 
+@pytest.mark.slow
 def test_a_short_run_accounts_for_every_frame(tmp_path):
     report = tmp_path / 'report.json'
-    assert main(['soak', '--minutes', '0.1', '--rate', '5', '--changes', '12', '--size', '320x240',
-                 '--threads', '1', '--json', str(report)]) == 0
+    assert main(['soak', '--minutes', '0.05', '--rate', '10', '--changes', '12', '--size',
+                 '320x240', '--threads', '1', '--json', str(report)]) == 0
     figures = json.loads(report.read_text())
     assert figures['frames']['sent'] == 30
     assert figures['frames']['unexplained'] == 0
@@ -92,6 +91,7 @@ def test_bad_arguments(arguments, word, capsys):
     assert word in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('while_it_starts', [True, False])
 def test_one_that_is_interrupted_ends_with_130(ros, ended, tmp_path, while_it_starts):
     report = tmp_path / 'report.json'

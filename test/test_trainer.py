@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -34,6 +33,7 @@ from adamtl_ros.training.losses import paper_loss
 from adamtl_ros.training.objectives import efficiency_loss
 from adamtl_ros.training.objectives import gain_loss
 from corpus import write_corpus
+from processes import until
 
 CONFIG = """
 preset: swin_tiny
@@ -249,9 +249,7 @@ def test_ctrl_c_reaches_all_processes_and_all_end_well(settings, tmp_path):
          'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
          'sys.exit(command.main(sys.argv[1:]))', settings, 'steps=100000', 'workers=2'],
         stderr=subprocess.PIPE, text=True, start_new_session=True)
-    end = time.monotonic() + 60
-    while not out.is_file() and time.monotonic() < end:
-        time.sleep(0.02)
+    until(out.is_file, process)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and 'Traceback' not in said, said
@@ -275,9 +273,7 @@ def test_all_processes_stop_at_the_same_step(settings, tmp_path):
             'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)})
         for rank in (0, 1)]
     try:
-        end = time.monotonic() + 100
-        while not out.is_file() and time.monotonic() < end:
-            time.sleep(0.02)
+        until(out.is_file, processes[0])
         processes[1].send_signal(signal.SIGINT)
         said = [process.communicate(timeout=60)[1] for process in processes]
     finally:
