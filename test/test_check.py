@@ -146,6 +146,6 @@ def test_warm_says_where_nothing_can_be_kept(tmp_path, monkeypatch, capsys):
     (tmp_path / 'file').touch()
     monkeypatch.setenv('ADAMTL_CACHE', str(tmp_path / 'file' / 'cache'))
     path = tmp_path / 'model.safetensors'
-    checkpoint.save(path, random_network('small'))
+    checkpoint.save(path, random_network('lite'))
     assert cli.main(['warm', '--model', str(path), '--backend', 'torch']) == 2
     assert 'nothing is kept' in capsys.readouterr().err

@@ -300,8 +300,8 @@ def world(tmp_path: Path) -> Iterator[Process]:
     world.close()
 
 
-def test_a_camera_that_is_killed_and_a_listener_that_never_reads(world, tmp_path):
-    node = world.start('-p', 'num_threads:=1')
+def test_a_camera_that_is_killed_and_a_listener_that_never_reads(world, weights, tmp_path):
+    node = world.start('-p', 'num_threads:=1', '-p', f'model:={weights}')
     listener = world.popen(sys.executable, '-c', """
 import rclpy, time
 from sensor_msgs.msg import Image
@@ -320,21 +320,22 @@ time.sleep(600)
         each.name for each in world.stats[-1].task_stats] == ['depth'], node)
     os.kill(listener.pid, signal.SIGSTOP)
     before = len(world.stats)
-    world.until(lambda: len(world.stats) > before + 20, node)
+    world.until(lambda: len(world.stats) > before + 10, node)
     assert [each.name for each in world.stats[-1].task_stats] == ['depth']
     player.kill()
-    for _ in range(20):
+    for _ in range(5):
         stats = world.answered(node)
     assert stats.frames_received == stats.frames_processed + stats.frames_dropped
     world.end(node)
     assert 'stopped after' in world.log.read_text()
 
 
-def test_nowhere_to_write(world):
+def test_nowhere_to_write(world, weights):
     # Below a file there can be no folder, whoever asks.
     nowhere = f'{world.log}/folder'
     world.log.touch()
-    node = world.start('-p', 'num_threads:=1', XDG_CACHE_HOME=nowhere, HOME=nowhere)
+    node = world.start(
+        '-p', 'num_threads:=1', '-p', f'model:={weights}', XDG_CACHE_HOME=nowhere, HOME=nowhere)
     world.answered(node)
     world.end(node)
 
@@ -344,8 +345,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
-def test_a_picture_that_claims_to_be_huge_is_dropped(world):
-    node = world.start('-p', 'num_threads:=1', '-p', 'image_transport:=compressed')
+def test_a_picture_that_claims_to_be_huge_is_dropped(world, weights):
+    node = world.start(
+        '-p', 'num_threads:=1', '-p', f'model:={weights}', '-p', 'image_transport:=compressed')
     # What nobody wants results of is not decoded.
     depth = world.hear('/adamtl/depth', Image)
     camera = world.client.create_publisher(CompressedImage, 'image/compressed', 10)

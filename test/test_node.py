@@ -145,7 +145,8 @@ def test_a_signal_while_the_model_is_loaded_ends_it_soon(start, number, autostar
 import sys, threading, time
 # Neither this thread nor those of what is imported hold signals back: they may get them.
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-from adamtl_ros.nodes import node, lifecycle
+from adamtl_ros.nodes import lifecycle, monitor, node
+monitor.FAREWELL_PATIENCE = 0.0
 class Slow(lifecycle.Engine):
     def __init__(self, *args, **kwargs):
         print('now it loads', flush=True)
