@@ -104,6 +104,7 @@ def test_a_camera_info_holds_until_the_next(model, tmp_path):
     assert len(results['rows'][1]['worst']) == 3  # whose pictures are drawn of the same lens
 
 
+@pytest.mark.slow
 def test_what_is_recorded_beside_depth_is_the_lens_it_is_of(model, tmp_path):
     bag = write(tmp_path / 'bag', [LAND, PORTRAIT], [(LAND, 60.0)] * 2)
     results = evaluated(bag, tmp_path / 'a', model, '--record', str(tmp_path / 'refused'))
@@ -154,6 +155,7 @@ def several(tmp_path: Path) -> Path:
     return tmp_path / 'bags'
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_and_leaves_no_half_result(several, model, tmp_path, monkeypatch):
     frame, calls = Evaluation._frame, []
 
@@ -178,6 +180,7 @@ def test_ctrl_c_ends_all_and_leaves_no_half_result(several, model, tmp_path, mon
     assert calls == ['b'] * 3
 
 
+@pytest.mark.slow
 def test_other_weights_of_the_same_name_are_another_model(several, model, tmp_path, monkeypatch):
     work, done = many.work, []
     monkeypatch.setattr(many, 'work', lambda bag, options: (

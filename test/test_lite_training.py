@@ -502,6 +502,7 @@ def test_robust_losses():
         np.log(2) + 0.1)
 
 
+@pytest.mark.slow
 def test_the_policy_is_worth_more_than_a_fixed_set():
     """Of two equal blocks one matters in half of the frames, the other in the other half."""
     torch.manual_seed(0)

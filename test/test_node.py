@@ -145,8 +145,8 @@ def test_a_signal_while_the_model_is_loaded_ends_it_soon(start, number, autostar
 import sys, threading, time
 # Neither this thread nor those of what is imported hold signals back: they may get them.
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-from adamtl_ros.nodes import lifecycle, monitor, node
-monitor.FAREWELL_PATIENCE = 0.0
+from adamtl_ros.nodes import lifecycle, node
+node.PATIENCE = 0.5
 class Slow(lifecycle.Engine):
     def __init__(self, *args, **kwargs):
         print('now it loads', flush=True)

@@ -122,6 +122,7 @@ def test_fastdds_profile_has_a_segment_for_large_images() -> None:
     assert int(kinds['SHM'].findtext('d:segment_size', '0', space)) >= 64 * 2**20
 
 
+@pytest.mark.slow
 def test_a_module_that_skips_itself_skips_no_other(tmp_path: Path) -> None:
     """As on a machine with ROS, whose plugins of pytest look into every module."""
     hooks = 'def pytest_launch_collect_makemodule(path, parent, entrypoint):\n    pass\n'
