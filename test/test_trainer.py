@@ -257,30 +257,63 @@ def test_ctrl_c_reaches_all_processes_and_all_end_well(settings, tmp_path):
 
 
 @pytest.mark.slow
-def test_all_processes_stop_at_the_same_step(settings, tmp_path):
-    """The signal reaches one of them, and not the one that saves."""
-    out = tmp_path / 'out.safetensors'
+def test_two_processes_follow_the_curve_of_one_and_stop_together(
+        settings, tmp_path, monkeypatch, capsys):
+    """As torchrun starts them.  The signal reaches one of them, and not the one that saves."""
+    given = [settings, 'steps=100000', 'rate=0.003', 'loss=paper', 'tasks=[semseg]', 'workers=0']
+    out = tmp_path / 'two.safetensors'
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     processes = [subprocess.Popen(
-        [sys.executable, '-c', 'import signal, sys\n'
-         'from adamtl_ros.commands import train as command\n'
-         'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
-         'sys.exit(command.main(sys.argv[1:]))', settings, 'steps=100000', 'val='],
+        [sys.executable, '-m', 'adamtl_ros.commands.train', *given, f'out={out}'],
         stderr=subprocess.PIPE, text=True, env={
             **os.environ, 'OMP_NUM_THREADS': '1', 'RANK': str(rank), 'LOCAL_RANK': '0',
             'WORLD_SIZE': '2', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)})
         for rank in (0, 1)]
     try:
-        until(out.is_file, processes[0])
+        said = []
+        for line in processes[0].stderr:
+            said.append(line)
+            if 'validation at step 10:' in line:
+                break
         processes[1].send_signal(signal.SIGINT)
-        said = [process.communicate(timeout=60)[1] for process in processes]
+        rest = [process.communicate(timeout=60)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [130, 130], said
-    assert f'stopped at step {state(out)["step"]}' in said[0]
+    assert [process.returncode for process in processes] == [130, 130], rest
+    assert f'stopped at step {state(out)["step"]}' in rest[0]
+
+    advance = train.Trainer.advance
+
+    def stopped(trainer, frames):
+        trainer.stopping = trainer.step == 9
+        return advance(trainer, frames)
+
+    monkeypatch.setattr(train.Trainer, 'advance', stopped)
+    assert command.main([*given, f'out={tmp_path}/one.safetensors']) == 130
+    curves = []
+    for text in (capsys.readouterr().err, ''.join(said)):
+        found = re.findall(r'validation at step (\d+): dense ([\d.]+)', text)
+        assert [int(step) for step, _ in found] == [2, 4, 6, 8, 10]
+        curves.append([float(loss) for _, loss in found])
+    assert curves[0][-1] < 0.96 * curves[0][0]
+    assert curves[1] == pytest.approx(curves[0], rel=0.01)
+
+
+def test_what_processes_share_is_the_mean(settings, monkeypatch):
+    trainer = train.Trainer(read_config([settings]))
+    trainer.world = 2
+    for part in trainer.clipped:
+        for parameter in part:
+            parameter.grad = torch.ones_like(parameter)
+    # The other one has a gradient of 2 everywhere, and so its loss.
+    monkeypatch.setattr(train.distributed, 'all_reduce', lambda flat: flat.add_(1.0))
+    report = {'loss': 3.0}
+    trainer._share_gradients(report)
+    assert report == {'loss': 2.5}
+    assert all((p.grad == 1.5).all() for part in trainer.clipped for p in part)
 
 
 def test_a_step_that_fails_leaves_the_network_as_it_was(settings, monkeypatch):
@@ -373,24 +406,6 @@ def test_workers_read_the_same_batches(settings, tmp_path):
         state(tmp_path / f'{name}.safetensors')['network'] for name in ('none', 'one'))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
-
-
-@pytest.mark.slow
-def test_two_processes_follow_the_curve_of_one(settings, tmp_path, capsys):
-    given = [settings, 'steps=10', 'rate=0.005', 'loss=paper', 'tasks=[semseg]']
-    assert command.main([*given, f'out={tmp_path}/one.safetensors']) == 0
-    done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', '-m',
-         'adamtl_ros.commands.train', *given, f'out={tmp_path}/two.safetensors'],
-        capture_output=True, text=True, timeout=120, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert done.returncode == 0, done.stderr
-    curves = []
-    for said in (capsys.readouterr().err, done.stderr):
-        found = re.findall(r'validation at step (\d+): dense ([\d.]+)', said)
-        curves.append([float(loss) for _, loss in found])
-        assert [int(step) for step, _ in found] == [2, 4, 6, 8, 10]
-    assert curves[0][-1] < 0.96 * curves[0][0]
-    assert curves[1] == pytest.approx(curves[0], rel=0.01)
 
 
 def test_a_loss_that_is_no_number(settings, tmp_path, capsys):
