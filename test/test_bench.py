@@ -37,11 +37,12 @@ def test_rows_of_static_and_every_budget(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_start_up_and_figure(tmp_path):
+def test_start_up_and_figure(weights, tmp_path):
     pytest.importorskip('matplotlib', reason="pip install 'adamtl_ros[plot]'")
     out, plot = tmp_path / 'bench.json', tmp_path / 'bench.png'
-    assert cli.main(['bench', '--rounds', '2', '--warm-up', '0', '--budgets', '0.5',
-                     '--start-up', '--json', str(out), '--figure', str(plot)]) == 0
+    assert cli.main(['bench', '--model', weights, '--rounds', '2', '--warm-up', '0',
+                     '--budgets', '0.5', '--start-up', '--json', str(out), '--figure',
+                     str(plot)]) == 0
     assert json.loads(out.read_text())['start_up'].keys() == {'cold_s', 'warm_s'}
     assert plot.read_bytes()[:4] == b'\x89PNG'
 
@@ -56,25 +57,25 @@ def test_bad_arguments_say_so(arguments, message, capsys):
 
 
 @pytest.mark.slow
-def test_references_keep_to_threads_and_device(monkeypatch):
+def test_references_keep_to_threads_and_device(weights, monkeypatch):
     torch.set_num_threads(2)
-    bench.reference('torch', 'glasses', ('depth',))
+    bench.reference('torch', weights, ('depth',))
     assert torch.get_num_threads() == 2
-    bench.reference('torch', 'glasses', ('depth',), threads=1)()
+    bench.reference('torch', weights, ('depth',), threads=1)()
     assert torch.get_num_threads() == 1
     with pytest.raises(ValueError, match="'tpu': choose cpu, cuda or cuda:N"):
-        bench.reference('torch', 'glasses', ('depth',), 'tpu')
+        bench.reference('torch', weights, ('depth',), 'tpu')
     # Without a second device, one that has no memory shows where the network lies.
     monkeypatch.setattr(device, 'device', torch.device)
-    assert bench.reference('torch', 'glasses', ('depth',), 'meta')()[0].is_meta
+    assert bench.reference('torch', weights, ('depth',), 'meta')()[0].is_meta
     with pytest.raises(ValueError, match="openvino: it runs on 'cpu' alone, not on 'cuda'"):
-        bench.reference('openvino', 'glasses', ('depth',), 'cuda')
+        bench.reference('openvino', weights, ('depth',), 'cuda')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('threads', [0, 1])
 def test_the_reference_in_openvino_keeps_to_threads_and_prints_nothing(
-        monkeypatch, recwarn, capfd, threads):
+        weights, monkeypatch, recwarn, capfd, threads):
     parts = pytest.importorskip('adamtl_ros.runtime.openvino_parts')
     core, compiled = parts.core(), []
 
@@ -85,7 +86,7 @@ def test_the_reference_in_openvino_keeps_to_threads_and_prints_nothing(
 
     monkeypatch.setattr(parts, 'core', Watched)
     given = {'threads': threads} if threads else {}
-    bench.reference('openvino', 'glasses', ('depth',), **given)()
+    bench.reference('openvino', weights, ('depth',), **given)()
     found = compiled[0].get_property('INFERENCE_NUM_THREADS')
     assert found == 1 if threads else found >= 1
     assert not recwarn.list
