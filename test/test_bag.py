@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`adamtl bag`: figures, report, output bag, labels, many recordings, errors."""
 
+from collections.abc import Sequence
 import csv
 from dataclasses import replace
 import json
@@ -47,8 +48,8 @@ from adamtl_ros.bag.sample import write_sample
 from adamtl_ros.bag.truth import array_of
 from adamtl_ros.bag.truth import FolderLabels
 from adamtl_ros.bag.truth import label_of
+from adamtl_ros.commands import bag as command
 from adamtl_ros.commands.bag import find_bags
-from adamtl_ros.commands.bag import main
 from adamtl_ros.nodes.live import digest
 from adamtl_ros.nodes.live import Live
 from adamtl_ros.runtime.agreement import agreement
@@ -62,10 +63,20 @@ from adamtl_ros.tasks import TASKS
 FRAMES = 6
 
 
-@pytest.fixture(scope='module')
-def engine() -> Engine:
-    """Return the shipped model."""
-    return Engine('glasses')
+MODEL: list[str] = []
+"""A tenth of the work of the shipped one."""
+
+
+@pytest.fixture(scope='module', autouse=True)
+def engine(weights: str) -> Engine:
+    """Return the model that recordings are run with, if a test names no other."""
+    MODEL[:] = ['--model', weights]
+    return Engine(weights)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command."""
+    return command.main([*arguments, *([] if '--model' in arguments else MODEL)])
 
 
 @pytest.fixture(scope='module')

@@ -66,21 +66,22 @@ def results(played: int) -> dict[str, Any]:
     return found
 
 
-def test_live_follows_the_node_that_follows_the_transport(tmp_path: Path) -> None:
+def test_live_follows_the_node_that_follows_the_transport(
+        tmp_path: Path, weights: str) -> None:
     """A node that takes what is published is played into, whatever it listens to at first."""
-    with node(tmp_path, 'mode:=adaptive', 'budget:=0.6'):
+    with node(tmp_path, f'model:={weights}', 'mode:=adaptive', 'budget:=0.6'):
         for name, compressed in (('packed', True), ('raw', False)):
             write_sample(tmp_path / name, frames=6, compressed=compressed)
-            code = bag(name, '--live', '--rate', '0.2', '--budgets', '0.6', '--modes', 'adaptive',
-                       '--out', 'out')
+            code = bag(name, '--model', weights, '--live', '--rate', '0.2', '--budgets', '0.6',
+                       '--modes', 'adaptive', '--out', 'out')
             assert code == 0, (tmp_path / 'node.log').read_text()
             results(6)
 
 
 @pytest.mark.parametrize('compressed, namespace', [(False, '/left'), (True, '/')])
 def test_live_and_offline_agree_bit_for_bit(
-        compressed: bool, namespace: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch) -> None:
+        compressed: bool, namespace: str, tmp_path: Path, weights: str,
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Of the frames that both processed; pictures of the other kind are refused.
 
@@ -89,9 +90,9 @@ def test_live_and_offline_agree_bit_for_bit(
     write_sample(tmp_path / 'bag', frames=12, compressed=compressed)
     write_sample(tmp_path / 'other', frames=2, compressed=not compressed)
     transport = 'compressed' if compressed else 'raw'
-    named = ['--live', '--node', f'{namespace}/adamtl'.lstrip('/')]
-    with node(tmp_path, 'mode:=adaptive', 'budget:=0.6', f'image_transport:={transport}',
-              'tasks.edges.weight:=2.0', namespace=namespace):
+    named = ['--model', weights, '--live', '--node', f'{namespace}/adamtl'.lstrip('/')]
+    with node(tmp_path, f'model:={weights}', 'mode:=adaptive', 'budget:=0.6',
+              f'image_transport:={transport}', 'tasks.edges.weight:=2.0', namespace=namespace):
         code = bag('bag', *named, '--rate', '0.5', '--budgets', '0.6', '--modes', 'adaptive',
                    '--max-frames', '8', '--out', 'out')
         assert code == 0, (tmp_path / 'node.log').read_text()
