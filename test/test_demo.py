@@ -121,25 +121,17 @@ def test_demo_accounts_for_every_frame(ros: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_short_recording_is_accounted_for(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last frame is neither lost nor missing, though nothing comes after it."""
-    monkeypatch.chdir(tmp_path)
+def test_demos_beside_each_other_end_in_their_own_ways(
+        tmp_path: Path, ended: list[subprocess.Popen[str]]) -> None:
+    """
+    Each in a domain of its own: one with its source, one at SIGINT while it plays, one killed.
+
+    Of a short recording the last frame is neither lost nor missing, though nothing comes after it.
+    At SIGINT results are written.  Killed or not, no process stays.
+    """
     write_sample(tmp_path / 'bag', frames=2)
-    assert cli.main(['demo', '--source', 'bag', '--rate', '20', '--out', 'out']) == 0
-    counted = json.loads((tmp_path / 'out' / 'summary.json').read_text())['frames']
-    assert counted['played'] == 2
-    assert counted['answered'] + counted['dropped'] + counted['missed'] == 2
-    assert counted['answered'] > 0
-
-
-@pytest.mark.slow
-def test_a_demo_that_ends_early_ends_its_children(tmp_path: Path) -> None:
-    """
-    At SIGINT while the player plays, results are written; where it is killed, nothing can be.
-
-    In both cases no process stays.  The two run beside each other, each in a domain of its own.
-    """
+    short = start('adamtl_ros.cli', 'demo', '--source', 'bag', '--rate', '20', '--out', 'short',
+                  cwd=tmp_path)
     outs = [tmp_path / name / 'out' for name in ('interrupted', 'killed')]
     processes = []
     for out in outs:
@@ -147,6 +139,7 @@ def test_a_demo_that_ends_early_ends_its_children(tmp_path: Path) -> None:
         processes.append(start(
             'adamtl_ros.cli', 'demo', '--rate', '3', '--out', str(out), cwd=out.parent))
     interrupted, killed = processes
+    ended.extend((short, interrupted))
     started = []
     for process, out in zip(processes, outs):
         # The video begins with the first frame that the player plays.
@@ -168,6 +161,13 @@ def test_a_demo_that_ends_early_ends_its_children(tmp_path: Path) -> None:
     assert cv2.imread(str(outs[0] / 'sheet.png')) is not None
     rows = (outs[0] / 'stats.csv').read_text().splitlines()
     assert len(rows) > summary['frames']['answered']
+
+    code, written = finish(short)
+    assert code == 0, written
+    counted = json.loads((tmp_path / 'short' / 'summary.json').read_text())['frames']
+    assert counted['played'] == 2
+    assert counted['answered'] + counted['dropped'] + counted['missed'] == 2
+    assert counted['answered'] > 0
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.flop_counter import sdpa_flop_count
 
-from adamtl_ros.network import checkpoint
 from adamtl_ros.network.lite import LiteConfig
 from adamtl_ros.network.lite_network import LiteNetwork
 from adamtl_ros.network.network import AdaMTL
@@ -114,10 +113,8 @@ def test_a_closed_block_changes_nothing():
 
 
 @pytest.fixture(scope='module')
-def engine(tmp_path_factory):
-    path = tmp_path_factory.mktemp('model') / 'random.safetensors'
-    checkpoint.save(path, random_network('glasses'), half=False)
-    return Engine(str(path))
+def engine(weights):
+    return Engine(weights)
 
 
 def picture(seed, height=120, width=160):
