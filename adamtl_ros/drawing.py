@@ -190,8 +190,8 @@ def over_time(
     line = tall - round(budget * scale)
     chart[max(line - 1, 0):line + 1] = _LINE
     parts = [text(
-        f'cost of the frames played, first to last; line: the budget {budget:g}; no bar: reused, '
-        'or unknown', width, 24), chart]
+        f'cost of the frames played, first to last; line: the budget {budget:g}; no bar: none '
+        'was computed, or unknown', width, 24), chart]
     if number:
         parts += [text('encoder blocks that ran for them, first above, last below', width, 24),
                   map_of_blocks]

@@ -125,6 +125,7 @@ def main():
         'answered_by_all_tasks': complete,
         'answered_per_s': round(options.rate * complete / sent, 1),
         'reused': sum(each.reused for each in stats),
+        'warped': sum(each.warped for each in stats),
         'beside_network_ms_median_of_seconds': round(statistics.median(seconds), 2),
         'latency_ms_median': round(statistics.median(s.latency_ms for s in stats), 2),
         'latency_ms_p95': round(sorted(s.latency_ms for s in stats)[int(0.95 * len(stats))], 2),

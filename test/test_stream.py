@@ -12,9 +12,12 @@ import pytest
 from adamtl_ros.camera import Camera
 from adamtl_ros.network import checkpoint
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.motion import CELL
+from adamtl_ros.runtime.motion import Flow
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.runtime.stream import CELL
 from adamtl_ros.runtime.stream import GAP_S
+from adamtl_ros.runtime.stream import Known
+from adamtl_ros.runtime.stream import PROBE
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.runtime.stream import TOLERANCE
 from networks import random_network
@@ -80,7 +83,7 @@ def test_the_mean_is_held_whatever_comes_and_no_frame_costs_more_than_the_cap(ki
 def test_nothing_of_what_still_frames_save_is_spent_beyond_the_tolerance():
     stream = Stream()
     for _ in range(300):
-        stream.spend(0.0, SETTINGS, reused=True)
+        stream.spend(0.0, SETTINGS, priced=False)
     assert stream.mean == 0.0
     spent = []
     for _ in range(200):
@@ -191,86 +194,112 @@ def test_without_reuse_nothing_is_kept_or_recalled():
     assert kept(picture()).recall(picture(), 'other', SETTINGS) is None
 
 
-def moved(image, *places):
-    """Return the picture with something where cells of these (row, column) are."""
-    image = image.copy()
-    for row, column in places:
-        image[row * CELL:(row + 1) * CELL, column * CELL:(column + 1) * CELL] ^= 64
-    return image
+def scene(offset=0, seed=0):
+    """Return a textured scene, from a camera that has turned by so many pixels."""
+    generator = np.random.default_rng(seed)
+    wide = cv2.resize(generator.integers(0, 255, (16, 80, 3)).astype(np.uint8), (480, 96),
+                      interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(wide[:, offset:offset + 160])
 
 
-def test_what_has_not_moved_nor_is_near_keeps_a_better_result_for_some_frames():
-    stream, settings = Stream(), replace(SETTINGS, refresh=5)
-    assert not stream.still(picture(), 'key', settings).any()
-    stream.keep(picture(), 'key', settings, 'result', 0.9)
-    for number in range(6):
-        stream.recall(picture(), 'key', settings)
-        still = stream.still(moved(noisy(picture(), 1), (4, 6)), 'key', settings)
-        expected = np.full((12, 20), number < 4)
-        expected[3:6, 5:8] = False
-        assert np.array_equal(still, expected)
-    stream.keep(picture(), 'key', settings, 'result', 0.9)
-    still = stream.still(picture(), 'key', settings)
-    assert still.all() and stream.stays(still, 0.5).all()
-    assert stream.stays(still, 0.94).all() and not stream.stays(still, 0.96).any()
-    assert not stream.still(picture(), 'other', settings).any()
-    assert not stream.still(picture(), 'key', replace(settings, reuse=False)).any()
-    stream.forget()
-    assert not stream.still(picture(), 'key', settings).any()
+def expected(limit):
+    """Return what frames cost within a limit of a made-up policy, and how much errors rise."""
+    return limit, 0.5 * (1 - limit)
 
 
-def test_each_cell_is_compared_with_what_its_own_result_was_computed_from():
+def played(pictures, settings, stream=None):
+    """Return what is done with each picture, and what it costs."""
+    stream, done = stream or Stream(), []
+    for image in pictures:
+        if stream.recall(image, 'key', settings) is not None:
+            done.append(('reused', 0.0))
+        else:
+            followed, due = stream.follow(image, 'key', settings, expected)
+            if followed is not None:
+                assert followed[0] == 'result' and not due
+                done.append(('warped', 0.0))
+            else:
+                cost = settings.cap if due else min(settings.budget, stream.limit(settings))
+                done.append(('key' if due else 'computed', cost))
+        stream.spend(done[-1][1], settings, priced=done[-1][0] == 'computed')
+        assert done[-1][1] <= settings.cap
+        if done[-1][0] in ('key', 'computed'):
+            stream.keep(image, 'key', settings, 'result', best=done[-1][0] == 'key')
+    return done
+
+
+@pytest.mark.parametrize(('budget', 'cap'), [
+    (0.2, 1.0), (0.35, 1.0), (0.5, 1.0), (0.5, 0.8), (0.75, 1.0), (0.9, 1.0)])
+def test_a_slow_camera_has_key_frames_as_often_as_the_budget_pays_for_them(budget, cap):
+    settings = replace(SETTINGS, budget=budget, cap=cap)
+    done = played([scene(number) for number in range(200)], settings)
+    assert {what for what, _ in done} == {'key', 'warped'} and done[0][0] == 'key'
+    spent = [cost for _, cost in done]
+    means = np.convolve(spent, np.ones(100) / 100, 'valid')
+    assert np.abs(means - budget).max() <= TOLERANCE
+    # Evenly: never two more in a row than needed.
+    apart = np.diff([number for number, (what, _) in enumerate(done) if what == 'key'][1:])
+    assert apart.max() - apart.min() <= 1
+
+
+def test_where_every_frame_shows_something_else_each_is_computed_within_the_budget():
+    done = played([scene(0, seed) for seed in range(60)], SETTINGS)
+    assert done[0][0] == 'key'
+    assert [what for what, _ in done[1:]] == ['computed'] * 59
+    assert np.mean([cost for _, cost in done[10:]]) == pytest.approx(SETTINGS.budget)
+
+
+def test_it_is_seen_when_a_fast_camera_slows_down():
     stream = Stream()
-    stream.keep(picture(), 'key', SETTINGS, 'good', 0.9)
-    now = moved(picture(), (4, 6))
-    still = stream.still(now, 'key', SETTINGS)
-    stream.keep(now, 'key', SETTINGS, 'joined', 0.5, stream.stays(still, 0.5))
-    assert stream.still(now, 'key', SETTINGS).all()
-    # What moved has the worse result, and what is around it.
-    assert np.array_equal(stream.stays(np.ones((12, 20), bool), 0.6), still)
-    back = stream.still(picture(), 'key', SETTINGS)
-    assert np.array_equal(back, still)
-    # Slow changes of what was kept add up; of what was computed since they do not yet.
-    def brighter(by):
-        image = now.copy()
-        image[64:] = np.clip(image[64:].astype(int) + by, 0, 255)
-        return image
-
-    stream.keep(brighter(1), 'key', SETTINGS, 'joined', 0.5, still)
-    again = stream.still(brighter(2), 'key', SETTINGS)
-    assert again[:7].all() and not again[8:].any()
-    stream.keep(brighter(1), 'key', SETTINGS, 'joined', 0.5)
-    assert stream.still(brighter(2), 'key', SETTINGS).all()
+    played([scene(0, seed) for seed in range(20)], SETTINGS, stream)
+    done = [what for what, _ in played(
+        [scene(number, 99) for number in range(2 * PROBE + 4)], SETTINGS, stream)]
+    assert 'warped' not in done[:2] and done[PROBE + 2:].count('warped') >= PROBE // 3
 
 
-def test_a_bare_wall_keeps_nothing_where_the_camera_moves():
-    wall, stream = picture(), Stream()
-    wall[:, :120] = 200
-    stream.keep(wall, 'key', SETTINGS, 'result', 0.9)
-    assert stream.still(wall, 'key', SETTINGS).all()
-    # A thing before it moves, or the camera does: most of what would tell has moved.
-    assert stream.still(moved(wall, (2, 3)), 'key', SETTINGS).mean() > 0.9
-    turned = wall.copy()
-    turned[:, 120:] = picture(1)[:, 120:]
-    assert not stream.still(turned, 'key', SETTINGS).any()
+def test_a_cut_is_not_warped_over():
+    pictures = [scene(number) for number in range(9)] + [scene(number, 1) for number in range(9)]
+    done = [what for what, _ in played(pictures, SETTINGS)]
+    assert 'warped' in done[:9] and done[9] in ('computed', 'key')
 
 
-def test_a_better_frame_is_due_where_most_stands_still_and_none_is_kept():
-    stream, everything = Stream(), np.ones((12, 20), bool)
-    assert not stream.due(everything, SETTINGS)
-    stream.keep(picture(), 'key', SETTINGS, 'result', 0.5)
-    assert stream.due(everything, SETTINGS)
-    assert not stream.due(everything, replace(SETTINGS, reuse=False))
-    little = everything.copy()
-    little[:7] = False
-    assert not stream.due(little, SETTINGS)
-    stream.keep(picture(), 'key', SETTINGS, 'result', 0.9)
-    assert not stream.due(everything, SETTINGS)
-    # Who computes a frame again says what it was.
-    stream.price = math.nan
-    assert stream.due(little, SETTINGS)
-    stream.price = 0.1
-    assert not stream.due(everything, SETTINGS)
+@pytest.mark.parametrize('change', [
+    {'warp': False}, {'reuse': False}, {'budget': 0.9, 'cap': 0.9}, {'horizon': 10}])
+def test_without_key_frames_every_frame_is_within_the_budget(change):
+    """Among them a horizon that is too short for the ledger to hold a key frame."""
+    settings = replace(SETTINGS, **change)
+    done = played([scene(number) for number in range(40)], settings)
+    assert {what for what, _ in done} == {'computed'}
+
+
+def test_one_is_computed_now_and_then_however_little_is_left_for_it():
+    stream, settings = Stream(), replace(SETTINGS, refresh=4)
+    played([scene(0)], settings, stream)
+    # Nothing is left for a key frame, for good.
+    done = []
+    for number in range(1, 8):
+        stream.credit = -1.0
+        done += [what for what, _ in played([scene(number)], settings, stream)]
+    assert done == ['warped'] * 3 + ['computed'] + ['warped'] * 3
+
+
+def test_what_stands_still_is_seen_well_once_there_is_credit():
+    stream = Stream()
+    stream.distrust()
+    done = [what for what, _ in played(
+        [noisy(scene(0), seed) for seed in range(9)], SETTINGS, stream)]
+    assert done[0] == 'computed' and done.count('key') == 1
+    assert done[done.index('key') + 1:] == ['reused'] * (8 - done.index('key'))
+
+
+def test_what_was_wrong_is_not_warped_on():
+    stream = Stream()
+    pictures = iter([scene(number) for number in range(60)])
+    played([next(pictures) for _ in range(3)], SETTINGS, stream)
+    stream.distrust()
+    done = [what for what, _ in played([next(pictures) for _ in range(PROBE)], SETTINGS, stream)]
+    assert done == ['computed'] * PROBE
+    assert 'warped' in [what for what, _ in played(list(pictures), SETTINGS, stream)]
 
 
 # In the engine
@@ -325,66 +354,65 @@ def test_a_frame_can_be_computed_again_by_its_price_and_its_cap(engine):
         result = engine.infer(frame, settings, None, stream)
         again = engine.infer(
             frame, replace(settings, cap=result.stats.budget_cap), None,
-            Stream(result.stats.price))
+            Stream(Known(result.stats.price)))
         assert same(again, result)
         assert again.stats.gmacs == result.stats.gmacs
 
 
-def passing(count):
-    """Return frames of a scene that stands still but for a small thing that passes."""
-    scene = cv2.resize(picture(), (96, 64))
-    return [moved(noisy(scene, number, 1.5), (5, number % 12))
-            for number in range(count)]
+def turning(count, step=1):
+    """Return frames of a camera that turns."""
+    return [cv2.resize(scene(step * number), (96, 64)) for number in range(count)]
 
 
-def test_a_scene_with_a_small_thing_that_moves_is_seen_well_once(engine):
+def test_results_of_key_frames_are_warped_to_the_frames_between(engine):
     stream, settings = Stream(), replace(
-        SETTINGS, budget=0.6, cap=1.0, refresh=20, confidence=True)
-    frames = passing(100)
-    results = [engine.infer(frame, settings, None, stream) for frame in frames]
+        SETTINGS, budget=0.6, cap=1.0, confidence=True, gating_map=True, raw=True)
+    results = [engine.infer(frame, settings, None, stream) for frame in turning(60)]
     stats = [result.stats for result in results]
-    assert stats[0].kept == 0.0 and stats[0].budget_achieved <= 0.6
-    # The second one finds that it stands still, and there is credit for all gates.
-    assert stats[1].kept == 0.0 and stats[1].budget_achieved > 0.95
-    assert math.isnan(stats[1].price) and not stats[1].reused
-    changes = 0
-    for before, result in zip(results[1:19], results[2:20]):
-        assert 0.5 < result.stats.kept < 1.0 and result.stats.budget_achieved < 0.95
-        # Nothing moves there.
-        for task in SETTINGS.tasks:
-            assert np.array_equal(result.outputs[task][:8], results[1].outputs[task][:8]), task
+    assert {each.warped for each in stats} == {True, False} and not any(
+        each.reused for each in stats)
+    for frame, result in zip(turning(60), results):
+        if not result.stats.warped:
+            # A key frame: all that there is.
+            assert result.stats.budget_achieved > 0.95 and math.isnan(result.stats.price)
+            assert result.stats.computed
+            key, flow, age = result, Flow(frame), 0
+            continue
+        age += 1
+        motion = flow.to(frame, age)
+        assert all(np.array_equal(
+            result.outputs[task], motion.warped(task, key.outputs[task]), equal_nan=True)
+            for task in SETTINGS.tasks)
         assert np.array_equal(
-            result.confidence['semseg'][:8], results[1].confidence['semseg'][:8])
-        changes += not same(result, before)
-    # Where it passes, frames are their own.
-    assert changes > 12
-    assert any(math.isnan(each.price) for each in stats[20:24])
-    # Beside all gates, the policy itself.
-    assert all(each.budget_achieved <= each.budget_cap + 1e-3 for each in stats)
+            result.confidence['semseg'], motion.warped('semseg', key.confidence['semseg']))
+        assert result.stats.budget_achieved == result.stats.gmacs == 0.0 and not result.raw
+        assert not result.stats.computed and not result.gating_map.any()
+        assert math.isnan(result.stats.price) and math.isnan(result.stats.predicted_ms)
     assert np.mean([each.budget_achieved for each in stats]) <= 0.6 + TOLERANCE
-    blind = Stream()
-    assert not any(
-        engine.infer(frame, replace(settings, reuse=False), None, blind).stats.kept
-        for frame in frames[:4])
+    for off in ('warp', 'reuse'):
+        blind = Stream()
+        assert not any(
+            engine.infer(frame, replace(settings, **{off: False}), None, blind).stats.warped
+            for frame in turning(4))
 
 
-def test_where_nothing_is_kept_a_better_frame_can_be_computed_again(engine):
-    stream, settings = Stream(), replace(SETTINGS, cap=1.0)
-    results = [engine.infer(frame, settings, None, stream) for frame in passing(3)]
-    assert [each.stats.kept > 0 for each in results] == [False, False, True]
-    for frame, result in zip(passing(2), results):
-        again = engine.infer(
-            frame, replace(settings, cap=result.stats.budget_cap), None,
-            Stream(result.stats.price))
-        assert same(again, result) and again.stats.gmacs == result.stats.gmacs
-
-
-def test_a_cap_of_the_budget_leaves_no_better_frames(engine):
-    """What stands still keeps its results all the same, and none is worse than it must be."""
-    stream, settings = Stream(), replace(SETTINGS, budget=0.6, cap=0.6)
-    stats = [engine.infer(frame, settings, None, stream).stats for frame in passing(12)]
-    assert all(each.budget_achieved <= 0.6 for each in stats)
-    assert all(0.5 < each.kept < 1.0 for each in stats[2:])
+def test_a_stream_can_be_computed_again_by_what_is_told_of_its_frames(engine):
+    frames = turning(20) + [noisy(turning(20)[-1], seed) for seed in range(3)] + [
+        picture(number, (64, 96)) for number in range(12)] + turning(20, 2)
+    stream, again = Stream(), Stream()
+    kinds = set()
+    for frame in frames:
+        settings = replace(SETTINGS, cap=1.0)
+        result = engine.infer(frame, settings, None, stream)
+        stats = result.stats
+        again.known = Known(stats.price, stats.reused, stats.warped)
+        repeated = engine.infer(frame, replace(settings, cap=stats.budget_cap), None, again)
+        assert same(repeated, result)
+        for name in ('gmacs', 'reused', 'warped', 'size', 'block_active'):
+            assert getattr(repeated.stats, name) == getattr(stats, name), name
+        kinds.add((stats.reused, stats.warped, math.isnan(stats.price)))
+    # Reused, warped, key frames, and those with a price.
+    assert len(kinds) == 4
 
 
 def test_the_price_follows_what_was_spent(engine):

@@ -72,7 +72,8 @@ class Plan:
     modes: of 'static', 'shadow', 'adaptive'; static is always run, as the reference.
     budgets: of mode adaptive.  budget: of mode shadow.  every: one frame of so many is run.
     max_frames: frames that are run, 0 for all.  keep: the agreement that a recommendation holds.
-    threads: what the engine was given, 0 for automatic.  known: of the camera.  reuse: of streams.
+    threads: what the engine was given, 0 for automatic.  known: of the camera.  reuse, warp: of
+    streams.
     """
 
     topic: str
@@ -86,6 +87,7 @@ class Plan:
     threads: int = 0
     known: Intrinsics = NOTHING_KNOWN
     reuse: bool = True
+    warp: bool = True
 
     def settings(self) -> list[Settings]:
         """Return the settings to compare, the reference first."""
@@ -98,7 +100,8 @@ class Plan:
 
     def adaptive(self, budget: float, mode: str = 'adaptive') -> Settings:
         """Return the settings of a budget."""
-        return Settings(mode=mode, budget=budget, tasks=self.tasks, reuse=self.reuse)
+        return Settings(mode=mode, budget=budget, tasks=self.tasks, reuse=self.reuse,
+            warp=self.warp)
 
 
 @dataclass
@@ -112,8 +115,8 @@ class Run:
     latency: Sample = field(default_factory=Sample)
     slot: LatestOnly = field(default_factory=LatestOnly)
     stream: Stream = field(default_factory=Stream)
-    # achieved, agreement, latency, reused
-    series: Series = field(default_factory=lambda: Series(4))
+    # achieved, agreement, latency, reused, warped
+    series: Series = field(default_factory=lambda: Series(5))
     worst: Worst = field(default_factory=Worst)
     # per scene: frames, achieved, agreement, then the tasks' and the blocks' shares of tokens
     scenes: list[np.ndarray] = field(default_factory=list)
@@ -124,7 +127,7 @@ class Run:
     computed: tuple[int, float, float] = (0, math.nan, 1.0)
     achieved: float = 0.0
     reused: int = 0
-    kept: float = 0.0
+    warped: int = 0
     empty: int = 0
     macs: tuple[float, float] = (0.0, 0.0)
     joules: float = 0.0
@@ -258,7 +261,7 @@ class Evaluation:
             writer.writerow([
                 'frame', 'stamp', 'seconds', 'scene', 'mode', 'budget', 'achieved', 'latency_ms',
                 'agreement', *(f'agreement_{task}' for task in self.plan.tasks), 'reused',
-                'empty'])
+                'warped', 'empty'])
         try:
             for frame, time, labels in labelled(
                     self.bag, self.frames, self.labels, Wanted(self.plan.every),
@@ -328,11 +331,12 @@ class Evaluation:
             run.achieved += stats.budget_achieved
             run.macs = (run.macs[0] + stats.gmacs, run.macs[1] + stats.gmacs_dense)
             run.reused += stats.reused
-            run.kept += stats.kept
+            run.warped += stats.warped
             run.empty += bool(stats.tasks_empty)
-            if not stats.reused:
+            if stats.computed:
                 run.computed = frame.number, stats.price, stats.budget_cap
-            run.series.add((stats.budget_achieved, mean, latency, stats.reused))
+            run.series.add(
+                (stats.budget_achieved, mean, latency, stats.reused, stats.warped))
             if run.settings.mode == 'adaptive':
                 run.worst.add(frame.number, mean)
                 run.origins[frame.number] = run.computed
@@ -355,7 +359,7 @@ class Evaluation:
                     frame.number, f'{frame.stamp / 1e9:.9f}', f'{seconds:.6f}', scene, stats.mode,
                     run.settings.budget, f'{stats.budget_achieved:.6g}', f'{latency:.3f}',
                     f'{mean:.6g}', *(f'{agreed[task]:.6g}' for task in self.plan.tasks),
-                    int(stats.reused), ' '.join(stats.tasks_empty)])
+                    int(stats.reused), int(stats.warped), ' '.join(stats.tasks_empty)])
         self.evaluated += 1
         for observer in self.observers:
             observer.frame(frame, self.engine)
@@ -430,7 +434,8 @@ class Evaluation:
                 'rows': [
                     {'mode': run.settings.mode, 'budget': run.settings.budget,
                      **{name: column.tolist() for name, column in zip(
-                         ('achieved', 'agreement', 'latency_ms', 'reused'), run.series.means().T)}}
+                         ('achieved', 'agreement', 'latency_ms', 'reused', 'warped'),
+                         run.series.means().T)}}
                     for run in self.runs]},
         }
 
@@ -465,17 +470,18 @@ class Evaluation:
 
     def _memory(self, run: Run) -> dict[str, Any]:
         """
-        Return the share of frames that were reused, what the others cost, and what it saved.
+        Return the shares of frames reused and warped, what the others cost, and what that saved.
 
         And the share of frames in which a task was left out that had nothing to say.
         """
         count = max(self.evaluated, 1)
         if run.settings.mode == 'static':
             return {
-                'reused': 0.0, 'kept': 0.0, 'computed': 1.0, 'memory_saved': 0.0, 'empty': 0.0}
-        computed = run.achieved / max(self.evaluated - run.reused, 1)
-        return {'reused': run.reused / count, 'kept': run.kept / count, 'computed': computed,
-                'memory_saved': run.reused / count * computed, 'empty': run.empty / count}
+                'reused': 0.0, 'warped': 0.0, 'computed': 1.0, 'memory_saved': 0.0, 'empty': 0.0}
+        remembered = run.reused + run.warped
+        computed = run.achieved / max(self.evaluated - remembered, 1)
+        return {'reused': run.reused / count, 'warped': run.warped / count, 'computed': computed,
+                'memory_saved': remembered / count * computed, 'empty': run.empty / count}
 
     def _scene_figures(self, number: int) -> dict[str, Any]:
         scene, tasks = self.scenes[number], len(self.plan.tasks)

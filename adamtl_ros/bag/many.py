@@ -247,7 +247,7 @@ def summarise(
             'mode': row['mode'], 'budget': row['budget'],
             **{name: sum(share * each[name] for share, each in same)
                for name in (
-                   'achieved', 'reused', 'kept', 'computed', 'memory_saved', 'empty', 'gmacs',
+                   'achieved', 'reused', 'warped', 'computed', 'memory_saved', 'empty', 'gmacs',
                    'mean_ms')},
             'agreement': {
                 task: sum(share * each['agreement'][task] for share, each in same)

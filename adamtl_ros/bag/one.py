@@ -69,6 +69,7 @@ class Options:
     every: int = 1
     max_frames: int = 0
     reuse: bool = True
+    warp: bool = True
     keep: float = 0.95
     truth: dict[str, str] = field(default_factory=dict)
     labels: Path | None = None
@@ -86,7 +87,8 @@ class Options:
         return Plan(
             topic=topic, tasks=self.tasks or engine.tasks, budgets=self.budgets,
             budget=self.budget, modes=self.modes, every=self.every, max_frames=self.max_frames,
-            keep=self.keep, threads=self.threads, known=known, reuse=self.reuse)
+            keep=self.keep, threads=self.threads, known=known, reuse=self.reuse,
+            warp=self.warp)
 
 
 class LiveObserver(Observer, Protocol):

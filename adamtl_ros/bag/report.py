@@ -199,7 +199,8 @@ def over_time(figures: dict[str, Any], budget: float | None) -> str:
         # The mean from the first frame on; the last stretch may be a shorter one.
         first.plot(series['frame'], np.cumsum(spent) / np.arange(1, len(spent) + 1), color=INK)
         first.fill_between(
-            series['frame'], 0, row['reused'], color=MUTED, alpha=0.25, linewidth=0, step='mid')
+            series['frame'], 0, np.add(row['reused'], row['warped']), color=MUTED, alpha=0.25,
+            linewidth=0, step='mid')
         top = max(1.0, max(row['achieved']))
         first.set_ylim(0, 1.08 * top)
         first.set_ylabel('share of dense cost')

@@ -84,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
         '--no-reuse', action='store_true',
         help='compute also frames that look like the one before, as with reuse:=false in the node')
     parser.add_argument(
+        '--no-warp', action='store_true',
+        help='warp no results along the optical flow, as with warp:=false in the node')
+    parser.add_argument(
         '--keep', type=float, default=0.95, metavar='A',
         help='agreement, in (0, 1], that the recommended budget holds (default: 0.95)')
     parser.add_argument(
@@ -166,7 +169,8 @@ def check(options: argparse.Namespace) -> Options:
             'max_frames', 'keep', 'labels', 'record')
     return Options(
         budgets=budgets, budget=check_budget(options.budget), modes=modes, tasks=tasks,
-        known=known, reuse=not options.no_reuse, truth=truth, node=full_name(options.node),
+        known=known, reuse=not options.no_reuse, warp=not options.no_warp, truth=truth,
+        node=full_name(options.node),
         **{name: getattr(options, name) for name in same})
 
 
@@ -220,15 +224,15 @@ def find_bags(paths: Sequence[Path]) -> list[Path]:
 def show(figures: dict[str, Any], console: Console) -> None:
     """Print the rows and the recommendation."""
     table = Table(title=f'{figures["bag"]} {figures["topic"]}, {figures["frames"]} frames')
-    for heading in ('mode', 'budget', 'achieved', 'reused', 'agreement', 'p50 ms', 'p95 ms',
-                    'p99 ms', 'dropped', 'J a frame'):
+    for heading in ('mode', 'budget', 'achieved', 'reused', 'warped', 'agreement', 'p50 ms',
+                    'p95 ms', 'p99 ms', 'dropped', 'J a frame'):
         table.add_column(heading, justify='right')
     for row in figures['rows']:
         energy = row['energy_j']
         table.add_row(
             row['mode'], f'{row["budget"]:.2f}', f'{row["achieved"]:.3f}',
-            f'{row["reused"]:.0%}', f'{agreement_of(row):.3f}', *(f'{row[name]:.1f}' for name in (
-                'p50_ms', 'p95_ms', 'p99_ms')), str(row['dropped']),
+            f'{row["reused"]:.0%}', f'{row["warped"]:.0%}', f'{agreement_of(row):.3f}',
+            *(f'{row[name]:.1f}' for name in ('p50_ms', 'p95_ms', 'p99_ms')), str(row['dropped']),
             '-' if energy is None else f'{energy:.3f}')
     console.print(table)
     console.print(figures['recommendation']['text'], highlight=False)

@@ -79,7 +79,8 @@ def report(summary: dict[str, Any], out: Path, console: Console) -> None:
     if summary['played']['mean_cost'] is not None:
         table.add_row(
             'while it played', f'{summary["played"]["mean_cost"]:.3f} of the dense cost a frame, '
-                               f'{summary["played"]["reused"]} frames reused')
+                               f'{summary["played"]["reused"]} frames reused, '
+                               f'{summary["played"]["warped"]} warped')
     latency = summary['latency_ms']
     if latency['p50'] is not None:
         table.add_row('latency', f'{latency["p50"]:.1f} ms median, {latency["p95"]:.1f} ms p95')

@@ -57,6 +57,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         '--yardsticks', action='store_true',
         help='beside each budget also random sets of blocks, and an oracle that knows the labels')
     parser.add_argument(
+        '--memory', action='store_true',
+        help='streams remember, as the node does: of frames that follow one another')
+    parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='of the backend; 0: automatic')
     parser.add_argument('--json', metavar='FILE', help='write the report there (default: nowhere)')
     parser.add_argument(
@@ -114,7 +117,7 @@ def run(options: argparse.Namespace) -> None:
     baseline = open_dataset(options.baseline, tasks, 'train') if options.baseline else None
     report = evaluate(
         engine, data, options.budgets, options.limit, baseline, reference or None, counterpart,
-        options.yardsticks, smaller)
+        options.yardsticks, smaller, options.memory)
     Console(width=180).print(table(report))
     if options.json:
         with whole(Path(options.json)) as aside:

@@ -57,7 +57,7 @@ TYPE = 'adamtl_ros/msg/GatingStats'
 @dataclass
 class Watched:
     """
-    What a node has said lately: its last messages, and (time, latency, achieved, reused) a frame.
+    What a node has said lately: its last messages, and (time, latency, cost, computed) of each.
 
     gated: the last statistics in which the policy ran or was not asked for, in mode shadow only
     those of the compared frames.  heard: when it said anything last.
@@ -76,7 +76,8 @@ class Watched:
         self.stats, self.heard = stats, now
         if stats.budget_achieved == stats.budget_achieved:
             self.gated = stats
-        self.frames.append((now, stats.latency_ms, stats.budget_achieved, stats.reused))
+        self.frames.append((
+            now, stats.latency_ms, stats.budget_achieved, not (stats.reused or stats.warped)))
         self.forget(now)
 
     def forget(self, now: float) -> None:
@@ -130,10 +131,10 @@ def picture(name: str, watched: Watched, now: float) -> RenderableType:
                        f'{stats.gmacs_dense:.2f} GMACs')
         rows.add_row('budget', budget)
         if gated is not None and gated.budget_mean == gated.budget_mean:
-            reused = statistics.mean(frame[3] for frame in watched.frames) if watched.frames else (
-                float(gated.reused))
+            computed = statistics.mean(frame[3] for frame in watched.frames or [(
+                0, 0, 0, not (gated.reused or gated.warped))])
             rows.add_row('stream', f'mean {gated.budget_mean:.2f}, cap {gated.budget_cap:.2f}, '
-                                   f'{reused:.0%} of the frames reused')
+                                   f'{computed:.0%} of the frames computed')
         rows.add_row('frames', f'{stats.frames_received} received = {stats.frames_processed} '
                                f'processed + {stats.frames_dropped} dropped'
                                + ('' if values.get('frames missed') == UNKNOWN else

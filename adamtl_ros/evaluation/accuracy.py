@@ -52,7 +52,7 @@ def evaluate(
         baseline: Frames | None = None,
         reference: Mapping[str, Mapping[str, float]] | None = None,
         counterpart: Mapping[str, Any] | None = None, yardsticks: bool = False,
-        smaller: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        smaller: Sequence[Mapping[str, Any]] = (), memory: bool = False) -> dict[str, Any]:
     """
     Return {'dataset', 'frames', 'headline', 'rows'}: a row for the dense network, some per budget.
 
@@ -69,7 +69,8 @@ def evaluate(
     counterpart: a report on the same frames, with whose row of the same mode and budget each row's
     Δm compares instead; ValueError where it has none.  smaller: reports on the same frames of
     smaller networks, whose dense rows come as rows of mode 'smaller'; what they achieve is their
-    share of this network's dense cost.
+    share of this network's dense cost.  memory: the frames are those of cameras in their order,
+    and rows 'stream' remember from one to the next, but for the first of each clip.
     """
     tasks = data.tasks
     headline = HEADLINE if data.layout == 'egorooms' else PUBLISHED
@@ -85,7 +86,7 @@ def evaluate(
             'whose blocks run whole have sets of them to compare with')
     names = ['static', *(mode for _ in budgets for mode in modes)]
     runs += [Settings(mode=mode if mode in BLIND else 'adaptive', budget=budget, tasks=tasks,
-                      output_size='camera', reuse=False)
+                      output_size='camera', reuse=memory)
              for budget in budgets for mode in modes]
     streams = [Stream() if name == STREAM else None for name in names]
     answers = constants(baseline) if baseline is not None else None
@@ -106,6 +107,11 @@ def evaluate(
                 f'the report on the smaller network {report["model"]} has {report["frames"]} '
                 f'frames and the tasks {", ".join(known)}: make it with the same arguments, but '
                 'for the model')
+    if memory and limit:
+        raise ValueError(
+            f'memory and limit {limit}: what a stream remembers is of the frame before; leave out '
+            'one of the two')
+    starts = {clip[0] for clip in data.clips()} if memory else set()
     console = Console(stderr=True)
     chosen = np.linspace(0, len(data) - 1, count).astype(int)
     rungs = [replace(runs[0], mode=FIXED, budget=rung) for rung in RUNGS] if yardsticks else []
@@ -118,6 +124,8 @@ def evaluate(
         wrong.append([errors(answer.outputs, frame) for answer in answers_of])
         prices.append([answer.stats.budget_achieved for answer in answers_of])
         for run, stream, score, costs in zip(runs, streams, scores, spent):
+            if stream is not None and int(index) in starts:
+                stream.forget()
             result = engine.infer(frame['image'], run, data.camera(int(index)), stream)
             costs.append((
                 result.stats.budget_achieved, result.stats.gmacs, result.stats.gmacs_dense))
@@ -172,7 +180,7 @@ def evaluate(
                 least, most = (by[mode, row['budget']] for mode in (FIXED, ORACLE))
                 row['worth'] = (row['delta_m'] - least) / (most - least) if most > least else None
     return {'dataset': str(data.root), 'frames': count, 'model': engine.model,
-            'backend': engine.backend, 'precision': engine.precision,
+            'backend': engine.backend, 'precision': engine.precision, 'memory': memory,
             'headline': {task: headline[task] for task in tasks}, 'rows': rows}
 
 

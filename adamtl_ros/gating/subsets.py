@@ -166,9 +166,9 @@ class BlockPolicy:
         self._cost = (
             self._fixed[:, None, None] + self._areas[:, None, None] * spent) / self._dense
         self._most = self._cost.max((1, 2))
-        rise = self._smaller[:, None, None] + joint
-        self._front = _Front(self._cost, rise)
-        self._fronts = [_Front(*parts) for parts in zip(self._cost, rise)]
+        self._rise = self._smaller[:, None, None] + joint
+        self._front = _Front(self._cost, self._rise)
+        self._fronts = [_Front(*parts) for parts in zip(self._cost, self._rise)]
         self._prices = weights['policy.prices']
 
     def price(self, target: float, mean: float) -> float:
@@ -201,6 +201,11 @@ class BlockPolicy:
     def fixed(self, limit: float) -> tuple[tuple[int, int], np.ndarray]:
         """Return size and gates, bool, that are best within a limit for frames in general."""
         return self._of(*self._front.best(limit))
+
+    def expected(self, limit: float) -> tuple[float, float]:
+        """Return what the best within a limit costs, and how much the errors rise under it."""
+        choice = self._front.best(limit)
+        return float(self._cost[tuple(choice)]), float(self._rise[tuple(choice)])
 
     def random(self, limit: float, seed: int) -> tuple[tuple[int, int], np.ndarray]:
         """Return size and gates, bool, drawn from what nearly uses up a limit."""

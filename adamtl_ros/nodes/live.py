@@ -29,9 +29,9 @@ from adamtl_ros.bag.storage import unpacked
 from adamtl_ros.conversions import readable
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.images import published_images
-from adamtl_ros.runtime.settings import ADAPTIVE
 from adamtl_ros.runtime.settings import MOST_FRAMES
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Known
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import TASKS
 
@@ -124,7 +124,7 @@ class Live:
             weights={
                 task: float(self.parameters[f'tasks.{task}.weight']) for task in stats.tasks},
             output_size=self.parameters['output_size'], cap=max(stats.budget_cap, budget),
-            refresh=MOST_FRAMES if stats.reused else int(self.parameters['refresh']),
+            refresh=MOST_FRAMES,
             skip_empty=bool(self.parameters['skip_empty']))
 
     def frame(self, frame: RecordedFrame, engine: Engine) -> None:
@@ -134,9 +134,7 @@ class Live:
             return
         # The node tells what its gates paid, and what it took of the frames before.
         settings = self.settings(stats)
-        self._stream.price, self._stream.fresh = stats.price, not stats.reused
-        if stats.mode == ADAPTIVE and not stats.kept:
-            self._stream.forget()
+        self._stream.known = Known(stats.price, stats.reused, stats.warped)
         result = engine.infer(frame.image, settings, frame.camera, self._stream)
         if not packed:
             return
@@ -265,7 +263,7 @@ class _Session:
                 'adamtl_node, or name it with --node')
         client = AsyncParameterClient(recorder, name)
         wanted_parameters = [
-            *RUNS, 'num_threads', 'output_size', 'budget', 'target_latency_ms', 'refresh',
+            *RUNS, 'num_threads', 'output_size', 'budget', 'target_latency_ms',
             'skip_empty', 'image_transport', *(f'tasks.{task}.weight' for task in TASKS)]
         answer = client.get_parameters(wanted_parameters)
         if not recorder.spin_until(answer.done, DISCOVERY) or (

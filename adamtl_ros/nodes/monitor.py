@@ -27,6 +27,7 @@ from adamtl_ros.nodes.inputs import Inputs
 from adamtl_ros.nodes.outputs import OVERRIDABLE
 from adamtl_ros.nodes.parameters import Options
 from adamtl_ros.nodes.slot import FrameCounter
+from adamtl_ros.nodes.worker import Timing
 from adamtl_ros.nodes.worker import Worker
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import ADAPTIVE
@@ -109,7 +110,7 @@ class Monitor:
         if engine is not None and options is not None:
             figures = _model(engine, options) | inputs.figures()
         if worker is not None:
-            figures |= _stream(worker, [each.reused for each in times])
+            figures |= _stream(worker, times)
         report = Report(
             state=state, counts=counts, before=before, seconds=max(now - when, 1e-3),
             failure=self.failure, last_error=self._counter.last_error, enabled=enabled,
@@ -194,7 +195,7 @@ def _model(engine: Engine, options: Options) -> dict[str, Any]:
         'device': engine.device, 'backend': engine.backend, 'model': engine.model}
 
 
-def _stream(worker: Worker, reused: Sequence[bool]) -> dict[str, Any]:
+def _stream(worker: Worker, times: Sequence[Timing]) -> dict[str, Any]:
     """Return the figures of the frames since the node is active."""
     rollout, options = worker.rollout, worker.options
     mode = options.settings.mode
@@ -204,7 +205,8 @@ def _stream(worker: Worker, reused: Sequence[bool]) -> dict[str, Any]:
         figures |= {
             'budget requested': worker.plan.applied, 'budget set by': worker.plan.why,
             'budget mean': worker.stream.mean,
-            'share of frames reused': float(np.mean(reused)) if reused else float('nan'),
+            **{f'share of frames {what}': float(np.mean([getattr(each, what) for each in times]))
+               if times else float('nan') for what in ('reused', 'warped')},
             'guard': rollout.action or rollout.guard(mode, options.comparing)}
     if mode == SHADOW:
         figures['share of MACs that the policy would have saved'] = rollout.saving

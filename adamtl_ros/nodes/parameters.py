@@ -153,9 +153,11 @@ PARAMETERS: dict[str, Spec] = {
     'budget_horizon': Spec(50, 'Number of frames over which the mean is held to the budget.',
                            (1, MOST_FRAMES)),
     'reuse': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame that '
-                        'looks like the one computed last has its results, and costs nothing; '
-                        'what stands still in others keeps its own until a better one comes.'),
-    'refresh': Spec(30, 'After how many frames at most all is computed all the same.',
+                        'looks like the one computed last has its results, and costs nothing.'),
+    'warp': Spec(True, 'With reuse: a frame that moved since then has these results, warped along '
+                       'the optical flow, where that is expected to be better than what the '
+                       'budget pays for in every frame; what it saves pays for better frames.'),
+    'refresh': Spec(30, 'After how many frames at most one is computed all the same.',
                     (1, MOST_FRAMES)),
     'skip_empty': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame '
                              'without people has the empty human_parts, and its decoder does not '
@@ -255,7 +257,7 @@ class Options:
                 weights={task: values[f'tasks.{task}.weight'] for task in enabled},
                 output_size=values['output_size'], cap=values['budget_cap'],
                 horizon=values['budget_horizon'], reuse=values['reuse'],
-                refresh=values['refresh'], skip_empty=values['skip_empty']),
+                warp=values['warp'], refresh=values['refresh'], skip_empty=values['skip_empty']),
             comparing=Comparing(
                 share=values['compare_share'], action=values['guard.action'],
                 agreement=values['guard.agreement'], window=values['guard.window']),

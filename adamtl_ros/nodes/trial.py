@@ -143,7 +143,7 @@ class Figures:
     def __init__(self) -> None:
         """Begin with no frames."""
         self.frames = 0
-        self.reused = 0
+        self.reused = self.warped = 0
         self.gmacs_dense: float | None = None
         self.achieved: defaultdict[float, Sample] = defaultdict(Sample)
         self.spent, self.latency, self.network, self.beyond, self.recorded = (
@@ -159,6 +159,7 @@ class Figures:
             return
         self.frames += 1
         self.reused += stats.reused
+        self.warped += stats.warped
         if self.gmacs_dense is None:
             self.gmacs_dense = stats.gmacs_dense
         self.latency.add(stats.latency_ms)
@@ -533,7 +534,9 @@ class Trial:
             'budgets': [
                 {'requested': budget, 'achieved': achieved.mean(), 'frames': achieved.count}
                 for budget, achieved in sorted(figures.achieved.items(), reverse=True)],
-            'played': {'mean_cost': figures.spent.mean(), 'reused': figures.reused},
+            'played': {
+                'mean_cost': figures.spent.mean(), 'reused': figures.reused,
+                'warped': figures.warped},
             **{name: percentiles(sample.values, (50, 95)) for name, sample in (
                 ('latency_ms', figures.latency), ('network_ms', figures.network),
                 ('beyond_network_ms', figures.beyond),

@@ -52,12 +52,13 @@ class ReceivedFrame:
 
 @dataclass(frozen=True)
 class Timing:
-    """When a frame was answered (monotonic s), what it took in ms, and whether it was reused."""
+    """When a frame was answered (monotonic s), what it took in ms, and whether it was computed."""
 
     when: float
     latency: float
     beside: float
     reused: bool
+    warped: bool
 
 
 class Worker:
@@ -156,7 +157,8 @@ class Worker:
                 guard=rollout.guard(options.settings.mode, options.comparing))
         now = monotonic()
         self.times.append(Timing(
-            now, latency_ms, 1000.0 * (now - frame.received) - stats.network_ms, stats.reused))
+            now, latency_ms, 1000.0 * (now - frame.received) - stats.network_ms, stats.reused,
+            stats.warped))
 
     def _settings(
             self, wanted: frozenset[str], options: Options, rollout: Rollout) -> Settings:
@@ -194,14 +196,16 @@ class Worker:
     ) -> GatingResult:
         """Let controller and guard learn from a frame; return what is to be said of it."""
         # A frame for which nothing ran says nothing of how long the network takes.
-        if self._control is not None and _controlled(stats, options) and not stats.reused:
+        if self._control is not None and _controlled(stats, options) and stats.computed:
             self._control.observe(
                 stats.predicted_ms, stats.network_ms, latency_ms - stats.compare_ms)
         acted = rollout.note(stats, options.comparing)
         if acted:
             self._logger.warning(f'guard: {acted}')
-        if acted or _outlived(stats, options):
+        if acted:
             self.stream.forget()
+        if _outlived(stats, options):
+            self.stream.distrust()
         # Whatever was asked for, the dense network takes all.
         return replace(
             stats, budget_requested=1.0, budget_cap=1.0) if stats.mode == STATIC else stats
@@ -226,7 +230,7 @@ def _picture(message: Image | CompressedImage) -> Any:
 
 def _outlived(stats: GatingResult, options: Options) -> bool:
     """Return whether a result that was kept agrees less with the dense one than may be."""
-    return stats.kept > 0 and any(
+    return not stats.computed and any(
         value < options.comparing.agreement for value in stats.task_agreement.values())
 
 

@@ -53,6 +53,11 @@ class PricedBackend(Backend, Protocol):
             weights: Mapping[str, float], mean: float) -> float:
         """See BlockPolicy.price."""
 
+    def expected(
+            self, pixels: np.ndarray, tasks: Sequence[str], limit: float,
+            weights: Mapping[str, float]) -> tuple[float, float]:
+        """See BlockPolicy.expected."""
+
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
             weights: Mapping[str, float], price: float, skip_empty: bool = False,

@@ -36,6 +36,7 @@ from adamtl_ros.runtime.backends import PricedBackend
 from adamtl_ros.runtime.geometry import geometry
 from adamtl_ros.runtime.geometry import resized_depth
 from adamtl_ros.runtime.geometry import seen_by
+from adamtl_ros.runtime.motion import Motion
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.publish import confidence
 from adamtl_ros.runtime.publish import nothing
@@ -44,7 +45,6 @@ from adamtl_ros.runtime.settings import BLIND
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import RANDOM
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.runtime.stream import CELL
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
@@ -65,9 +65,8 @@ class GatingResult:
     is what depth and normals rest on: 'given' intrinsics, 'extreme' ones outside of what networks
     were trained for, or, where there are none, 'nominal' ones.  Of a stream: the most that the
     frame could cost, the cap or what the mean left, the mean cost of its last frames, the price
-    that gates paid, NaN where there is none, and whether the result is that of an earlier frame.
-    `kept` is the share of the picture whose results are those of an earlier frame: all of it, or
-    what stood still since one that was no worse.
+    that gates paid, NaN where there is none, and whether the result is that of an earlier frame,
+    as it was (`reused`) or moved as the picture did (`warped`).
     `tasks_empty` are the tasks that the frame has nothing for, whose decoders the policy's path
     did not run.  `size` is the (width, height) of the input at which the frame ran, which the
     policy may choose below that of static mode, (0, 0) where the cost is NaN.
@@ -96,7 +95,12 @@ class GatingResult:
     reused: bool = False
     tasks_empty: tuple[str, ...] = ()
     size: tuple[int, int] = (0, 0)
-    kept: float = 0.0
+    warped: bool = False
+
+    @property
+    def computed(self) -> bool:
+        """Return whether the frame's results are its own."""
+        return not (self.reused or self.warped)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class Result:
     [0, 1] or metres, or float32 (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x
     255.  gating_map: uint8 (h, w), 255 where every block ran; None where the gates are not known.
     raw: float32 (channels, H, W), the decoders' own outputs, of the size at which the frame ran,
-    before they are brought to the network's; without those that did not run.
+    before they are brought to the network's; without those that did not run, and of none that was
+    warped.
     """
 
     outputs: dict[str, np.ndarray]
@@ -286,7 +291,7 @@ class Engine:
             policy.price if policy else math.nan, bool(policy and policy.reused),
             policy.trace.empty if policy else (),
             (0, 0) if math.isnan(trace.macs) else _ran(trace, frame.size),
-            policy.kept if policy else 0.0)
+            bool(policy and policy.warped))
         return Result(outputs, stats, confidences, heat, answer.logits if settings.raw else {})
 
     def _dense(
@@ -310,51 +315,82 @@ class Engine:
             self, pixels: np.ndarray, frame: '_Frame', stream: Stream | None, laps: '_Laps',
             lap: str) -> '_Answer':
         """Run what the policy chooses, or take what the stream remembers."""
-        settings, price, cap = frame.settings, math.nan, frame.settings.cap
-        # Budgets leave a picture that stands still as it is; maps are made of what is kept.
-        key = (self, frame.image.shape, frame.seen, frame.tasks, sorted(settings.weights.items()),
-               settings.confidence, settings.skip_empty)
-        if stream is not None:
+        if not isinstance(self.config, LiteConfig):
+            return self._tokens(pixels, frame, stream, laps, lap)
+        settings, backend = frame.settings, cast(PricedBackend, self._backend)
+        if stream is None:
             with laps(lap):
-                kept = stream.recall(pixels, key, settings)
-            if kept is not None:
-                stream.spend(0.0, settings, reused=True)
-                return kept
-        still = None
-        with laps(lap):
-            if isinstance(self.config, LiteConfig):
-                backend, mean = cast(PricedBackend, self._backend), settings.budget
-                if stream is None:
-                    cap = settings.budget or settings.cap
-                else:
-                    cap, still = stream.limit(settings), stream.still(pixels, key, settings)
-                    if stream.due(still, settings):
-                        # All that the cap pays for, at the size that goes with it.
-                        mean = cap
-                    else:
-                        price = stream.price if stream.price is not None else backend.price(
-                            pixels, frame.tasks, stream.target(settings), settings.weights,
-                            settings.budget or settings.cap)
-                logits, trace = backend.priced(
-                    pixels, frame.tasks, cap, settings.weights,
-                    0.0 if math.isnan(price) else price, settings.skip_empty, mean)
-            else:
                 cap = settings.budget or settings.cap
-                logits, trace = self._backend.adaptive(
-                    pixels, frame.tasks, settings.budget, settings.weights)
+                ran = backend.priced(
+                    pixels, frame.tasks, cap, settings.weights, 0.0, settings.skip_empty)
+            with laps('postprocess' if lap == 'network' else lap):
+                return replace(self._answer(*ran, frame), cap=cap)
+        key = self._memory_key(frame)
+        with laps(lap):
+            if (kept := self._recalled(pixels, key, settings, stream)) is not None:
+                return kept
+            followed, due = stream.follow(
+                pixels, key, settings, lambda limit: backend.expected(
+                    pixels, frame.tasks, limit, settings.weights))
+            if followed is None:
+                cap = stream.limit(settings)
+                # All that the cap pays for, at the size that goes with it; or what is worth it.
+                price = math.nan if due else stream.known.price if stream.known else backend.price(
+                    pixels, frame.tasks, stream.target(settings), settings.weights,
+                    settings.budget or settings.cap)
+                ran = backend.priced(
+                    pixels, frame.tasks, cap, settings.weights, 0.0 if due else price,
+                    settings.skip_empty, cap if due else settings.budget)
         with laps('postprocess' if lap == 'network' else lap):
-            answer = replace(self._answer(logits, trace, frame), price=price, cap=cap)
-            if stream is not None:
-                achieved = trace.macs / self._cost(frame.size).dense(frame.tasks)
-                stays = None if still is None else stream.stays(still, achieved)
-                if stays is not None and stays.any():
-                    answer = _joined(answer, stream.kept, stays)
-        if stream is not None:
-            stream.spend(achieved, settings)
-            stream.keep(pixels, key, settings, replace(
-                answer, reused=True, kept=1.0, price=math.nan, cap=settings.cap,
-                trace=_nothing(trace)), achieved, stays)
+            if followed is not None:
+                stream.spend(0.0, settings, priced=False)
+                return _warped(*followed)
+            answer = replace(self._answer(*ran, frame), price=price, cap=cap)
+            self._entered(answer, pixels, key, frame, stream, best=due)
         return answer
+
+    def _tokens(
+            self, pixels: np.ndarray, frame: '_Frame', stream: Stream | None, laps: '_Laps',
+            lap: str) -> '_Answer':
+        """Run what a policy of blocks and tokens chooses: each frame within the budget."""
+        settings, cap = frame.settings, frame.settings.budget or frame.settings.cap
+        key = self._memory_key(frame)
+        with laps(lap):
+            if stream is not None and (
+                    kept := self._recalled(pixels, key, settings, stream)) is not None:
+                return kept
+            ran = self._backend.adaptive(pixels, frame.tasks, settings.budget, settings.weights)
+        with laps('postprocess' if lap == 'network' else lap):
+            answer = replace(self._answer(*ran, frame), cap=cap)
+            if stream is not None:
+                self._entered(answer, pixels, key, frame, stream, best=True)
+        return answer
+
+    def _memory_key(self, frame: '_Frame') -> tuple:
+        """Return all that a result depends on beside its picture."""
+        # Budgets leave a picture that stands still as it is; maps are made of what is kept.
+        settings = frame.settings
+        return (self, frame.image.shape, frame.seen, frame.tasks, sorted(settings.weights.items()),
+                settings.confidence, settings.skip_empty)
+
+    def _recalled(
+            self, pixels: np.ndarray, key: tuple, settings: Settings, stream: Stream
+    ) -> '_Answer | None':
+        kept = stream.recall(pixels, key, settings)
+        if kept is None:
+            return None
+        stream.spend(0.0, settings, priced=False)
+        return replace(kept, reused=True)
+
+    def _entered(
+            self, answer: '_Answer', pixels: np.ndarray, key: tuple, frame: '_Frame',
+            stream: Stream, *, best: bool) -> None:
+        """Enter a computed frame into the ledger and the memory."""
+        settings, dense = frame.settings, self._cost(frame.size).dense(frame.tasks)
+        stream.spend(
+            answer.trace.macs / dense, settings, priced=not math.isnan(answer.price))
+        stream.keep(pixels, key, settings, replace(
+            answer, price=math.nan, cap=settings.cap, trace=_nothing(answer.trace)), best=best)
 
     def _answer(
             self, logits: dict[str, np.ndarray], trace: Trace, frame: '_Frame') -> '_Answer':
@@ -467,20 +503,17 @@ class _Answer:
     price: float = math.nan
     cap: float = 1.0
     reused: bool = False
-    kept: float = 0.0
+    warped: bool = False
 
 
-def _joined(answer: _Answer, before: _Answer, stays: np.ndarray) -> _Answer:
-    """Write into an answer what an earlier one has for the cells that stay; see Stream.stays."""
-    mask = stays.repeat(CELL, 0).repeat(CELL, 1)
-    # That a frame has nothing for a task is said of all of it, and says nothing of its cells.
-    left = {*answer.trace.empty, *before.trace.empty}
-    pairs = ((answer.outputs, before.outputs), (answer.confidences, before.confidences))
-    for mine, theirs in pairs:
-        for task, value in mine.items():
-            if task not in left and task in theirs:
-                np.copyto(value, theirs[task], where=mask if value.ndim == 2 else mask[..., None])
-    return replace(answer, kept=float(stays.mean()))
+def _warped(answer: _Answer, motion: Motion) -> _Answer:
+    """Return what was kept of an earlier picture as it is after that moved."""
+    return replace(
+        answer, warped=True, logits={},
+        outputs={task: motion.warped(task, value) for task, value in answer.outputs.items()},
+        # As sure as of the class that is there.
+        confidences={task: motion.warped(task, value)
+                     for task, value in answer.confidences.items()})
 
 
 class _Laps:

@@ -43,10 +43,10 @@ def stats_fields(stats: GatingResult) -> dict[str, Any]:
     """
     asked = stats.task_token_fraction or (math.nan,) * len(stats.tasks)
     return {
-        'mode': stats.mode, 'reused': stats.reused,
+        'mode': stats.mode, 'reused': stats.reused, 'warped': stats.warped,
         'input_width': stats.size[0], 'input_height': stats.size[1],
         **{name: float(getattr(stats, name)) for name in (
-            'budget_requested', 'budget_cap', 'budget_mean', 'price', 'kept', 'budget_achieved',
+            'budget_requested', 'budget_cap', 'budget_mean', 'price', 'budget_achieved',
             'gmacs', 'gmacs_dense', 'preprocess_ms', 'network_ms', 'postprocess_ms', 'agreement')},
         'task_stats': [
             {'name': task, 'token_fraction': float(share), 'empty': task in stats.tasks_empty,

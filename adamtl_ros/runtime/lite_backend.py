@@ -70,6 +70,12 @@ class LiteBackend:
         """See BlockPolicy.price."""
         return self._policy(pixels, tasks, weights).price(target, mean)
 
+    def expected(
+            self, pixels: np.ndarray, tasks: Sequence[str], limit: float,
+            weights: Mapping[str, float]) -> tuple[float, float]:
+        """See BlockPolicy.expected."""
+        return self._policy(pixels, tasks, weights).expected(limit)
+
     def priced(
             self, pixels: np.ndarray, tasks: Sequence[str], cap: float,
             weights: Mapping[str, float], price: float, skip_empty: bool = False,

@@ -6,44 +6,41 @@ The frames of one camera in order: all that one of them leaves for the next, and
 The ledger holds the mean: what a frame cost less than the budget is credit, and credit moves the
 target of the next frames, and so the price that all of their gates pay.  It is bounded, and a
 frame may spend no more than there is: over any two horizons the mean is at most TOLERANCE above
-the budget, whatever comes.  What still frames save beyond that is saved.  The memory holds the
-last computed result and what the picture looked like then: a picture that still looks like that
-has the same result, and costs nothing.  Where only some of it moves, the rest keeps its results
-until a better frame comes, one that costs more, as they do now and then: what stands still is seen
-well once, not badly again and again.
+the budget, whatever comes.  What still frames save beyond that is saved.
+
+The memory holds the last computed result and its picture.  A picture that still looks like that
+has the same result, and costs nothing.  Where it moved, its result is warped along the optical
+flow, which costs next to nothing, until the ledger pays for a key frame: one that takes all that
+the cap pays for.  So a stream does as long as that is expected to be better than to compute every
+frame within the budget: what that loses the policy predicts, what warping loses the flow tells.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 import math
 from typing import Any
 
-import cv2
 import numpy as np
 
+from adamtl_ros.runtime.motion import cells
+from adamtl_ros.runtime.motion import Flow
+from adamtl_ros.runtime.motion import Motion
 from adamtl_ros.runtime.settings import Settings
 
 STILL = 2.0
 """Mean difference, of 255, of a cell of the picture from which on something has moved in it."""
 
-CELL = 8
-"""Pixels of the network's input in a cell, a side: so many that noise averages out."""
-
-REACH = 1
-"""Cells around one that moved whose results are not kept either: they depend on it."""
-
-BETTER = 0.05
-"""How much more of dense a frame must cost than an earlier one to be better than that."""
-
-MOST = 0.5
-"""Share of the picture, and of its cells that would tell, that stands still if the camera does."""
-
-TELLS = 2 * STILL
-"""How much a cell differs from one beside it if it would tell that the camera moves."""
+PROBE = 8
+"""Frames after which it is seen again how they move, where warping did not pay."""
 
 GAP_S = 1.0
 """Stamps that lie farther apart are of another scene."""
 
 TOLERANCE = 0.02
 """How far the mean of two horizons may be above the budget, as a share of the dense cost."""
+
+ROUNDING = 1e-6
+"""Of sums of costs."""
 
 GAIN = 15.0
 """
@@ -54,30 +51,41 @@ settle as fast as they can without swinging.
 """
 
 
+@dataclass(frozen=True)
+class Known:
+    """
+    What is known of the next frame, as it is computed again.
+
+    price: what its gates paid, NaN for one that took all that its cap pays for; its cap is that of
+    the settings.  reused, warped: whether its results are those of the last computed frame.
+    """
+
+    price: float
+    reused: bool = False
+    warped: bool = False
+
+
 class Stream:
     """
     State of one camera's frames; give it to Engine.infer with every frame, in their order.
 
-    price: what the gates of the next frame pay, where that is known, and its cap is that of the
-    settings, and NaN takes all that the cap pays for; None leaves both to the ledger.
-    fresh: whether the next frame is computed whatever it looks like.
+    known: of the next frame, where that is computed again; None leaves all to ledger and memory.
     """
 
-    def __init__(self, price: float | None = None) -> None:
+    def __init__(self, known: Known | None = None) -> None:
         self.credit = 0.0
+        self.known = known
         self._bias = 0.0
-        self.price = price
-        self.fresh = False
         self._recent: list[float] = []
         self._key: Any = None
         self._picture: np.ndarray | None = None
         self._kept: Any = None
-        self._age = 0
-        # By cell of the picture: what it looked like when the result that it has was computed,
-        # what that frame cost, and how many frames ago it was.
-        self._seen: np.ndarray | None = None
-        self._cost: np.ndarray = np.zeros((0, 0))
-        self._since: np.ndarray = np.zeros((0, 0))
+        # Frames since the one that is kept, and whether that was a key frame.
+        self._age, self._best = 0, False
+        self._flow: Flow | None = None
+        # Whether warping paid when that was last seen, and how many computed frames ago it was.
+        self._follows = True
+        self._probed = 0
         self._stamp: float | None = None
         self._source = ''
 
@@ -103,7 +111,12 @@ class Stream:
 
     def forget(self) -> None:
         """Drop the memory, so that the next frame is computed; the ledger stays."""
-        self._picture = self._kept = self._seen = None
+        self._picture = self._kept = self._flow = None
+
+    def distrust(self) -> None:
+        """Drop the memory, and warp nothing of the next frames: what it had was wrong."""
+        self.forget()
+        self._follows, self._probed = False, 0
 
     # The ledger
 
@@ -118,28 +131,22 @@ class Stream:
 
     def limit(self, settings: Settings) -> float:
         """Return the most that the next frame may cost, from the budget to the cap."""
-        if self.price is not None:
+        if self.known is not None:
             return settings.cap
         budget = _budget(settings)
         left = self.credit + TOLERANCE * settings.horizon
         return min(budget + max(left, 0.0), settings.cap)
 
-    def spend(self, achieved: float, settings: Settings, *, reused: bool = False) -> None:
-        """Enter what a frame cost, a share of the dense cost, and whether it was computed."""
+    def spend(self, achieved: float, settings: Settings, *, priced: bool = True) -> None:
+        """Enter what a frame cost, a share of the dense cost, and whether a price led to it."""
         budget, bound = _budget(settings), TOLERANCE * settings.horizon
         self.credit = min(max(self.credit + budget - achieved, -bound), bound)
-        # A frame that was reused says nothing of what prices do.
-        if not reused:
+        if priced:
             step = (GAIN / 2 / settings.horizon) ** 2 * self.credit
             self._bias = min(max(self._bias + step, -budget), 1.0 - budget)
         self._recent = [*self._recent, achieved][-settings.horizon:]
 
     # The memory
-
-    @property
-    def kept(self) -> Any:
-        """Return the result that is kept, None where there is none."""
-        return self._kept
 
     def recall(self, pixels: np.ndarray, key: Any, settings: Settings) -> Any:
         """
@@ -148,75 +155,76 @@ class Stream:
         pixels: uint8 (h, w, 3).  key: all that the result depends on beside the picture.
         """
         self._age += 1
-        self._since = self._since + 1
-        if (self.fresh or not settings.reuse or self._kept is None or key != self._key
-                or self._age >= settings.refresh):
+        if not self._has(key, settings) or (self.known is not None and not self.known.reused):
             return None
         assert self._picture is not None
-        moved = np.abs(_cells(pixels) - self._picture).mean(-1).max()
-        return self._kept if moved < STILL else None
+        if np.abs(cells(pixels) - self._picture).mean(-1).max() >= STILL:
+            return None
+        self._follows = True
+        # What stands still is worth a better look, when there is credit for it.
+        better = self.known is None and settings.warp and not self._best and (
+            self.credit + _budget(settings) >= settings.cap - ROUNDING)
+        return None if better else self._kept
 
-    def still(self, pixels: np.ndarray, key: Any, settings: Settings) -> np.ndarray:
+    def follow(
+            self, pixels: np.ndarray, key: Any, settings: Settings,
+            expected: Callable[[float], tuple[float, float]]
+    ) -> tuple[tuple[Any, Motion] | None, bool]:
         """
-        Return bool (h / CELL, w / CELL): where a picture looks as when its results were computed.
+        Return what was kept and the Motion since then, if the result is that, warped; else None.
 
-        False as well around what has moved, where that is longer ago than settings.refresh, where
-        nothing is kept, and everywhere if the camera moves: a bare wall looks as it did before,
-        but is nearer now.
+        And whether a frame that is computed should be a key frame: take all that the cap pays for.
+        expected: for the most that frames may cost, the cost of those that are best for it, and
+        how much their errors rise, relative to those of the dense network.
         """
-        cells = _cells(pixels)
-        if not settings.reuse or self._seen is None or key != self._key:
-            return np.zeros(cells.shape[:2], bool)
-        moved = np.abs(cells - self._seen).mean(-1) >= STILL
-        around = np.ones((2 * REACH + 1,) * 2, np.uint8)
-        tells = (cv2.dilate(self._seen, around) - cv2.erode(self._seen, around)).max(-1) >= TELLS
-        if (moved & tells).sum() > (1 - MOST) * tells.sum():
-            return np.zeros(cells.shape[:2], bool)
-        near = cv2.dilate(moved.astype(np.uint8), around)
-        return (near == 0) & (self._since < settings.refresh)
-
-    def due(self, still: np.ndarray, settings: Settings) -> bool:
-        """Return whether the next frame should be better than the mean: most of it stays so."""
-        if self.price is not None:
-            return math.isnan(self.price)
-        if not settings.reuse or self._seen is None:
-            return False
-        cells = still.size
-        return bool(
-            still.sum() >= MOST * cells
-            and (still & (self._cost > _budget(settings) + BETTER)).sum() < MOST * cells)
-
-    def stays(self, still: np.ndarray, achieved: float) -> np.ndarray:
-        """Return the cells of `still` whose results are no worse than those of a frame's cost."""
-        return still & (self._cost >= achieved - BETTER) if still.any() else still
+        if self.known is not None:
+            if self.known.warped and self._flow is not None:
+                return (self._kept, self._flow.to(pixels, self._age)), False
+            return None, math.isnan(self.known.price)
+        budget = _budget(settings)
+        if not (settings.reuse and settings.warp) or budget >= settings.cap:
+            return None, False
+        (_, rise), (cost, least) = expected(budget), expected(settings.cap)
+        # What the ledger can hold has to be enough for a key frame.
+        if budget + TOLERANCE * settings.horizon < cost - ROUNDING or least >= rise:
+            return None, False
+        if not self._has(key, settings):
+            # What moves is not known yet: the first frame is better taken well.
+            return None, self._follows and self.limit(settings) >= cost - ROUNDING
+        assert self._flow is not None
+        if not self._follows:
+            self._probed += 1
+            if self._probed < PROBE:
+                return None, False
+        motion = self._flow.to(pixels, self._age)
+        # Errors rise with every frame, and a key frame comes every cost / budget frames.
+        mean = motion.rise / self._age * (cost / budget - 1) / 2
+        self._follows, self._probed = mean < rise - least, 0
+        due = self._follows and self.credit + budget >= cost - ROUNDING
+        if not self._follows or due or motion.rise > rise - least:
+            return None, due
+        return (self._kept, motion), False
 
     def keep(
-            self, pixels: np.ndarray, key: Any, settings: Settings, result: Any,
-            achieved: float = 0.0, stays: np.ndarray | None = None) -> None:
+            self, pixels: np.ndarray, key: Any, settings: Settings, result: Any, *,
+            best: bool = False) -> None:
         """
-        Keep the result of a computed frame for those that look like it.
+        Keep the result of a computed frame for those that look like it, or moved since.
 
-        achieved: what it cost.  stays: bool cells where the result is that of an earlier frame.
+        best: whether it took all that the cap pays for.
         """
-        self._age = 0
+        self._age, self._best = 0, best
         if not settings.reuse:
             self.forget()
             return
-        cells = _cells(pixels)
-        seen, cost, since = cells, np.full(cells.shape[:2], achieved), np.zeros(cells.shape[:2])
-        if stays is not None and stays.any():
-            assert self._seen is not None
-            seen = np.where(stays[..., None], self._seen, cells)
-            cost, since = np.where(stays, self._cost, cost), np.where(stays, self._since, since)
-        self._picture, self._key, self._kept = cells, key, result
-        self._seen, self._cost, self._since = seen, cost, since
+        self._picture, self._key, self._kept = cells(pixels), key, result
+        self._flow = Flow(pixels) if settings.warp else None
+
+    def _has(self, key: Any, settings: Settings) -> bool:
+        """Return whether something is kept that this frame may have."""
+        return (settings.reuse and self._kept is not None and key == self._key
+                and self._age < settings.refresh)
 
 
 def _budget(settings: Settings) -> float:
     return 1.0 if settings.budget is None else settings.budget
-
-
-def _cells(pixels: np.ndarray) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    return cv2.resize(
-        pixels, (width // CELL, height // CELL), interpolation=cv2.INTER_AREA).astype(np.float32)

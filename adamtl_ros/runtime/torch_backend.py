@@ -117,6 +117,13 @@ class TorchBackend:
         network = cast(LiteNetwork, self._network)
         return network.chooser(pixels.shape[:2], tasks, weights).price(target, mean)
 
+    def expected(
+            self, pixels: np.ndarray, tasks: Sequence[str], limit: float,
+            weights: Mapping[str, float]) -> tuple[float, float]:
+        """See BlockPolicy.expected."""
+        network = cast(LiteNetwork, self._network)
+        return network.chooser(pixels.shape[:2], tasks, weights).expected(limit)
+
     def _at(self, pixels: np.ndarray) -> Segments:
         """Return what runs pictures of this size, recorded when it is met first."""
         size = pixels.shape[0], pixels.shape[1]
