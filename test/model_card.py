@@ -519,7 +519,7 @@ VIDEO_FRAMES = 90
 
 VIDEO_RUNS = {
     'dense': {'mode': 'static'}, 'budget 0.75': {'budget': 0.75}, 'budget 0.5': {'budget': 0.5},
-    'budget 0.5, reuse off': {'budget': 0.5, 'reuse': False}}
+    'budget 0.25': {'budget': 0.25}, 'budget 0.5, warp off': {'budget': 0.5, 'warp': False}}
 
 
 def in_videos(engine: Engine, source: Pictures) -> dict:
@@ -546,7 +546,7 @@ def in_videos(engine: Engine, source: Pictures) -> dict:
             report[f'{name}: {run}'] = {
                 'frames': len(found), 'agreement': float(np.mean(agreed)),
                 **{key: float(np.mean([getattr(each.stats, key) for each in found]))
-                   for key in ('budget_achieved', 'kept')},
+                   for key in ('budget_achieved', 'warped')},
                 'changing': float(np.mean([
                     one != other for one, other in zip(classes, classes[1:])]))}
     return report
@@ -611,8 +611,8 @@ def of_classes(told: dict) -> str:
 
 
 def of_videos(told: dict) -> str:
-    return table(['video', 'mean cost', 'picture kept', 'agreement', 'pixels that change class'], [
-        [name, f'{row["budget_achieved"]:.2f}', f'{row["kept"]:.0%}', f'{row["agreement"]:.2f}',
+    return table(['video', 'mean cost', 'warped', 'agreement', 'pixels that change class'], [
+        [name, f'{row["budget_achieved"]:.2f}', f'{row["warped"]:.0%}', f'{row["agreement"]:.2f}',
          f'{row["changing"]:.1%}'] for name, row in told['pictures']['videos'].items()])
 
 

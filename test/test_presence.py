@@ -17,6 +17,7 @@ from adamtl_ros.network.lite_network import extremes
 from adamtl_ros.runtime.backends import openvino_backend
 from adamtl_ros.runtime.engine import Engine
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Known
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.runtime.torch_backend import TorchBackend
 from adamtl_ros.training import presence
@@ -171,8 +172,11 @@ def test_other_modes_compute_everything(engine):
 
 
 def test_a_stream_keeps_what_was_empty(engine):
-    stream, settings = Stream(price=0.0), adaptive(cap=0.6)
-    first, second = (engine.infer(pixels(PLAIN), settings, None, stream) for _ in range(2))
+    stream, settings = Stream(Known(0.0)), adaptive(cap=0.6)
+    first = engine.infer(pixels(PLAIN), settings, None, stream)
+    stream.known = Known(math.nan, reused=True)
+    second = engine.infer(pixels(PLAIN), settings, None, stream)
+    stream.known = Known(0.0)
     assert not first.stats.reused and second.stats.reused
     assert first.stats.tasks_empty == second.stats.tasks_empty == (RARE,)
     equal(first.outputs, second.outputs)
@@ -185,24 +189,14 @@ def test_a_stream_keeps_what_was_empty(engine):
     assert not fourth.stats.reused and fourth.stats.tasks_empty == ()
 
 
-def test_what_a_frame_has_nothing_for_is_no_result_to_keep(engine):
-    """Somebody may come in: what was not looked for is not known to be absent elsewhere."""
-    scene, settings = pixels(PLAIN), adaptive(cap=0.6)
-    somebody = scene.copy()
-    somebody[:48, :48] = pixels(LOUD)[:48, :48]
-    stream = Stream(price=0.0)
-    before = engine.infer(scene, settings, None, stream)
-    found = [engine.infer(somebody, settings, None, stream)]
-    somebody[:48, :48] ^= 8
-    found.append(engine.infer(somebody, settings, None, stream))
-    assert before.stats.tasks_empty == (RARE,)
-    assert all(each.stats.tasks_empty == () and not each.stats.reused for each in found)
-    # Whatever of the other tasks is kept, this one is all that frame's own.
-    assert found[0].outputs[RARE][:, 64:].any()
-    assert found[1].stats.kept > 0.4
-    # And the other way round.
-    after = engine.infer(scene, settings, None, stream)
-    assert after.stats.tasks_empty == (RARE,) and not after.outputs[RARE].any()
+def test_a_warped_frame_has_nothing_for_what_its_key_frame_had_nothing_for(engine):
+    scene, stream = pixels(PLAIN), Stream(Known(0.0))
+    before = engine.infer(scene, adaptive(cap=0.6), None, stream)
+    stream.known = Known(math.nan, warped=True)
+    after = engine.infer(np.roll(scene, 2, 1), adaptive(cap=0.6), None, stream)
+    assert after.stats.warped and not before.stats.warped
+    assert before.stats.tasks_empty == after.stats.tasks_empty == (RARE,)
+    assert not after.outputs[RARE].any()
 
 
 def test_without_the_head_nothing_is_left_out(tmp_path):

@@ -83,7 +83,9 @@ class Stream:
         # Frames since the one that is kept, and whether that was a key frame.
         self._age, self._best = 0, False
         self._flow: Flow | None = None
-        # Whether warping paid when that was last seen, and how many computed frames ago it was.
+        # Whether there are key frames at all, as the last frame was asked for; whether warping paid
+        # when that was last seen, and how many computed frames ago it was.
+        self._keyed = False
         self._follows = True
         self._probed = 0
         self._stamp: float | None = None
@@ -162,7 +164,7 @@ class Stream:
             return None
         self._follows = True
         # What stands still is worth a better look, when there is credit for it.
-        better = self.known is None and settings.warp and not self._best and (
+        better = self.known is None and self._keyed and not self._best and (
             self.credit + _budget(settings) >= settings.cap - ROUNDING)
         return None if better else self._kept
 
@@ -182,11 +184,11 @@ class Stream:
                 return (self._kept, self._flow.to(pixels, self._age)), False
             return None, math.isnan(self.known.price)
         budget = _budget(settings)
-        if not (settings.reuse and settings.warp) or budget >= settings.cap:
-            return None, False
         (_, rise), (cost, least) = expected(budget), expected(settings.cap)
-        # What the ledger can hold has to be enough for a key frame.
-        if budget + TOLERANCE * settings.horizon < cost - ROUNDING or least >= rise:
+        # What the ledger can hold has to be enough for one.
+        self._keyed = settings.reuse and settings.warp and least < rise and (
+            budget + TOLERANCE * settings.horizon >= cost - ROUNDING)
+        if not self._keyed:
             return None, False
         if not self._has(key, settings):
             # What moves is not known yet: the first frame is better taken well.
@@ -200,10 +202,12 @@ class Stream:
         # Errors rise with every frame, and a key frame comes every cost / budget frames.
         mean = motion.rise / self._age * (cost / budget - 1) / 2
         self._follows, self._probed = mean < rise - least, 0
-        due = self._follows and self.credit + budget >= cost - ROUNDING
-        if not self._follows or due or motion.rise > rise - least:
-            return None, due
-        return (self._kept, motion), False
+        if not self._follows:
+            return None, False
+        # A frame that shows much that is new does not wait: the next ones will pay for it.
+        new = motion.rise > rise - least
+        due = (self.limit(settings) if new else self.credit + budget) >= cost - ROUNDING
+        return (None if new or due else (self._kept, motion)), due
 
     def keep(
             self, pixels: np.ndarray, key: Any, settings: Settings, result: Any, *,
