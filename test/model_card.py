@@ -664,14 +664,15 @@ def of_bench(told: dict) -> str:
     measured = told['bench']
     rows = [[
         row['mode'], row['budget'] or '', f'{row["achieved"]:.3f}', f'{row["gmacs"]:.3f}',
-        f'{row["p50_ms"]:.1f} / {row["p95_ms"]:.1f}', f'{row["ratio"]:.2f}',
-        f'{row["network_p50_ms"]:.1f}', f'{row["network_ratio"]:.2f}'] for row in measured['rows']]
+        f'{row["mean_ms"]:.1f} / {row["p50_ms"]:.1f} / {row["p95_ms"]:.1f}',
+        f'{row["ratio"]:.2f}', f'{row["network_ms"]:.1f}', f'{row["network_ratio"]:.2f}']
+        for row in measured['rows']]
     return (
         '{processor}, {threads} threads, {backend} {precision}, {rounds} frames a row, '
         'load {load:.1f} before:\n\n'
     ).format(**measured) + table([
-        'mode', 'budget', 'achieved', 'GMACs', 'whole frame p50 / p95, ms', 'of static',
-        'network p50, ms', 'of static'], rows)
+        'mode', 'budget', 'achieved', 'GMACs', 'whole frame, mean / p50 / p95, ms', 'of static',
+        'network, ms', 'of static'], rows)
 
 
 TABLES: dict[str, Callable[[dict], str]] = {

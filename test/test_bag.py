@@ -752,7 +752,7 @@ def test_memory_of_what_the_node_published_is_small() -> None:
                 live.message(stamp, task, image)
             live.message(stamp, 'gating_stats', SimpleNamespace(
                 mode=''.join(('adap', 'tive')), budget_requested=0.1 + stamp,
-                budget_cap=0.2 + stamp, price=0.3 + stamp, kept=0.4 + stamp, reused=False,
+                budget_cap=0.2 + stamp, price=0.3 + stamp, reused=False, warped=False,
                 latency_ms=1.0, task_stats=[SimpleNamespace(name=task) for task in TASKS]))
             live.completed(stamp, 7)
 

@@ -69,7 +69,7 @@ class Answered(NamedTuple):
     tasks: tuple[str, ...]
     price: float
     reused: bool
-    kept: float
+    warped: bool
 
 
 class Live:
@@ -105,7 +105,8 @@ class Live:
             tasks = tuple(sys.intern(each.name) for each in message.task_stats)
             self.stats[stamp] = Answered(
                 sys.intern(message.mode), message.budget_requested, message.budget_cap,
-                self._tasks.setdefault(tasks, tasks), message.price, message.reused, message.kept)
+                self._tasks.setdefault(tasks, tasks), message.price, message.reused,
+                message.warped)
             self.latency.add(message.latency_ms)
 
     def completed(self, stamp: int, now: int) -> None:

@@ -83,8 +83,8 @@ class Stream:
         # Frames since the one that is kept, and whether that was a key frame.
         self._age, self._best = 0, False
         self._flow: Flow | None = None
-        # Whether there are key frames at all, as the last frame was asked for; whether warping paid
-        # when that was last seen, and how many computed frames ago it was.
+        # Whether the settings of the last frame had key frames at all; whether warping paid when
+        # that was last seen, and how many computed frames ago it was.
         self._keyed = False
         self._follows = True
         self._probed = 0
