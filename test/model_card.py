@@ -514,6 +514,9 @@ def in_edges(engine: Engine, source: Pictures) -> dict:
             (*mine[1], mine[0]), (*other[1], other[0]))}
 
 
+WALKS = {'walk_a': 'seq_a', 'walk_b': 'seq_b'}
+"""The reports on sequences of the corpus, docs/NAME.json, and the names of these."""
+
 VIDEO_FRAMES = 90
 """Of each video, from its first."""
 
@@ -660,6 +663,22 @@ def of_budgets(told: dict) -> str:
         'of the way to the oracle'], rows)
 
 
+def of_sequences(told: dict) -> str:
+    rows = []
+    for name in WALKS:
+        for row in told[name]['rows']:
+            scores = {
+                task: row['tasks'][task][key] for task, key in told[name]['headline'].items()}
+            rows.append([
+                WALKS[name], row['mode'], '' if row['mode'] == 'static' else row['budget'],
+                f'{row["achieved"]:.3f}',
+                *(f'{scores[task]:.{digits}f}' for task, (_, digits) in FIGURES.items()),
+                f'{row["delta_m"]:+.1f}'])
+    return table([
+        'walk', 'mode', 'budget', 'achieved', *(name for name, _ in FIGURES.values()), 'Δm %'],
+        rows)
+
+
 def of_bench(told: dict) -> str:
     measured = told['bench']
     rows = [[
@@ -678,13 +697,13 @@ def of_bench(told: dict) -> str:
 TABLES: dict[str, Callable[[dict], str]] = {
     'labels': of_labels, 'kinds': of_kinds, 'budgets': of_budgets, 'persons': of_persons,
     'classes': of_classes, 'saliency': of_saliency, 'edges': of_edges, 'depth': of_depth,
-    'videos': of_videos, 'bench': of_bench}
+    'sequences': of_sequences, 'videos': of_videos, 'bench': of_bench}
 """By the names that a page has between its markers."""
 
 PAGES = {
     'README.md': ('labels', 'bench'),
     'docs/model.md': (
-        'labels', 'kinds', 'budgets', 'videos', 'depth', 'persons', 'classes', 'saliency',
+        'labels', 'kinds', 'budgets', 'sequences', 'videos', 'depth', 'persons', 'classes', 'saliency',
         'edges'),
     'docs/performance.md': ('bench',)}
 """The tables of each page."""
@@ -694,7 +713,8 @@ def figures() -> dict:
     """Return what docs/*.json tell."""
     told = json.loads((DOCS / 'model.json').read_text())
     return told | {
-        name: json.loads((DOCS / f'{name}.json').read_text()) for name in ('evaluate', 'bench')}
+        name: json.loads((DOCS / f'{name}.json').read_text())
+        for name in ('evaluate', 'bench', *WALKS)}
 
 
 def filled(page: str, told: dict, names: Iterable[str]) -> str:

@@ -231,6 +231,25 @@ def test_yardsticks_of_a_policy(corpus, tmp_path):
 
 
 @pytest.mark.slow
+def test_streams_remember_within_a_clip(tmp_path, capsys):
+    root, out = write_corpus(tmp_path / 'clips', frames=6, cameras=True, clips=3), tmp_path / 'o'
+    first, *others = sorted((root / 'image').glob('*.jpg'))
+    for path in others:
+        path.write_bytes(first.read_bytes())
+    arguments = [str(root), '--budgets', '0.6', '--tasks', 'semseg,depth', '--json', str(out)]
+    achieved = []
+    for more in (['--memory'], []):
+        assert command.main([*arguments, *more]) == 0
+        report = json.loads(out.read_text())
+        assert report['memory'] == bool(more)
+        achieved.append({row['mode']: row['achieved'] for row in report['rows']}['stream'])
+    # The first frame of each clip alone is computed.
+    assert achieved[0] == pytest.approx(2 / 6, abs=0.02) and achieved[1] > 0.5
+    assert command.main([*arguments, '--memory', '--limit', '3']) == 2
+    assert 'memory and limit 3' in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_smaller_networks_stand_beside(corpus, tmp_path, capsys):
     small, out = tmp_path / 'small.json', tmp_path / 'report.json'
     arguments = [str(corpus), '--budgets', '0.6', '--limit', '3', '--tasks', 'semseg,depth']
