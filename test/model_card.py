@@ -703,8 +703,8 @@ TABLES: dict[str, Callable[[dict], str]] = {
 PAGES = {
     'README.md': ('labels', 'bench'),
     'docs/model.md': (
-        'labels', 'kinds', 'budgets', 'sequences', 'videos', 'depth', 'persons', 'classes', 'saliency',
-        'edges'),
+        'labels', 'kinds', 'budgets', 'sequences', 'videos', 'depth', 'persons', 'classes',
+        'saliency', 'edges'),
     'docs/performance.md': ('bench',)}
 """The tables of each page."""
 
