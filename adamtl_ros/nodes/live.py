@@ -262,6 +262,8 @@ class _Session:
             raise ValueError(
                 f'no active node {name} listens to images in this ROS domain: start it with '
                 'adamtl_node, or name it with --node')
+        # Of a node that has just come, its subscriptions become known one by one.
+        recorder.spin_until(lambda: listens() and CAMERA_INFO in found, GRACE)
         client = AsyncParameterClient(recorder, name)
         wanted_parameters = [
             *RUNS, 'num_threads', 'output_size', 'budget', 'target_latency_ms',
