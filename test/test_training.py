@@ -187,7 +187,9 @@ def test_evaluate_against_single_tasks(corpus, tmp_path):
     one.write_text(json.dumps(report))
     out = tmp_path / 'out.json'
     assert command.main([*common, '--reference', str(one), '--json', str(out)]) == 0
-    assert json.loads(out.read_text())['rows'][0]['delta_m'] == pytest.approx(50)
+    found = json.loads(out.read_text())
+    assert found['rows'][0]['delta_m'] == pytest.approx(50)
+    assert found['reference'] == report['rows'][0]['tasks']
 
 
 def test_shipped_weights_keep_their_budget_and_know_the_demo_scene():

@@ -181,6 +181,7 @@ def evaluate(
                 row['worth'] = (row['delta_m'] - least) / (most - least) if most > least else None
     return {'dataset': str(data.root), 'frames': count, 'model': engine.model,
             'backend': engine.backend, 'precision': engine.precision, 'memory': memory,
+            'reference': dict(reference) if reference else None,
             'headline': {task: headline[task] for task in tasks}, 'rows': rows}
 
 
