@@ -205,6 +205,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             streams += ways
     for each in settings:
         engine.check(each)
+        engine.warm(each)
     pictures = [frame.image for frame in islice(
         open_source(options.source or DEMO).read(), options.rounds)]
     if not pictures:

@@ -175,9 +175,13 @@ class BlockPolicy:
         """
         Return the price, in rise a share of the dense cost, that gave a mean cost in training.
 
-        target: that mean.  mean: the one that the size of the frames is chosen for.
+        target: that mean.  mean: the one that the size of the frames is chosen for.  Where it pays
+        for every gate the price is 0, at which nothing has to be decided.
         """
-        return float(np.interp(target, BUDGETS, self._prices[self._place(mean)]))
+        place = self._place(mean)
+        if self._most[place] <= target + GRANTED:
+            return 0.0
+        return float(np.interp(target, BUDGETS, self._prices[place]))
 
     def begin(self, limit: float, price: float = 0.0, mean: float | None = None) -> Start:
         """

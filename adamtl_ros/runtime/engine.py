@@ -45,6 +45,7 @@ from adamtl_ros.runtime.settings import BLIND
 from adamtl_ros.runtime.settings import MODES
 from adamtl_ros.runtime.settings import RANDOM
 from adamtl_ros.runtime.settings import Settings
+from adamtl_ros.runtime.stream import Known
 from adamtl_ros.runtime.stream import Stream
 from adamtl_ros.tasks import ordered
 from adamtl_ros.tasks import TASKS
@@ -166,11 +167,17 @@ class Engine:
         self.input_size = (self.config.input_size[1], self.config.input_size[0])
         # The first run allocates and selects kernels: that is not the first frame's business.
         for mode in self.modes[::2]:
-            self.warm(Settings(mode=mode, budget=1.0, tasks=self.tasks))
+            self.infer(self._blank(), Settings(mode=mode, budget=1.0, tasks=self.tasks))
 
     def warm(self, settings: Settings) -> None:
-        """Run a blank frame: what the settings need is compiled before a real one waits."""
-        self.infer(np.zeros((*self.config.input_size, 3), dtype=np.uint8), settings)
+        """Run blank frames: what the settings need is compiled before a real one waits."""
+        self.infer(self._blank(), settings)
+        if settings.mode != 'static' and settings.tasks and isinstance(self.config, LiteConfig):
+            # In a stream gates have a price, and something is left to be decided.
+            self.infer(self._blank(), settings, None, Stream(Known(price=1e-6)))
+
+    def _blank(self) -> np.ndarray:
+        return np.zeros((*self.config.input_size, 3), dtype=np.uint8)
 
     def check(self, settings: Settings) -> None:
         """Raise ValueError where this model cannot do what the settings ask for."""

@@ -42,6 +42,9 @@ TOLERANCE = 0.02
 ROUNDING = 1e-6
 """Of sums of costs."""
 
+FORGIVEN = 1e-3
+"""What a frame may cost beyond the budget and owe nothing: the policy itself, beside all gates."""
+
 GAIN = 15.0
 """
 How much a frame of credit moves the target, of a horizon.
@@ -142,7 +145,10 @@ class Stream:
     def spend(self, achieved: float, settings: Settings, *, priced: bool = True) -> None:
         """Enter what a frame cost, a share of the dense cost, and whether a price led to it."""
         budget, bound = _budget(settings), TOLERANCE * settings.horizon
-        self.credit = min(max(self.credit + budget - achieved, -bound), bound)
+        saved = budget - achieved
+        if -FORGIVEN <= saved < 0:
+            saved = 0.0
+        self.credit = min(max(self.credit + saved, -bound), bound)
         if priced:
             step = (GAIN / 2 / settings.horizon) ** 2 * self.credit
             self._bias = min(max(self._bias + step, -budget), 1.0 - budget)
@@ -198,16 +204,18 @@ class Stream:
             self._probed += 1
             if self._probed < PROBE:
                 return None, False
+        elif self.credit + budget >= cost - ROUNDING:
+            return None, True
         motion = self._flow.to(pixels, self._age)
         # Errors rise with every frame, and a key frame comes every cost / budget frames.
         mean = motion.rise / self._age * (cost / budget - 1) / 2
         self._follows, self._probed = mean < rise - least, 0
         if not self._follows:
             return None, False
+        if motion.rise <= rise - least:
+            return (self._kept, motion), False
         # A frame that shows much that is new does not wait: the next ones will pay for it.
-        new = motion.rise > rise - least
-        due = (self.limit(settings) if new else self.credit + budget) >= cost - ROUNDING
-        return (None if new or due else (self._kept, motion)), due
+        return None, self.limit(settings) >= cost - ROUNDING
 
     def keep(
             self, pixels: np.ndarray, key: Any, settings: Settings, result: Any, *,
