@@ -41,6 +41,8 @@ from adamtl_ros.evaluation.baselines import constants
 from adamtl_ros.evaluation.edges import EdgeCounts
 from adamtl_ros.evaluation.edges import THRESHOLDS
 from adamtl_ros.files import whole
+from adamtl_ros.network.config import PRESETS
+from adamtl_ros.network.kinds import cost_of
 from adamtl_ros.picture_files import read_picture
 from adamtl_ros.runtime.agreement import agreement
 from adamtl_ros.runtime.engine import Engine
@@ -679,6 +681,31 @@ def of_sequences(told: dict) -> str:
         rows)
 
 
+def of_walks(told: dict) -> str:
+    found = {(name, row['mode'], row['budget']): row['delta_m']
+             for name in WALKS for row in told[name]['rows']}
+    return table(
+        ['budget', *(f'{WALKS[name]}, {how}' for name in WALKS for how in (
+            'every frame computed', 'stream'))],
+        [[budget, *(f'{found[name, mode, budget]:+.1f} %' for name in WALKS
+                    for mode in ('adaptive', 'stream'))]
+         for budget in sorted({each[2] for each in found if each[1] == 'stream'}, reverse=True)])
+
+
+def of_singles(told: dict) -> str:
+    report = told['single']
+    row, headline = report['rows'][0], report['headline']
+    cost = cost_of(PRESETS['glasses'])
+    apart = sum(cost.dense((task,)) for task in FIGURES) / 1e9
+    return table(['network', 'GMACs', *(name for name, _ in FIGURES.values())], [
+        [who, gmacs, *(f'{tasks[task][headline[task]]:.{digits}f}'
+                       for task, (_, digits) in FIGURES.items())]
+        for who, gmacs, tasks in (
+            ('one for each task', f'{apart:.2f}', report['reference']),
+            ('one for all tasks', f'{row["gmacs_dense"]:.2f}', row['tasks']))]) + (
+        f'\n\nΔm of the one: {row["delta_m"]:+.1f} %.')
+
+
 def of_bench(told: dict) -> str:
     measured = told['bench']
     rows = [[
@@ -697,14 +724,15 @@ def of_bench(told: dict) -> str:
 TABLES: dict[str, Callable[[dict], str]] = {
     'labels': of_labels, 'kinds': of_kinds, 'budgets': of_budgets, 'persons': of_persons,
     'classes': of_classes, 'saliency': of_saliency, 'edges': of_edges, 'depth': of_depth,
-    'sequences': of_sequences, 'videos': of_videos, 'bench': of_bench}
+    'sequences': of_sequences, 'walks': of_walks, 'singles': of_singles, 'videos': of_videos,
+    'bench': of_bench}
 """By the names that a page has between its markers."""
 
 PAGES = {
-    'README.md': ('labels', 'bench'),
+    'README.md': ('labels', 'walks', 'bench'),
     'docs/model.md': (
-        'labels', 'kinds', 'budgets', 'sequences', 'videos', 'depth', 'persons', 'classes',
-        'saliency', 'edges'),
+        'labels', 'kinds', 'singles', 'budgets', 'sequences', 'videos', 'depth', 'persons',
+        'classes', 'saliency', 'edges'),
     'docs/performance.md': ('bench',)}
 """The tables of each page."""
 
@@ -714,7 +742,7 @@ def figures() -> dict:
     told = json.loads((DOCS / 'model.json').read_text())
     return told | {
         name: json.loads((DOCS / f'{name}.json').read_text())
-        for name in ('evaluate', 'bench', *WALKS)}
+        for name in ('evaluate', 'bench', 'single', *WALKS)}
 
 
 def filled(page: str, told: dict, names: Iterable[str]) -> str:

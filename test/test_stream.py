@@ -294,21 +294,21 @@ def test_one_is_computed_now_and_then_however_little_is_left_for_it():
 
 def test_what_stands_still_is_seen_well_once_there_is_credit():
     stream = Stream()
-    stream.distrust()
+    stream.credit = -1.0
     done = [what for what, _ in played(
         [noisy(scene(0), seed) for seed in range(9)], SETTINGS, stream)]
     assert done[0] == 'computed' and done.count('key') == 1
     assert done[done.index('key') + 1:] == ['reused'] * (8 - done.index('key'))
 
 
-def test_what_was_wrong_is_not_warped_on():
-    stream = Stream()
-    pictures = iter([scene(number) for number in range(60)])
-    played([next(pictures) for _ in range(3)], SETTINGS, stream)
-    stream.distrust()
-    done = [what for what, _ in played([next(pictures) for _ in range(PROBE)], SETTINGS, stream)]
-    assert done == ['computed'] * PROBE
-    assert 'warped' in [what for what, _ in played(list(pictures), SETTINGS, stream)]
+@pytest.mark.parametrize('change', [{'warp': False}, {'reuse': False}, {'budget': 0.9}])
+def test_settings_may_change_while_it_runs(change):
+    stream, number = Stream(), 0
+    for settings in (SETTINGS, replace(SETTINGS, **change)) * 2:
+        done = [what for what, _ in played(
+            [scene(number + step) for step in range(6)], settings, stream)]
+        number += 6
+        assert ('warped' in done) == (settings is SETTINGS)
 
 
 # In the engine

@@ -202,10 +202,8 @@ class Worker:
         acted = rollout.note(stats, options.comparing)
         if acted:
             self._logger.warning(f'guard: {acted}')
-        if acted:
+        if acted or _outlived(stats, options):
             self.stream.forget()
-        if _outlived(stats, options):
-            self.stream.distrust()
         # Whatever was asked for, the dense network takes all.
         return replace(
             stats, budget_requested=1.0, budget_cap=1.0) if stats.mode == STATIC else stats

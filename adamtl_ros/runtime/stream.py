@@ -118,11 +118,6 @@ class Stream:
         """Drop the memory, so that the next frame is computed; the ledger stays."""
         self._picture = self._kept = self._flow = None
 
-    def distrust(self) -> None:
-        """Drop the memory, and warp nothing of the next frames: what it had was wrong."""
-        self.forget()
-        self._follows, self._probed = False, 0
-
     # The ledger
 
     @property
@@ -196,10 +191,9 @@ class Stream:
             budget + TOLERANCE * settings.horizon >= cost - ROUNDING)
         if not self._keyed:
             return None, False
-        if not self._has(key, settings):
+        if not self._has(key, settings) or self._flow is None:
             # What moves is not known yet: the first frame is better taken well.
             return None, self._follows and self.limit(settings) >= cost - ROUNDING
-        assert self._flow is not None
         if not self._follows:
             self._probed += 1
             if self._probed < PROBE:
