@@ -10,6 +10,7 @@ from adamtl_ros.runtime.motion import CELL
 from adamtl_ros.runtime.motion import cells
 from adamtl_ros.runtime.motion import difference
 from adamtl_ros.runtime.motion import Flow
+from adamtl_ros.runtime.motion import maps
 from adamtl_ros.runtime.motion import Motion
 from adamtl_ros.runtime.motion import RISE
 
@@ -74,7 +75,7 @@ def half(x):
     """Return the Motion of a picture of which all was so many pixels further right."""
     flow = np.zeros((*SIZE, 2), np.float32)
     flow[..., 0] = x
-    return Motion(flow, 0.0)
+    return Motion(flow, maps(flow), 0.0)
 
 
 @pytest.mark.parametrize('kind', [np.uint8, np.uint16])

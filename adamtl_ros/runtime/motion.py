@@ -37,23 +37,21 @@ class Motion:
     """
     Where the pixels of a picture were in an earlier one.
 
-    flow: float32 (h, w, 2), what is added to (x, y) to find them there.  rise: how much more wrong
-    results are expected to be that are warped along it, relative to those of the dense network.
+    flow: float32 (h, w, 2), what is added to (x, y) to find them there.  maps: the same as
+    cv2.remap takes it, see `maps`.  rise: how much more wrong results are expected to be that are
+    warped along it, relative to those of the dense network.
     """
 
     flow: np.ndarray
+    maps: tuple[np.ndarray, np.ndarray]
     rise: float
-
-    @functools.cached_property
-    def _maps(self) -> tuple[np.ndarray, np.ndarray]:
-        return cv2.convertMaps(*_maps(self.flow), cv2.CV_16SC2)
 
     def warped(self, task: str, array: np.ndarray) -> np.ndarray:
         """Return what was published of the earlier picture, (h, w) or (h, w, 3), as it is now."""
         # Between two pixels there is no class, no depth and no unit vector.
         smooth = TASKS[task].kind == 'map'
         return cv2.remap(
-            array, *self._maps, cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST,
+            array, *self.maps, cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST,
             borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -78,9 +76,10 @@ class Flow:
         flow = self._search.calc(
             cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), self._grey, cast(Any, start))
         self._last, self._age = flow, age
+        there = maps(flow)
         before = cv2.remap(
-            self._pixels, *_maps(flow), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return Motion(flow, RISE * float((difference(pixels, before) >= DIFFERS).mean()))
+            self._pixels, *there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return Motion(flow, there, RISE * float((difference(pixels, before) >= DIFFERS).mean()))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -95,9 +94,10 @@ def cells(pixels: np.ndarray) -> np.ndarray:
         pixels, (width // CELL, height // CELL), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _maps(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def maps(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the pixels of a flow come from, in fixed point, the fastest for cv2.remap."""
     columns, rows = _grid(flow.shape[0], flow.shape[1])
-    return columns + flow[..., 0], rows + flow[..., 1]
+    return cv2.convertMaps(columns + flow[..., 0], rows + flow[..., 1], cv2.CV_16SC2)
 
 
 @functools.lru_cache(maxsize=8)
