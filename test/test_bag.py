@@ -700,6 +700,25 @@ def test_label_files_of_other_bits_are_named(
 # Live, without a graph
 
 
+def test_fixed_sets_stand_beside_the_policy(bag: Path, engine: Engine) -> None:
+    plan = Plan(TOPIC, ('depth',), (0.4,), 0.5, modes=('adaptive', 'fixed'))
+    evaluation = Evaluation(Bag(bag), engine, plan)
+    evaluation.run()
+    static, adaptive, fixed = evaluation.figures()['rows']
+    assert (adaptive['mode'], fixed['mode'], fixed['budget']) == ('adaptive', 'fixed', 0.4)
+    assert fixed['achieved'] <= 0.4 and fixed['reused'] == fixed['warped'] == 0.0
+    # It is compared with the dense network, as what adaptive publishes is.
+    assert 0.0 < fixed['agreement']['depth'] < 1.0 == static['agreement']['depth']
+    assert fixed['time_saved_low'] is not None
+
+
+def test_what_streams_save_is_told_by_their_mean() -> None:
+    """Half of the frames take all the time and a little more, the others next to none."""
+    dense = np.full(200, 10.0)
+    stream = np.tile([10.5, 1.0], 100)
+    assert 0.3 < saved_low(dense - stream, 10.0) < 0.45
+
+
 def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) -> None:
     """The same results are identical; one flipped bit of one topic is a difference."""
     # Of the second nothing was seen to change, and the node had spent before.  Then the camera

@@ -142,7 +142,7 @@ def trade_off(figures: dict[str, Any]) -> str:
     with _plot('Agreement against time a frame') as (axes, out):
         rows = [row for row in figures['rows'] if row['mode'] == 'adaptive']
         static = figures['rows'][0]
-        times = [row['p50_ms'] for row in rows]
+        times = [row['mean_ms'] for row in rows]
         shares = [100 * agreement_of(row) for row in rows]
         axes.axhline(100 * figures['keep'], color=SECOND, linewidth=1, linestyle='--')
         axes.annotate(
@@ -154,9 +154,9 @@ def trade_off(figures: dict[str, Any]) -> str:
             axes.annotate(
                 f'{row["budget"]:g}', (time, share), xytext=(0, -15), ha='center',
                 textcoords='offset points', fontsize=9)
-        axes.plot([static['p50_ms']], [100], color=MUTED, marker='s', markersize=7,
+        axes.plot([static['mean_ms']], [100], color=MUTED, marker='s', markersize=7,
                   linestyle='none')
-        axes.annotate('dense', (static['p50_ms'], 100), xytext=(8, -4),
+        axes.annotate('dense', (static['mean_ms'], 100), xytext=(8, -4),
                       textcoords='offset points', color=MUTED)
         axes.margins(0.12, 0.2)
         axes.set_ylim(top=min(101.5, axes.get_ylim()[1]))
