@@ -51,7 +51,7 @@ def domain(chosen: int | None = None) -> Iterator[int]:
     with socket.socket(socket.AF_UNIX) as held:
         try:
             if chosen is None:
-                chosen = _free_domain(held)
+                chosen = free_domain(held)
                 for name, value in OWN.items():
                     os.environ.pop(name, None)
                     if value is not None:
@@ -64,7 +64,7 @@ def domain(chosen: int | None = None) -> Iterator[int]:
             os.environ.update(before)
 
 
-def _free_domain(held: socket.socket) -> int:
+def free_domain(held: socket.socket) -> int:
     """Return a domain in which nothing runs; held tells others of us, while it is open."""
     for offset in range(LAST_DOMAIN):
         number = 1 + (os.getpid() + offset) % LAST_DOMAIN

@@ -14,23 +14,8 @@ from typing import Any
 from hypothesis import settings
 import pytest
 
+from adamtl_ros import dds
 from adamtl_ros.missing import lacking
-
-
-def free_domain() -> int:
-    """Return a ROS domain in which nothing runs on this machine."""
-    for offset in range(101):
-        # Domains up to 101 do not collide with ephemeral ports.
-        domain = 1 + (os.getpid() + offset) % 101
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                # Where the first participant of the domain is discovered (RTPS 2.5, 9.6.1.1).
-                probe.bind(('', 7400 + 250 * domain + 10))
-            except OSError:
-                continue
-            return domain
-    raise RuntimeError('all ROS domains from 1 to 101 are in use: end some ROS processes')
-
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -43,7 +28,9 @@ settings.register_profile('untimed', deadline=None)
 settings.load_profile('untimed')
 # Before any test imports rclpy.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ['ROS_DOMAIN_ID'] = str(free_domain())
+# Held as long as the tests run: what chooses a domain in the process beside must not meet them.
+HELD = socket.socket(socket.AF_UNIX)
+os.environ['ROS_DOMAIN_ID'] = str(dds.free_domain(HELD))
 
 # What a ROS machine may lack, as no rosdep key installs it, and which files are about it.
 OPTIONAL = {
