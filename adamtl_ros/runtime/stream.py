@@ -224,7 +224,8 @@ class Stream:
             self.forget()
             return
         self._picture, self._key, self._kept = cells(pixels), key, result
-        self._flow = Flow(pixels) if settings.warp else None
+        # Nothing is warped where there are no key frames.
+        self._flow = Flow(pixels) if self._keyed or self.known is not None else None
 
     def _has(self, key: Any, settings: Settings) -> bool:
         """Return whether something is kept that this frame may have."""

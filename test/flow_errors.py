@@ -1,0 +1,52 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Measure how wrong warped results are beside how much of the picture shows something else.
+
+    python test/flow_errors.py CORPUS/train_clips
+    python test/flow_errors.py CORPUS/sequences/seq_a
+
+It is what runtime.motion.RISE rests on: the ratio of both means, over pairs of a key frame, every
+fourth of a clip, and those that follow it.
+"""
+
+import sys
+
+import numpy as np
+
+from adamtl_ros.datasets import open_dataset
+from adamtl_ros.evaluation.oracle import errors
+from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.motion import Flow
+from adamtl_ros.runtime.motion import RISE
+from adamtl_ros.runtime.settings import Settings
+
+
+def main(root: str) -> None:
+    """Print the ratio and the correlation."""
+    engine = Engine(num_threads=1)
+    data, settings = open_dataset(root, engine.tasks, ''), Settings(tasks=engine.tasks)
+    shares, dense, warped = [], [], []
+    for clip in data.clips():
+        for number, index in enumerate(clip):
+            age, frame = number % 4, data[index]
+            outputs = engine.infer(frame['image'], settings, data.camera(index)).outputs
+            if not age:
+                first, flow = outputs, Flow(frame['image'])
+                continue
+            motion = flow.to(frame['image'], age)
+            shares.append(motion.rise / RISE)
+            dense.append(errors(outputs, frame))
+            warped.append(errors(
+                {task: motion.warped(task, value) for task, value in first.items()}, frame))
+    scale = np.nanmean(dense, 0)
+    rises = np.nanmean((np.array(warped) - np.array(dense)) / scale, 1)
+    known = np.isfinite(rises)
+    share, rise = np.array(shares)[known], rises[known]
+    print(f'{len(rise)} pairs: {share.mean():.3f} of the picture shows something else, errors '
+          f'rise by {rise.mean():.3f}, ratio {rise.mean() / share.mean():.2f}, correlation '
+          f'{np.corrcoef(share, rise)[0, 1]:.2f}')
+
+
+if __name__ == '__main__':
+    main(sys.argv[1])
