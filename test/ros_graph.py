@@ -141,13 +141,13 @@ class Graph:
         """End everything."""
         while self.nodes:
             self.leave(self.nodes[-1])
-        # rclpy leaves a lifecycle node's services to be collected; until then other nodes of this
-        # process see them, and find the services of that name not ready.
-        gc.collect()
         self.executor.shutdown()
         for context in self._contexts:
             context.shutdown()
         rclpy.try_shutdown()
+        # rclpy leaves a lifecycle node's services to be collected, once the executor has let go of
+        # the node; until then all nodes of this domain see it, and find its services not ready.
+        gc.collect()
 
 
 class Stage(Graph):

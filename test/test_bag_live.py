@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import ExitStack
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip('rclpy')
+rclpy = pytest.importorskip('rclpy')
 
 from adamtl_ros import cli  # noqa: E402
 from adamtl_ros import dds  # noqa: E402
@@ -112,3 +113,19 @@ def test_live_and_offline_agree_bit_for_bit(
     assert found['live']['latency_ms']['p50'] > 0
     assert found['lens'] == 'given'
     assert 'bit for bit' in (tmp_path / 'out' / 'report.html').read_text()
+
+
+def test_two_nodes_of_the_name_are_told(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of them one asks is chance."""
+    write_sample(tmp_path / 'bag', frames=2)
+    monkeypatch.setattr(live, 'DISCOVERY', 2.0)
+    with ExitStack() as stack:
+        for _ in range(2):
+            context = rclpy.Context()
+            context.init()
+            stack.callback(context.shutdown)
+            stack.callback(rclpy.create_node('adamtl', context=context).destroy_node)
+        assert bag('bag', '--live', '--out', 'out') == 2
+    assert '2 nodes of this ROS domain are named /adamtl' in capsys.readouterr().err

@@ -3,6 +3,8 @@
 """What the node says of itself."""
 
 
+import weakref
+
 import pytest
 
 pytest.importorskip('rclpy', reason='the ROS wheels or a ROS installation are needed')
@@ -13,6 +15,7 @@ from rclpy.parameter import Parameter  # noqa: E402
 from adamtl_ros.nodes.lifecycle import AdamtlNode  # noqa: E402
 from instant import InstantEngine  # noqa: E402
 from ros_graph import FAILURE  # noqa: E402
+from ros_graph import Stage  # noqa: E402
 
 
 def test_the_report_of_a_node_that_runs(bench):
@@ -78,3 +81,12 @@ def test_a_budget_below_the_least_is_said_once(stage, capfd):
     for number in range(3):
         node.set_parameters([Parameter('max_rate_hz', value=float(number))])
     assert capfd.readouterr().err.count('budget 0.05 is below the least') == 1
+
+
+def test_a_graph_that_is_closed_leaves_no_node_behind():
+    """Its services would answer for those of the next test's node of that name."""
+    stage = Stage()
+    node = weakref.ref(stage.running())
+    stage.send()
+    stage.close()
+    assert node() is None

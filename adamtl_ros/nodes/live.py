@@ -259,7 +259,10 @@ class _Session:
             return bool({IMAGE, COMPRESSED} & found.keys())
 
         if not recorder.spin_until(listens, DISCOVERY):
+            namesakes = recorder.get_node_names_and_namespaces().count((base, namespace or '/'))
             raise ValueError(
+                f'{namesakes} nodes of this ROS domain are named {name}: end all but one'
+                if namesakes > 1 else
                 f'no active node {name} listens to images in this ROS domain: start it with '
                 'adamtl_node, or name it with --node')
         # Of a node that has just come, its subscriptions become known one by one.
