@@ -5,6 +5,8 @@
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cache
+import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,8 +19,12 @@ NEAR, FAR = 0.3, 8.0
 _IGNORED = (128, 128, 128)
 _TEXT = (235, 235, 235)
 _PAPER = (24, 24, 24)
-_BAR = (90, 170, 240)
 _LINE = (240, 190, 60)
+_COMPUTED = (90, 170, 240)
+_WARPED = (200, 100, 190)
+_REUSED = (90, 190, 120)
+_STEPS = [digit * 10 ** power for power in range(9) for digit in (1, 2, 5)]
+"""Of frames between two numbers on an axis."""
 
 
 @cache
@@ -167,35 +173,89 @@ def sheet(
     return np.vstack(parts)
 
 
-def over_time(
-        costs: Sequence[float], blocks: Sequence[Sequence[float]], budget: float, width: int,
-) -> list[np.ndarray]:
+class Stretch(NamedTuple):
     """
-    Draw what frames, or stretches of them, cost, a column each, above the blocks that ran.
+    What frames in a row cost and ran, in the mean.
 
-    costs: shares of the dense cost, NaN where unknown.  blocks: of each frame the shares that ran,
-    first block to last, empty where unknown.  budget: is a line.  Returns pictures of that width.
+    cost: a share of the dense cost, NaN where unknown.  warped, reused: shares of the frames.
+    blocks: share of each block that ran, first to last, empty where unknown.
     """
-    edges = np.linspace(0, width, len(costs) + 1).round().astype(int)
-    number, tall, row = max(map(len, blocks)), 120, 8
-    chart = np.full((tall, width, 3), _PAPER, np.uint8)
-    map_of_blocks = np.full((row * number, width, 3), _PAPER, np.uint8)
-    scale = (tall - 10) / max(1.0, np.nanmax([0.0, *costs]))
-    for left, right, cost, shares in zip(edges, edges[1:], costs, blocks):
-        if cost == cost:
-            chart[tall - round(cost * scale):, left:right] = _BAR
-        for place, share in enumerate(shares):
-            colour = np.array(_PAPER) + share * (np.array(_BAR) - np.array(_PAPER))
-            map_of_blocks[row * place + 1:row * (place + 1), left:right] = colour.round()
+
+    cost: float = math.nan
+    warped: float = 0.0
+    reused: float = 0.0
+    blocks: tuple[float, ...] = ()
+
+
+def over_time(
+        stretches: Sequence[Stretch], budget: float, width: int, *, frames: int = 1,
+        parts: Sequence[tuple[str, int]] = ()) -> np.ndarray:
+    """
+    Draw stretches of so many frames each, a column each, in a picture of that width.
+
+    From above: what they cost, with the budget as a line; how they were answered; the blocks that
+    ran.  parts: (label, frames), from the first frame on; a line tells where each begins.
+    """
+    side, tall, row = 64, 120, 10
+    number = max(len(each.blocks) for each in stretches)
+    heading, chart, how, blocks, axis = charts = [
+        np.full((height, width, 3), _PAPER, np.uint8)
+        for height in (24 if parts else 0, tall, 28, row * number, 20)]
+    total = frames * len(stretches)
+
+    def at(frame: float) -> int:
+        return side + round((width - side) * frame / total)
+
+    scale = (tall - 14) / max(1.0, np.nanmax([0.0, *(each.cost for each in stretches)]))
+    gap = int(at(frames) - side > 4)  # between columns that are wide enough
+    for place, each in enumerate(stretches):
+        column = slice(at(frames * place), at(frames * (place + 1)) - gap)
+        known = not math.isnan(each.cost)
+        if known:
+            chart[tall - round(each.cost * scale):, column] = _COMPUTED
+        levels = 6 + np.cumsum([0, round(16 * each.warped), round(16 * each.reused)])
+        for top, bottom, colour in zip(levels, (*levels[1:], 22), (
+                _WARPED, _REUSED, _COMPUTED if known else _IGNORED)):
+            how[top:bottom, column] = colour
+        for block, share in enumerate(each.blocks):
+            colour = np.array(_PAPER) + share * (np.array(_COMPUTED) - np.array(_PAPER))
+            blocks[row * block + 1:row * (block + 1), column] = colour.round()
     line = tall - round(budget * scale)
-    chart[max(line - 1, 0):line + 1] = _LINE
-    parts = [text(
-        f'cost of the frames played, first to last; line: the budget {budget:g}; no bar: none '
-        'was computed, or unknown', width, 24), chart]
-    if number:
-        parts += [text('encoder blocks that ran for them, first above, last below', width, 24),
-                  map_of_blocks]
-    return parts
+    chart[max(line - 1, 0):line + 1, side:] = _LINE
+    chart[tall - round(scale) - 4:][:20, :side] = text('cost 1', side)
+    chart[-20:, :side] = text('0', side)
+    how[4:24, :side] = text('answer', side)
+    axis[:, :side] = text('frame', side)
+    if number >= 4:
+        blocks[:20, :side] = text('block 1', side)
+        blocks[-20:, :side] = text(f'block {number}', side)
+    step = next(each for each in _STEPS if total <= 16 * each)
+    for frame in range(0, total, step):
+        axis[:, at(frame):at(frame) + 60] = text(str(frame), 60)[:, :width - at(frame)]
+    first = 0
+    for label, count in parts:
+        left, right = at(first), min(at(first + count), width)
+        if right - left > 16:
+            heading[:, left:right] = text(label, right - left, 24)
+        for picture in charts:
+            picture[:, left:left + 2] = _TEXT
+        first += count
+    title = text('the frames that were answered, in their order', width, 24)
+    return np.vstack([title, _keys((
+        (f'budget {budget:g}', _LINE), ('computed', _COMPUTED),
+        ('warped along the optical flow', _WARPED), ('reused: it looked the same', _REUSED),
+        ('unknown', _IGNORED)), width // 6, width), *charts])
+
+
+def _keys(
+        entries: Sequence[tuple[str, tuple[int, ...] | np.ndarray]], entry: int, width: int,
+) -> np.ndarray:
+    """Return a row of names beside their colours, each entry pixels wide, in one of that width."""
+    row = np.full((22, width, 3), _PAPER, np.uint8)
+    for left, (name, colour) in zip(range(0, width, entry), entries):
+        row[4:18, left:left + 18] = colour
+        row[:, left + 20:left + entry] = text(name, entry - 20, 22)
+    return row
 
 
 def _legend(task: str, names: Sequence[str], width: int) -> list[np.ndarray]:
@@ -204,11 +264,8 @@ def _legend(task: str, names: Sequence[str], width: int) -> list[np.ndarray]:
     per_row = max(1, width // entry - 1)
     rows = []
     for start in range(0, len(names), per_row):
-        row = np.full((22, width, 3), _PAPER, np.uint8)
-        row[:, :entry] = text(task if start == 0 else '', entry, 22)
-        for place, name in enumerate(names[start:start + per_row], 1):
-            left = place * entry
-            row[4:18, left:left + 18] = _palette(task, 16)[start + place - 1]
-            row[:, left + 20:left + entry] = text(name, entry - 20, 22)
-        rows.append(row)
+        colours = _palette(task, 16)[start:start + per_row]
+        rows.append(np.hstack([
+            text(task if start == 0 else '', entry, 22),
+            _keys(list(zip(names[start:], colours)), entry, width - entry)]))
     return rows

@@ -32,6 +32,12 @@ from adamtl_ros.picture_files import read_picture
 DEMO = Path(__file__).parent / 'data' / 'demo'
 """The sequence that ships with the package."""
 
+HELD_S = 2.0
+"""Seconds for which its last picture is held where it stands for a camera."""
+
+NOISE = 2.0
+"""Deviation, of 255, of the noise on each sample of a picture that is held, as of a sensor."""
+
 SUPPORTED = (
     'a video file that OpenCV reads, a folder of pictures '
     f'({" ".join(PICTURES)}), or a rosbag2 folder (sqlite3 or mcap)')
@@ -75,7 +81,8 @@ class Source:
 
     kind: 'video', 'pictures' or 'bag'.  rate: Hz, of most of the frames.  length: number of frames
     (of a video: what its header claims), None if unknown.  topic: of a bag.  camera: of the first
-    picture, None if unknown; known: what tells that of pictures of other sizes.
+    picture, None if unknown; known: what tells that of pictures of other sizes.  still: how many
+    frames at the end are the last picture, held.
     """
 
     path: Path
@@ -86,6 +93,7 @@ class Source:
     topic: str | None
     read: Callable[[], Iterator[SourceFrame]]
     known: Intrinsics = Intrinsics()
+    still: int = 0
 
     def camera_of(self, size: tuple[int, int]) -> Camera | None:
         """Return the camera of pictures of (width, height), None if it is not known of those."""
@@ -124,15 +132,18 @@ def _print(text: str) -> None:
 
 
 def open_source(
-        path: str | Path, *, rate: float | None = None, topic: str | None = None,
+        path: str | Path | None, *, rate: float | None = None, topic: str | None = None,
         say: Say = _print) -> Source:
     """
     Open a video file, a folder of pictures or a rosbag2, decided by what lies at the path.
 
+    path: None is the sequence that ships, and then HELD_S at the end of its way.
     rate: Hz to play at instead of at the times of its frames.  topic: the image topic of a bag;
     None takes the first that can be read.  say: is told what of it is left out or odd, and why.
     FileNotFoundError or ValueError name the path, what is wrong and what is supported.
     """
+    if path is None:
+        return _held(open_source(DEMO, rate=rate, topic=topic, say=say))
     path = Path(path)
     check_name(path.absolute())
     if rate is not None and not (isfinite(rate) and 0 < rate <= 1000):
@@ -171,6 +182,22 @@ def _open_pictures(path: Path, rate: float | None) -> Source:
 
     next(read())
     return Source(path, 'pictures', hertz, len(files), camera, None, read)
+
+
+def _held(source: Source) -> Source:
+    """Return the source, and then its last picture, as a camera that stands still sees it."""
+    still = max(1, round(HELD_S * source.rate))
+
+    def read() -> Iterator[SourceFrame]:
+        for frame in source:
+            yield frame
+        for number in range(1, still + 1):
+            noise = np.random.default_rng(number).normal(0.0, NOISE, frame.image.shape)
+            image = (frame.image + noise).round().clip(0, 255).astype(np.uint8)
+            yield SourceFrame(image, frame.time + number / source.rate)
+
+    return replace(
+        source, length=source.length and source.length + still, read=read, still=still)
 
 
 def _camera_file(path: Path) -> tuple[float | None, Camera | None]:

@@ -72,13 +72,17 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_demo_accounts_for_every_frame(ros: Any, tmp_path: Path) -> None:
-    """All four results, of a camera at its rate, with three budgets in one running node."""
+    """
+    All four results, of a camera at its rate, with three budgets in one running node.
+
+    It walks, and then stands still: what it sees then is answered without being computed.
+    """
     out = tmp_path / 'out'
     heard: list[Any] = []
     for kind, topic in ((Image, 'image'), (GatingStats, 'adamtl/gating_stats')):
         ros.client.create_subscription(kind, topic, heard.append, 50)
     code, written = finish(start(
-        'adamtl_ros.cli', 'demo', '--frames', '12', '--rate', '5', '--out', str(out),
+        'adamtl_ros.cli', 'demo', '--frames', '110', '--rate', '20', '--out', str(out),
         cwd=tmp_path))
     assert code == 0, written
     # What comes now comes after all that they might have sent into this domain.
@@ -87,9 +91,16 @@ def test_demo_accounts_for_every_frame(ros: Any, tmp_path: Path) -> None:
     assert [each.encoding for each in heard] == ['last'], 'met in the domain of ROS_DOMAIN_ID'
     summary = json.loads((out / 'summary.json').read_text())
     frames = summary['frames']
-    assert frames['played'] == 12
-    assert frames['received'] == frames['processed'] + frames['dropped'] == 12
+    assert frames['played'] == frames['received'] + frames['missed'] == 110
+    assert frames['received'] == frames['processed'] + frames['dropped']
     assert frames['answered'] == frames['processed'] > 0
+    moving, still = summary['parts']
+    assert (moving['name'], still['name']) == ('moving', 'still')
+    assert moving['frames'] + still['frames'] == frames['answered']
+    assert moving['frames'] <= 90
+    assert 0 < still['reused'] == summary['played']['reused']
+    assert still['mean_cost'] < moving['mean_cost'] / 2
+    assert 'still part' in written
     assert summary['violations'] == []
     assert all(summary['checks'].values())
     assert not summary['interrupted']
@@ -114,7 +125,7 @@ def test_demo_accounts_for_every_frame(ros: Any, tmp_path: Path) -> None:
     there, picture = video.read()
     assert there
     assert picture.shape == (192, 256, 3)
-    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5.0)
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(20.0)
     sheet = cv2.imread(str(out / 'sheet.png'))
     assert sheet.shape[1] == 256 * 8
     assert sheet.shape[0] > 9 * 192
@@ -164,7 +175,9 @@ def test_demos_beside_each_other_end_in_their_own_ways(
 
     code, written = finish(short)
     assert code == 0, written
-    counted = json.loads((tmp_path / 'short' / 'summary.json').read_text())['frames']
+    summary = json.loads((tmp_path / 'short' / 'summary.json').read_text())
+    assert summary['parts'] == []
+    counted = summary['frames']
     assert counted['played'] == 2
     assert counted['answered'] + counted['dropped'] + counted['missed'] == 2
     assert counted['answered'] > 0
@@ -431,6 +444,7 @@ def test_figures_of_a_run_are_those_of_its_frames(recorder: Recorder) -> None:
         message.budget_achieved, message.latency_ms, message.network_ms = cost, 10.0 + place, 8.0
         message.token_fraction = [] if math.isnan(cost) else [1.0, cost]
         message.reused, message.gmacs_dense = place == 2, 2.0 + place
+        message.warped = place == 4
         figures.add(message, True)
     asked = stats(9)
     asked.budget_requested, asked.budget_achieved, asked.latency_ms = 0.4, 0.375, 99.0
@@ -439,9 +453,31 @@ def test_figures_of_a_run_are_those_of_its_frames(recorder: Recorder) -> None:
     assert (figures.spent.mean(), figures.achieved[0.4].mean()) == (0.5, 0.375)
     assert list(figures.latency.values) == [10, 11, 12, 13, 14]
     assert list(figures.beyond.values) == [2, 3, 4, 5, 6]
-    found, blocks = figures.over_time()
-    np.testing.assert_array_equal(found, costs)
-    assert blocks == [[], [1.0, 0.5], [1.0, 0.25], [], [1.0, 0.75]]
+    stretches, frames = figures.over_time()
+    assert frames == 1
+    np.testing.assert_array_equal([each.cost for each in stretches], costs)
+    assert [each.blocks for each in stretches] == [(), (1.0, 0.5), (1.0, 0.25), (), (1.0, 0.75)]
+    assert [(each.warped, each.reused) for each in stretches] == [
+        (0, 0), (0, 0), (0, 1), (0, 0), (1, 0)]
+
+
+def test_parts_are_of_the_frames_that_were_answered(recorder: Recorder) -> None:
+    """A dropped frame is in none; what was asked again is no part; other sources have none."""
+    told = {}
+    for stamp, cost in enumerate((1.0, 0.5, 0.0, 0.0, 0.25)):
+        told[stamp] = stats(stamp)
+        told[stamp].budget_achieved, told[stamp].reused = cost, cost == 0
+    of = SimpleNamespace(
+        source=SimpleNamespace(still=3, length=6), told=told,
+        account=trial.Account(played=[0, 10, 1, 2, 3]))
+    found = trial.Trial.parts(of)
+    assert {name: (part.frames, part.spent.mean(), part.reused)
+            for name, part in found.items()} == {
+        'moving': (2, 0.75, 0), 'still': (2, 0.0, 2)}
+    of.account.played = [0, 10, 1]
+    assert list(trial.Trial.parts(of)) == ['moving']
+    of.source.still = 0
+    assert trial.Trial.parts(of) == {}
 
 
 # Account

@@ -163,13 +163,39 @@ def test_legend_shows_every_class() -> None:
     assert set(TASKS['semseg'].palette) <= colours
 
 
-def test_cost_over_time_shows_what_frames_cost_and_which_blocks_ran():
-    parts = drawing.over_time(
-        [1.0, 0.5, 0.0, float('nan')], [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], []], 0.6, 400)
-    assert {part.shape[1] for part in parts} == {400} and len(parts) == 4
-    chart, blocks = parts[1], parts[3]
-    blue = (chart == chart[-1, 50]).all(-1).sum(0)
-    assert blue[50] > 100 and blue[50] == pytest.approx(2 * blue[150], abs=4)
-    assert blue[250] == blue[350] == 0
-    assert (blocks[4, 50] != blocks[12, 150]).any()
-    assert (blocks[4, 150] == blocks[4, 50]).all() and (blocks[4, 250] == blocks[12, 150]).all()
+def test_over_time_shows_cost_answers_and_the_blocks_that_ran() -> None:
+    """A column each; a frame that was warped, reused or is unknown has no bar and a colour."""
+    stretches = [
+        drawing.Stretch(1.0, blocks=(1.0, 1.0)), drawing.Stretch(0.5, blocks=(1.0, 0.0)),
+        drawing.Stretch(0.0, warped=1.0, blocks=(0.0, 0.0)),
+        drawing.Stretch(0.0, reused=1.0, blocks=(0.0, 0.0)), drawing.Stretch()]
+    picture = drawing.over_time(stretches, 0.6, 564)
+    assert picture.shape[1:] == (564, 3)
+    chart, how, blocks = picture[46:166], picture[166:194], picture[194:214]
+    assert len(picture) == 214 + 20
+    columns = [114, 214, 314, 414, 514]
+    blue = (chart == chart[-1, 114]).all(-1).sum(0)[columns]
+    assert blue[0] > 100
+    assert blue[1] == pytest.approx(blue[0] / 2, abs=4)
+    assert blue[2:].tolist() == [0, 0, 0]
+    answers = [tuple(pixel) for pixel in how[14, columns].tolist()]
+    assert answers[0] == answers[1] == tuple(chart[-1, 114])
+    assert len(set(answers)) == 4
+    ran = (blocks[[5, 15]][:, columns] == chart[-1, 114]).all(-1)
+    assert ran.tolist() == [[True, True, False, False, False], [True, False, False, False, False]]
+    line = np.flatnonzero((chart[:, 314] != chart[0, 314]).any(-1))
+    assert 0.5 < (120 - line.mean()) / blue[0] < 0.7
+
+
+def test_over_time_tells_the_parts_and_of_stretches_the_shares() -> None:
+    """A line where each part begins; a stretch has each colour by its share."""
+    stretches = [drawing.Stretch(0.25, 0.25, 0.5)] * 4
+    plain = drawing.over_time(stretches, 0.6, 464, frames=3)
+    picture = drawing.over_time(stretches, 0.6, 464, frames=3, parts=[('one', 6), ('two', 6)])
+    assert len(picture) == len(plain) + 24
+    _, counts = np.unique(plain[166 + 6:166 + 22, 114], axis=0, return_counts=True)
+    assert sorted(counts.tolist()) == [4, 4, 8]
+    lit = (picture[46:] == 235).all(-1).all(0)
+    assert np.flatnonzero(lit).tolist() == [64, 65, 264, 265]
+    for frames in (1, 3, 1000):
+        assert drawing.over_time([drawing.Stretch()], 0.6, 300, frames=frames).shape[1] == 300

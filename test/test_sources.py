@@ -21,6 +21,8 @@ from adamtl_ros.bag.reading import image_topics
 from adamtl_ros.bag.reading import RecordedFrames
 from adamtl_ros.paths import natural_key
 from adamtl_ros.picture_files import read_picture
+from adamtl_ros.runtime.motion import cells
+from adamtl_ros.runtime.stream import STILL
 from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import open_source
 
@@ -121,6 +123,28 @@ def test_shipped_sequence_knows_its_camera() -> None:
     assert frames[0].image.shape == (source.camera.height, source.camera.width, 3)
     assert sum(file.stat().st_size for file in DEMO.iterdir()) < 3_000_000
     assert 'CC BY 3.0' in (DEMO / 'ATTRIBUTION.md').read_text()
+
+
+def test_no_source_is_the_shipped_sequence_and_then_a_camera_that_stands_still() -> None:
+    """For two seconds at any rate; the same noise each time, and too little to be a change."""
+    walk, source = open_source(DEMO), open_source(None)
+    assert (walk.still, source.still, source.length) == (0, 30, walk.length + 30)
+    assert open_source(None, rate=5.0).still == 10
+    assert (source.path, source.rate, source.camera) == (walk.path, walk.rate, walk.camera)
+    frames, again = list(source), list(source)
+    assert [frame.time for frame in frames] == pytest.approx([n / 15 for n in range(len(frames))])
+    for frame, same in zip(frames, again, strict=True):
+        assert np.array_equal(frame.image, same.image)
+    for frame, same in zip(frames, walk):
+        assert np.array_equal(frame.image, same.image)
+    before = last = frames[walk.length - 1].image
+    for frame in frames[walk.length:]:
+        noise = frame.image.astype(float) - last
+        assert 1.5 < noise.std() < 2.5
+        assert not np.array_equal(frame.image, before)
+        assert np.abs(cells(frame.image) - cells(last)).mean(-1).max() <= STILL / 2
+        before = frame.image
+    assert np.abs(cells(last) - cells(frames[walk.length - 2].image)).mean(-1).max() > STILL
 
 
 def test_video(tmp_path: Path) -> None:

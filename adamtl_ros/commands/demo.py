@@ -30,7 +30,6 @@ from adamtl_ros.files import whole
 from adamtl_ros.network.checkpoint import find
 from adamtl_ros.network.config import PRESETS
 from adamtl_ros.runtime.settings import Settings
-from adamtl_ros.sources import DEMO
 from adamtl_ros.sources import filmed_by
 from adamtl_ros.sources import open_source
 from adamtl_ros.waiting import saying
@@ -50,7 +49,7 @@ def parser() -> Parser:
     parse.add_argument(
         '--source', metavar='VIDEO|DIR|BAG',
         help='video file, folder of pictures (in name order), or rosbag2 (default: the sequence '
-             'that ships with the package)')
+             'that ships with the package, at whose end the camera stands still)')
     parse.add_argument(
         '--topic', help='image topic of a bag (default: its first that can be read)')
     parse.add_argument(
@@ -76,11 +75,14 @@ def report(summary: dict[str, Any], out: Path, console: Console) -> None:
         table.add_row(
             f'budget {row["requested"]:.2f}',
             f'{row["achieved"]:.3f} achieved over {row["frames"]} frames')
-    if summary['played']['mean_cost'] is not None:
-        table.add_row(
-            'while it played', f'{summary["played"]["mean_cost"]:.3f} of the dense cost a frame, '
-                               f'{summary["played"]["reused"]} frames reused, '
-                               f'{summary["played"]["warped"]} warped')
+    for name, part in (
+            ('while it played', summary['played']),
+            *((f'{part["name"]} part', part) for part in summary['parts'])):
+        if part['mean_cost'] is not None:
+            number = f'{part["frames"]} frames, ' if 'frames' in part else ''
+            table.add_row(
+                name, f'{number}{part["mean_cost"]:.3f} of the dense cost a frame, '
+                      f'{part["reused"]} reused, {part["warped"]} warped')
     latency = summary['latency_ms']
     if latency['p50'] is not None:
         table.add_row('latency', f'{latency["p50"]:.1f} ms median, {latency["p95"]:.1f} ms p95')
@@ -105,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
     Settings(mode=options.mode, budget=options.budget)
     # What is odd about it the player tells, which plays it to its end.
     source = open_source(
-        options.source or DEMO, rate=options.rate, topic=options.topic, say=lambda text: None)
+        options.source or None, rate=options.rate, topic=options.topic, say=lambda text: None)
     source = filmed_by(source, given_camera(options))
     model = find(options.model)
     if options.model not in PRESETS:  # the node runs in another folder

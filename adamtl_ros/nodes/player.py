@@ -22,7 +22,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog='adamtl_player', description=__doc__)
     parser.add_argument(
         'source', nargs='?', metavar='SOURCE',
-        help='video file, folder of pictures, or rosbag2 (default: the sequence that ships)')
+        help='video file, folder of pictures, or rosbag2 (default: the sequence that ships, at '
+             'whose end the camera stands still)')
     parser.add_argument('--rate', type=float, metavar='HZ', help="play at HZ, not the source's")
     parser.add_argument(
         '--topic', help='image topic of a bag (default: its first that can be read)')
@@ -70,7 +71,6 @@ def main(args: Sequence[str] | None = None) -> int:
         from adamtl_ros.arguments import given_camera
         from adamtl_ros.nodes.playback import GRACE
         from adamtl_ros.nodes.playback import Player
-        from adamtl_ros.sources import DEMO
         from adamtl_ros.sources import filmed_by
         from adamtl_ros.sources import open_source
     except ImportError as error:
@@ -101,7 +101,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
     try:
         source = open_source(
-            options.source or DEMO, rate=options.rate, topic=options.topic, say=say)
+            options.source or None, rate=options.rate, topic=options.topic, say=say)
         source = filmed_by(source, given_camera(options))
         topic = player.images.topic_name
         ready = options.recorded_stamps or player.await_clock()

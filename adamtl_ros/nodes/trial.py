@@ -64,6 +64,9 @@ SAMPLES = 9
 SHOWN = 3
 """Frames of these that the sheet shows."""
 
+PARTS = {'moving': 'the camera moves', 'still': 'it stands still'}
+"""What the sheet calls the parts of a source."""
+
 
 class TrialError(Exception):
     """A step could not be done."""
@@ -148,7 +151,8 @@ class Figures:
         self.achieved: defaultdict[float, Sample] = defaultdict(Sample)
         self.spent, self.latency, self.network, self.beyond, self.recorded = (
             Sample() for _ in range(5))
-        # Whether the cost is known, the cost, and the share of each block that ran.
+        # Whether the cost is known, the cost, whether it was warped or reused, and the share of
+        # each block that ran.
         self._series: Series | None = None
         self._unknown = 0
 
@@ -168,7 +172,7 @@ class Figures:
         row = [0.0]
         if not math.isnan(stats.budget_achieved):
             self.spent.add(stats.budget_achieved)
-            row = [1.0, stats.budget_achieved, *stats.token_fraction]
+            row = [1.0, stats.budget_achieved, stats.warped, stats.reused, *stats.token_fraction]
             if self._series is None:
                 self._series = Series(len(row))
                 for _ in range(self._unknown):
@@ -178,11 +182,14 @@ class Figures:
         else:
             self._series.add(row)
 
-    def over_time(self) -> tuple[list[float], list[list[float]]]:
-        """Return cost and shares of the blocks, NaN and empty where unknown, of each stretch."""
-        rows = self._series.means() if self._series else np.zeros((1, 2))
-        return ([cost / known if known else math.nan for known, cost in rows[:, :2]],
-                [list(row[2:] / row[0]) if row[0] else [] for row in rows])
+    def over_time(self) -> tuple[list[drawing.Stretch], int]:
+        """Return stretches of the frames, and of how many frames each is."""
+        if self._series is None:
+            return [drawing.Stretch()], max(1, self.frames)
+        return [
+            drawing.Stretch(row[1] / row[0], row[2] / row[0], row[3] / row[0],
+                            tuple(row[4:] / row[0])) if row[0]
+            else drawing.Stretch() for row in self._series.means()], self._series.width
 
 
 class Video:
@@ -267,6 +274,8 @@ class Trial:
         self.samples: dict[float, list[Answer]] = {}
         self.class_names: dict[str, tuple[str, ...]] = {}
         self.figures = Figures()
+        # Of a source that has parts, which is short.
+        self.told: dict[int, GatingStats] = {}
         self.video = Video(self.out / 'overlay.mp4', source.rate)
         self.recorder = Recorder(self.out / 'stats.csv')
         self.recorder.on_message, self.recorder.on_complete = self._heard, self._completed
@@ -368,7 +377,9 @@ class Trial:
         with TemporaryDirectory() as scratch:
             report = Path(scratch) / 'player.json'
             arguments = [
-                str(self.source.path.resolve()), '--wait', '30', '--report', str(report),
+                # What ends with a part that stands still is the player's own.
+                *(() if self.source.still else [str(self.source.path.resolve())]),
+                '--wait', '30', '--report', str(report),
                 *self.wanted.player, *(['--frames', str(frames)] if frames else ())]
             try:
                 with child('adamtl_ros.nodes.player', arguments, log) as player:
@@ -412,6 +423,8 @@ class Trial:
     def _heard(self, stamp: int, name: str, message: Any) -> None:
         if name == 'gating_stats':
             self.figures.add(message, stamp not in self.account.asked)
+            if self.source.still:
+                self.told[stamp] = message
 
     def _completed(self, stamp: int, now: int) -> None:
         if stamp not in self.account.asked:
@@ -423,6 +436,17 @@ class Trial:
         return (
             stats.frames_received, stats.frames_processed, stats.frames_dropped,
             stats.frames_missed) if stats else (0, 0, 0, 0)
+
+    def parts(self) -> dict[str, Figures]:
+        """Return what the frames of each part cost, where the source ends with a still one."""
+        if not (self.source.still and self.source.length):
+            return {}
+        parts = {'moving': Figures(), 'still': Figures()}
+        for index, stamp in enumerate(self.account.played):
+            if stamp in self.told:
+                still = index >= self.source.length - self.source.still
+                parts['still' if still else 'moving'].add(self.told[stamp], True)
+        return {name: part for name, part in parts.items() if part.frames}
 
     def _keep_last(self) -> None:
         """After a stop, make the sheet's only sample of the last frame that was answered."""
@@ -503,10 +527,16 @@ class Trial:
                     rows.append(_row(samples[place], tasks))
         legend = {task: names for task, names in self.class_names.items() if task in tasks}
         sheet = drawing.sheet(['frame', *tasks, 'gating map'], rows, legend=legend)
-        over_time = drawing.over_time(
-            *self.figures.over_time(), self.wanted.node['budget'],
-            sheet.shape[1]) if self.figures.frames else []
-        write_rgb(self.out / 'sheet.png', np.vstack([sheet, *over_time]))
+        if self.figures.frames:
+            stretches, frames = self.figures.over_time()
+            parts = [
+                (PARTS[name] + (f': mean cost {mean:.2f}' if (mean := part.spent.mean())
+                                is not None else ''), part.frames)
+                for name, part in self.parts().items()]
+            sheet = np.vstack([sheet, drawing.over_time(
+                stretches, self.wanted.node['budget'], sheet.shape[1], frames=frames,
+                parts=parts)])
+        write_rgb(self.out / 'sheet.png', sheet)
 
     def summary(self) -> dict[str, Any]:
         """Check the account, and return what summary.json says."""
@@ -534,9 +564,10 @@ class Trial:
             'budgets': [
                 {'requested': budget, 'achieved': achieved.mean(), 'frames': achieved.count}
                 for budget, achieved in sorted(figures.achieved.items(), reverse=True)],
-            'played': {
-                'mean_cost': figures.spent.mean(), 'reused': figures.reused,
-                'warped': figures.warped},
+            'played': _cost(figures),
+            'parts': [
+                {'name': name, 'frames': part.frames, **_cost(part)}
+                for name, part in self.parts().items()],
             **{name: percentiles(sample.values, (50, 95)) for name, sample in (
                 ('latency_ms', figures.latency), ('network_ms', figures.network),
                 ('beyond_network_ms', figures.beyond),
@@ -556,6 +587,11 @@ class Trial:
             'violations': account.violations,
             'interrupted': self.stop.set,
         }
+
+
+def _cost(figures: Figures) -> dict[str, Any]:
+    return {
+        'mean_cost': figures.spent.mean(), 'reused': figures.reused, 'warped': figures.warped}
 
 
 def _row(sample: Answer, tasks: Sequence[str]) -> tuple[str, list[np.ndarray]]:
