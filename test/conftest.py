@@ -23,6 +23,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Before any test imports torch: where others compute beside these tests, threads that wait for
 # their next small share by spinning take the processors from those that have one.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+# Where several processes test, each has its share of the processors, and so have those it starts.
+if workers := os.environ.get('PYTEST_XDIST_WORKER_COUNT'):
+    os.environ.setdefault(
+        'OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // int(workers))))
 # How long an example takes is the machine's business.
 settings.register_profile('untimed', deadline=None)
 settings.load_profile('untimed')

@@ -54,6 +54,8 @@ class Graph:
 
     def __init__(self) -> None:
         """Start a ROS context."""
+        # What there is need not be gone through to collect what comes.
+        gc.freeze()
         rclpy.init()
         self.executor = SingleThreadedExecutor()
         self.nodes: list[Node] = []
@@ -148,6 +150,7 @@ class Graph:
         # rclpy leaves a lifecycle node's services to be collected, once the executor has let go of
         # the node; until then all nodes of this domain see it, and find its services not ready.
         gc.collect()
+        gc.unfreeze()
 
 
 class Stage(Graph):
