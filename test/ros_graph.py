@@ -54,7 +54,9 @@ class Graph:
 
     def __init__(self) -> None:
         """Start a ROS context."""
-        # What there is need not be gone through to collect what comes.
+        # What others left, nodes of another thread or of main(), is collected before this graph
+        # meets it.  All that stays is out of the way of later collections, which take no time.
+        gc.collect()
         gc.freeze()
         rclpy.init()
         self.executor = SingleThreadedExecutor()
@@ -144,13 +146,13 @@ class Graph:
         while self.nodes:
             self.leave(self.nodes[-1])
         self.executor.shutdown()
+        del self.executor  # which has what was left to do, and the nodes of that
         for context in self._contexts:
             context.shutdown()
         rclpy.try_shutdown()
         # rclpy leaves a lifecycle node's services to be collected, once the executor has let go of
         # the node; until then all nodes of this domain see it, and find its services not ready.
         gc.collect()
-        gc.unfreeze()
 
 
 class Stage(Graph):
@@ -161,9 +163,10 @@ class Stage(Graph):
         super().__init__()
         self._engine, self._values = engine, values
         self.camera = self.client.create_publisher(Image, 'image', 10)
-        self.reports: list[DiagnosticStatus] = []
+        reports: list[DiagnosticStatus] = []
         self.client.create_subscription(
-            DiagnosticArray, '/diagnostics', lambda m: self.reports.append(m.status[0]), 10)
+            DiagnosticArray, '/diagnostics', lambda m: reports.append(m.status[0]), 10)
+        self.reports = reports
         self.got: dict[str, list[Any]] = {}
         self.frames = 0
 
