@@ -38,7 +38,7 @@ def main(root: str) -> None:
             shares.append(motion.rise / RISE)
             dense.append(errors(outputs, frame))
             warped.append(errors(
-                {task: motion.warped(task, value) for task, value in first.items()}, frame))
+                {task: motion.warped(value) for task, value in first.items()}, frame))
     scale = np.nanmean(dense, 0)
     rises = np.nanmean((np.array(warped) - np.array(dense)) / scale, 1)
     known = np.isfinite(rises)

@@ -744,7 +744,8 @@ def test_live_comparison_sees_a_single_changed_bit(engine: Engine, bag: Path) ->
         live.message(frame.stamp, 'gating_stats', SimpleNamespace(
             mode='adaptive', budget_requested=float(np.float32(0.6)),
             budget_cap=result.stats.budget_cap, price=result.stats.price,
-            reused=result.stats.reused, warped=result.stats.warped, latency_ms=1.0, task_stats=[
+            reused=result.stats.reused, warped=result.stats.warped, fused=result.stats.fused,
+            latency_ms=1.0, task_stats=[
                 SimpleNamespace(**each) for each in stats_fields(result.stats)['task_stats']]))
         for name, values, encoding in published_images(result):
             data = bytearray(np.ascontiguousarray(values).tobytes())
@@ -772,6 +773,7 @@ def test_memory_of_what_the_node_published_is_small() -> None:
             live.message(stamp, 'gating_stats', SimpleNamespace(
                 mode=''.join(('adap', 'tive')), budget_requested=0.1 + stamp,
                 budget_cap=0.2 + stamp, price=0.3 + stamp, reused=False, warped=False,
+                fused=False,
                 latency_ms=1.0, task_stats=[SimpleNamespace(name=task) for task in TASKS]))
             live.completed(stamp, 7)
 

@@ -390,10 +390,10 @@ def test_results_of_key_frames_are_warped_to_the_frames_between(engine):
         age += 1
         motion = flow.to(frame, age)
         assert all(np.array_equal(
-            result.outputs[task], motion.warped(task, key.outputs[task]), equal_nan=True)
+            result.outputs[task], motion.warped(key.outputs[task]), equal_nan=True)
             for task in SETTINGS.tasks)
         assert np.array_equal(
-            result.confidence['semseg'], motion.warped('semseg', key.confidence['semseg']))
+            result.confidence['semseg'], motion.warped(key.confidence['semseg']))
         assert result.stats.budget_achieved == result.stats.gmacs == 0.0 and not result.raw
         assert not result.stats.computed and not result.gating_map.any()
         assert math.isnan(result.stats.price) and math.isnan(result.stats.predicted_ms)
@@ -405,6 +405,55 @@ def test_results_of_key_frames_are_warped_to_the_frames_between(engine):
             for frame in turning(4))
 
 
+def test_computed_frames_are_averaged_with_those_before(engine):
+    """Key frames and others alike; the first, and those after a break, are as they are alone."""
+    settings = replace(SETTINGS, cap=1.0, budget=0.6, raw=True, confidence=True)
+    frames = turning(24)
+    stream, plain = Stream(), Stream()
+    fused = []
+    for number, frame in enumerate(frames):
+        if number == 12:
+            stream.forget()
+        result = engine.infer(frame, settings, None, stream)
+        alone = engine.infer(frame, replace(settings, fuse=False), None, plain)
+        assert not alone.stats.fused
+        fused.append(result.stats.fused)
+        if number in (0, 12):
+            assert not fused[-1] and result.stats.computed
+        else:
+            assert fused[-1] == result.stats.computed
+        if number == 0:
+            assert same(result, alone)
+        if fused[-1] and alone.stats.computed and result.stats.size == alone.stats.size:
+            # Were it an array of the backend that is remembered, it would be averaged with itself.
+            assert not np.array_equal(result.raw['semseg'], alone.raw['semseg'])
+            assert result.outputs['depth'].shape == alone.outputs['depth'].shape
+    assert fused.count(True) >= 8
+
+
+@pytest.mark.parametrize('off', ['fuse', 'reuse'])
+def test_nothing_is_averaged_that_is_not_wanted(engine, off):
+    stream, settings = Stream(), replace(SETTINGS, **{off: False, 'warp': False})
+    for frame in turning(4):
+        result = engine.infer(frame, settings, None, stream)
+        # A frame by itself, at the same price.
+        alone = engine.infer(
+            frame, replace(settings, cap=result.stats.budget_cap), None,
+            Stream(Known(result.stats.price)))
+        assert not result.stats.fused and same(result, alone)
+
+
+def test_a_still_frame_that_is_reused_is_not_averaged_again(engine):
+    stream = Stream()
+    results = [engine.infer(noisy(picture(), seed), SETTINGS, None, stream) for seed in range(4)]
+    assert [each.stats.fused for each in results] == [False] * 4
+    settings = replace(SETTINGS, refresh=3)
+    stream = Stream()
+    results = [engine.infer(noisy(picture(), seed), settings, None, stream) for seed in range(8)]
+    assert [each.stats.fused for each in results] == [False] * 3 + ([True] + [False] * 2) + [
+        True, False]
+
+
 def test_a_stream_can_be_computed_again_by_what_is_told_of_its_frames(engine):
     frames = turning(20) + [noisy(turning(20)[-1], seed) for seed in range(3)] + [
         picture(number, (64, 96)) for number in range(12)] + turning(20, 2)
@@ -414,10 +463,10 @@ def test_a_stream_can_be_computed_again_by_what_is_told_of_its_frames(engine):
         settings = replace(SETTINGS, cap=1.0)
         result = engine.infer(frame, settings, None, stream)
         stats = result.stats
-        again.known = Known(stats.price, stats.reused, stats.warped)
+        again.known = Known(stats.price, stats.reused, stats.warped, stats.fused)
         repeated = engine.infer(frame, replace(settings, cap=stats.budget_cap), None, again)
         assert same(repeated, result)
-        for name in ('gmacs', 'reused', 'warped', 'size', 'block_active'):
+        for name in ('gmacs', 'reused', 'warped', 'fused', 'size', 'block_active'):
             assert getattr(repeated.stats, name) == getattr(stats, name), name
         kinds.add((stats.reused, stats.warped, math.isnan(stats.price)))
     # Reused, warped, key frames, and those with a price.

@@ -244,7 +244,9 @@ def test_streams_remember_within_a_clip(tmp_path, capsys):
         assert command.main([*arguments, *more]) == 0
         report = json.loads(out.read_text())
         assert report['memory'] == bool(more)
-        achieved.append({row['mode']: row['achieved'] for row in report['rows']}['stream'])
+        rows = {row['mode']: row for row in report['rows']}
+        assert ('unfused' in rows) == bool(more)
+        achieved.append(rows['stream']['achieved'])
     # The first frame of each clip alone is computed.
     assert achieved[0] == pytest.approx(2 / 6, abs=0.02) and achieved[1] > 0.5
     assert command.main([*arguments, '--memory', '--limit', '3']) == 2

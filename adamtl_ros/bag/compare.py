@@ -83,8 +83,8 @@ class Plan:
     frames in general; static is always run, as the reference.
     budgets: of modes adaptive and fixed.  budget: of mode shadow.  every: one frame of so many is
     run.  max_frames: frames that are run, 0 for all.  keep: the agreement that is recommended.
-    threads: what the engine was given, 0 for automatic.  known: of the camera.  reuse, warp: of
-    streams.
+    threads: what the engine was given, 0 for automatic.  known: of the camera.  reuse, warp,
+    fuse: of streams.
     """
 
     topic: str
@@ -99,6 +99,7 @@ class Plan:
     known: Intrinsics = NOTHING_KNOWN
     reuse: bool = True
     warp: bool = True
+    fuse: bool = True
 
     def settings(self) -> list[Settings]:
         """Return the settings to compare, the reference first."""
@@ -114,7 +115,7 @@ class Plan:
     def adaptive(self, budget: float, mode: str = 'adaptive') -> Settings:
         """Return the settings of a budget."""
         return Settings(mode=mode, budget=budget, tasks=self.tasks, reuse=self.reuse,
-            warp=self.warp)
+            warp=self.warp, fuse=self.fuse)
 
 
 @dataclass

@@ -70,6 +70,7 @@ class Options:
     max_frames: int = 0
     reuse: bool = True
     warp: bool = True
+    fuse: bool = True
     keep: float = 0.95
     truth: dict[str, str] = field(default_factory=dict)
     labels: Path | None = None
@@ -88,7 +89,7 @@ class Options:
             topic=topic, tasks=self.tasks or engine.tasks, budgets=self.budgets,
             budget=self.budget, modes=self.modes, every=self.every, max_frames=self.max_frames,
             keep=self.keep, threads=self.threads, known=known, reuse=self.reuse,
-            warp=self.warp)
+            warp=self.warp, fuse=self.fuse)
 
 
 class LiveObserver(Observer, Protocol):

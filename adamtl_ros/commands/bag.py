@@ -90,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
         '--no-warp', action='store_true',
         help='warp no results along the optical flow, as with warp:=false in the node')
     parser.add_argument(
+        '--no-fuse', action='store_true',
+        help='average no computed frame with those before, as with fuse:=false in the node')
+    parser.add_argument(
         '--keep', type=float, default=0.95, metavar='A',
         help='agreement, in (0, 1], that the recommended budget holds (default: 0.95)')
     parser.add_argument(
@@ -173,8 +176,8 @@ def check(options: argparse.Namespace) -> Options:
             'max_frames', 'keep', 'labels', 'record')
     return Options(
         budgets=budgets, budget=check_budget(options.budget), modes=modes, tasks=tasks,
-        known=known, reuse=not options.no_reuse, warp=not options.no_warp, truth=truth,
-        node=full_name(options.node),
+        known=known, reuse=not options.no_reuse, warp=not options.no_warp,
+        fuse=not options.no_fuse, truth=truth, node=full_name(options.node),
         **{name: getattr(options, name) for name in same})
 
 

@@ -155,6 +155,7 @@ def random_change(generator: random.Random) -> list[Parameter]:
         'budget_horizon': generator.randint(1, 200),
         'reuse': generator.random() < 0.5,
         'warp': generator.random() < 0.5,
+        'fuse': generator.random() < 0.5,
         'refresh': generator.randint(1, 100),
         'skip_empty': generator.random() < 0.5,
         'min_budget': generator.uniform(0.1, 1.0),

@@ -35,6 +35,9 @@ from adamtl_ros.runtime.stream import Stream
 STREAM = 'stream'
 """Mode of the rows whose budget is the mean of a stream."""
 
+UNFUSED = 'unfused'
+"""Mode of the rows of streams whose computed frames are not averaged with those before."""
+
 ORACLE = 'oracle'
 """Mode of the rows whose sets of blocks were chosen by the labels."""
 
@@ -70,7 +73,8 @@ def evaluate(
     Δm compares instead; ValueError where it has none.  smaller: reports on the same frames of
     smaller networks, whose dense rows come as rows of mode 'smaller'; what they achieve is their
     share of this network's dense cost.  memory: the frames are those of cameras in their order,
-    and rows 'stream' remember from one to the next, but for the first of each clip.
+    and rows 'stream' remember from one to the next, but for the first of each clip; beside them
+    are rows 'unfused', of streams with fuse off.
     """
     tasks = data.tasks
     headline = HEADLINE if data.layout == 'egorooms' else PUBLISHED
@@ -79,16 +83,17 @@ def evaluate(
     # of the best fixed set of blocks: what looking at the frame is worth lies between.
     modes: tuple[str, ...] = ('adaptive',)
     if compares_frames(engine):
-        modes = ('adaptive', STREAM, FIXED, *([RANDOM] if yardsticks else ()))
+        modes = ('adaptive', STREAM, *([UNFUSED] if memory else ()), FIXED,
+                 *([RANDOM] if yardsticks else ()))
     elif yardsticks:
         raise ValueError(
             f'yardsticks: the blocks of the model {engine.model!r} run in parts; only networks '
             'whose blocks run whole have sets of them to compare with')
     names = ['static', *(mode for _ in budgets for mode in modes)]
     runs += [Settings(mode=mode if mode in BLIND else 'adaptive', budget=budget, tasks=tasks,
-                      output_size='camera', reuse=memory)
+                      output_size='camera', reuse=memory, fuse=mode != UNFUSED)
              for budget in budgets for mode in modes]
-    streams = [Stream() if name == STREAM else None for name in names]
+    streams = [Stream() if name in (STREAM, UNFUSED) else None for name in names]
     answers = constants(baseline) if baseline is not None else None
 
     def metrics() -> dict[str, TaskMetrics]:

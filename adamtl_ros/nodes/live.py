@@ -70,6 +70,7 @@ class Answered(NamedTuple):
     price: float
     reused: bool
     warped: bool
+    fused: bool
 
 
 class Live:
@@ -106,7 +107,7 @@ class Live:
             self.stats[stamp] = Answered(
                 sys.intern(message.mode), message.budget_requested, message.budget_cap,
                 self._tasks.setdefault(tasks, tasks), message.price, message.reused,
-                message.warped)
+                message.warped, message.fused)
             self.latency.add(message.latency_ms)
 
     def completed(self, stamp: int, now: int) -> None:
@@ -135,7 +136,8 @@ class Live:
             return
         # The node tells what its gates paid, and what it took of the frames before.
         settings = self.settings(stats)
-        self._stream.known = Known(stats.price, stats.reused, stats.warped)
+        self._stream.known = Known(
+            stats.price, stats.reused, stats.warped, stats.fused)
         result = engine.infer(frame.image, settings, frame.camera, self._stream)
         if not packed:
             return

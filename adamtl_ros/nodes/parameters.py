@@ -157,6 +157,9 @@ PARAMETERS: dict[str, Spec] = {
     'warp': Spec(True, 'With reuse: a frame that moved since then has these results, warped along '
                        'the optical flow, where that is expected to be better than what the '
                        'budget pays for in every frame; what it saves pays for better frames.'),
+    'fuse': Spec(True, 'With reuse: what decoders say of a computed frame is averaged with what '
+                       'they said of the same places before, found along the optical flow, where '
+                       'the picture shows the same.'),
     'refresh': Spec(30, 'After how many frames at most one is computed all the same.',
                     (1, MOST_FRAMES)),
     'skip_empty': Spec(True, 'In mode adaptive and for the comparison in mode shadow: a frame '
@@ -257,7 +260,8 @@ class Options:
                 weights={task: values[f'tasks.{task}.weight'] for task in enabled},
                 output_size=values['output_size'], cap=values['budget_cap'],
                 horizon=values['budget_horizon'], reuse=values['reuse'],
-                warp=values['warp'], refresh=values['refresh'], skip_empty=values['skip_empty']),
+                warp=values['warp'], fuse=values['fuse'], refresh=values['refresh'],
+                skip_empty=values['skip_empty']),
             comparing=Comparing(
                 share=values['compare_share'], action=values['guard.action'],
                 agreement=values['guard.agreement'], window=values['guard.window']),

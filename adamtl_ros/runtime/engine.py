@@ -67,7 +67,8 @@ class GatingResult:
     were trained for, or, where there are none, 'nominal' ones.  Of a stream: the most that the
     frame could cost, the cap or what the mean left, the mean cost of its last frames, the price
     that gates paid, NaN where there is none, and whether the result is that of an earlier frame,
-    as it was (`reused`) or moved as the picture did (`warped`).
+    as it was (`reused`) or moved as the picture did (`warped`), or its own, averaged with those
+    before (`fused`).
     `tasks_empty` are the tasks that the frame has nothing for, whose decoders the policy's path
     did not run.  `size` is the (width, height) of the input at which the frame ran, which the
     policy may choose below that of static mode, (0, 0) where the cost is NaN.
@@ -97,6 +98,7 @@ class GatingResult:
     tasks_empty: tuple[str, ...] = ()
     size: tuple[int, int] = (0, 0)
     warped: bool = False
+    fused: bool = False
 
     @property
     def computed(self) -> bool:
@@ -112,9 +114,9 @@ class Result:
     outputs: per task, uint8 (h, w) class ids (uint16 of more than 254 classes), float32 (h, w) in
     [0, 1] or metres, or float32 (h, w, 3) unit normals.  confidence: uint8 (h, w), probability x
     255.  gating_map: uint8 (h, w), 255 where every block ran; None where the gates are not known.
-    raw: float32 (channels, H, W), the decoders' own outputs, of the size at which the frame ran,
-    before they are brought to the network's; without those that did not run, and of none that was
-    warped.
+    raw: float32 (channels, H, W), the decoders' own outputs, averaged where the frame is `fused`,
+    of the size at which the frame ran, before they are brought to the network's; without those
+    that did not run, and of none that was warped.
     """
 
     outputs: dict[str, np.ndarray]
@@ -298,7 +300,7 @@ class Engine:
             policy.price if policy else math.nan, bool(policy and policy.reused),
             policy.trace.empty if policy else (),
             (0, 0) if math.isnan(trace.macs) else _ran(trace, frame.size),
-            bool(policy and policy.warped))
+            bool(policy and policy.warped), bool(policy and policy.fused))
         return Result(outputs, stats, confidences, heat, answer.logits if settings.raw else {})
 
     def _dense(
@@ -352,7 +354,8 @@ class Engine:
             if followed is not None:
                 stream.spend(0.0, settings, priced=False)
                 return _warped(*followed)
-            answer = replace(self._answer(*ran, frame), price=price, cap=cap)
+            answer = replace(
+                self._computed(*ran, pixels, key, frame, stream), price=price, cap=cap)
             self._entered(answer, pixels, key, frame, stream, best=due)
         return answer
 
@@ -368,7 +371,7 @@ class Engine:
                 return kept
             ran = self._backend.adaptive(pixels, frame.tasks, settings.budget, settings.weights)
         with laps('postprocess' if lap == 'network' else lap):
-            answer = replace(self._answer(*ran, frame), cap=cap)
+            answer = replace(self._computed(*ran, pixels, key, frame, stream), cap=cap)
             if stream is not None:
                 self._entered(answer, pixels, key, frame, stream, best=True)
         return answer
@@ -387,7 +390,18 @@ class Engine:
         if kept is None:
             return None
         stream.spend(0.0, settings, priced=False)
-        return replace(kept, reused=True)
+        return replace(kept, reused=True, fused=False)
+
+    def _computed(
+            self, logits: dict[str, np.ndarray], trace: Trace, pixels: np.ndarray, key: tuple,
+            frame: '_Frame', stream: Stream | None) -> '_Answer':
+        """Return the results of a computed frame, averaged with what the stream remembers."""
+        earlier = stream.fused(pixels, key, frame.settings) if stream is not None else None
+        if earlier is None:
+            return self._answer(logits, trace, frame)
+        kept, motion = earlier
+        return replace(
+            self._answer(motion.averaged(logits, kept.logits), trace, frame), fused=True)
 
     def _entered(
             self, answer: '_Answer', pixels: np.ndarray, key: tuple, frame: '_Frame',
@@ -511,16 +525,16 @@ class _Answer:
     cap: float = 1.0
     reused: bool = False
     warped: bool = False
+    fused: bool = False
 
 
 def _warped(answer: _Answer, motion: Motion) -> _Answer:
     """Return what was kept of an earlier picture as it is after that moved."""
     return replace(
-        answer, warped=True, logits={},
-        outputs={task: motion.warped(task, value) for task, value in answer.outputs.items()},
+        answer, warped=True, fused=False, logits={},
+        outputs={task: motion.warped(value) for task, value in answer.outputs.items()},
         # As sure as of the class that is there.
-        confidences={task: motion.warped(task, value)
-                     for task, value in answer.confidences.items()})
+        confidences={task: motion.warped(value) for task, value in answer.confidences.items()})
 
 
 class _Laps:

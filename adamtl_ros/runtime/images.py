@@ -44,6 +44,7 @@ def stats_fields(stats: GatingResult) -> dict[str, Any]:
     asked = stats.task_token_fraction or (math.nan,) * len(stats.tasks)
     return {
         'mode': stats.mode, 'reused': stats.reused, 'warped': stats.warped,
+        'fused': stats.fused,
         'input_width': stats.size[0], 'input_height': stats.size[1],
         **{name: float(getattr(stats, name)) for name in (
             'budget_requested', 'budget_cap', 'budget_mean', 'price', 'budget_achieved',

@@ -52,8 +52,9 @@ class Settings:
     share that a single frame may cost, at least the budget; horizon, the number of frames over
     which the mean is held; reuse, whether a picture that looks like the one that was computed
     last has its result; warp, whether one that moved since then may have it, warped along the
-    optical flow, so that fewer frames are computed, and those better (of no use without reuse);
-    refresh, after how many frames at most one is computed all the same.
+    optical flow, so that fewer frames are computed, and those better; fuse, whether what decoders
+    say of a computed frame is averaged with what they said of the same places before (both of no
+    use without reuse); refresh, after how many frames at most one is computed all the same.
     skip_empty: the policy's path leaves out the decoder of a task that the frame has nothing for,
     where the model can tell, and answers that there is nothing.
     confidence, gating_map, raw: compute these extras.
@@ -70,6 +71,7 @@ class Settings:
     horizon: int = 50
     reuse: bool = True
     warp: bool = True
+    fuse: bool = True
     refresh: int = 30
     skip_empty: bool = True
     confidence: bool = False

@@ -13,6 +13,8 @@ has the same result, and costs nothing.  Where it moved, its result is warped al
 flow, which costs next to nothing, until the ledger pays for a key frame: one that takes all that
 the cap pays for.  So a stream does as long as that is expected to be better than to compute every
 frame within the budget: what that loses the policy predicts, what warping loses the flow tells.
+
+What decoders say of a computed frame is averaged with what they said before, along the same flow.
 """
 
 from collections.abc import Callable
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from adamtl_ros.runtime.motion import apart
 from adamtl_ros.runtime.motion import cells
 from adamtl_ros.runtime.motion import Flow
 from adamtl_ros.runtime.motion import Motion
@@ -61,11 +64,13 @@ class Known:
 
     price: what its gates paid, NaN for one that took all that its cap pays for; its cap is that of
     the settings.  reused, warped: whether its results are those of the last computed frame.
+    fused: whether they are averaged with what was said of that.
     """
 
     price: float
     reused: bool = False
     warped: bool = False
+    fused: bool = False
 
 
 class Stream:
@@ -86,6 +91,8 @@ class Stream:
         # Frames since the one that is kept, and whether that was a key frame.
         self._age, self._best = 0, False
         self._flow: Flow | None = None
+        # Of the next frame, since the one that is kept; found once at most.
+        self._motion: Motion | None = None
         # Whether the settings of the last frame had key frames at all; whether warping paid when
         # that was last seen, and how many computed frames ago it was.
         self._keyed = False
@@ -116,7 +123,7 @@ class Stream:
 
     def forget(self) -> None:
         """Drop the memory, so that the next frame is computed; the ledger stays."""
-        self._picture = self._kept = self._flow = None
+        self._picture = self._kept = self._flow = self._motion = None
 
     # The ledger
 
@@ -158,10 +165,11 @@ class Stream:
         pixels: uint8 (h, w, 3).  key: all that the result depends on beside the picture.
         """
         self._age += 1
+        self._motion = None
         if not self._has(key, settings) or (self.known is not None and not self.known.reused):
             return None
         assert self._picture is not None
-        if np.abs(cells(pixels) - self._picture).mean(-1).max() >= STILL:
+        if apart(cells(pixels), self._picture).max() >= STILL:
             return None
         self._follows = True
         # What stands still is worth a better look, when there is credit for it.
@@ -182,7 +190,7 @@ class Stream:
         """
         if self.known is not None:
             if self.known.warped and self._flow is not None:
-                return (self._kept, self._flow.to(pixels, self._age)), False
+                return (self._kept, self._moved(pixels, self._flow)), False
             return None, math.isnan(self.known.price)
         budget = _budget(settings)
         (_, rise), (cost, least) = expected(budget), expected(settings.cap)
@@ -200,7 +208,7 @@ class Stream:
                 return None, False
         elif self.credit + budget >= cost - ROUNDING:
             return None, True
-        motion = self._flow.to(pixels, self._age)
+        motion = self._moved(pixels, self._flow)
         # Errors rise with every frame, and a key frame comes every cost / budget frames.
         mean = motion.rise / self._age * (cost / budget - 1) / 2
         self._follows, self._probed = mean < rise - least, 0
@@ -210,6 +218,14 @@ class Stream:
             return (self._kept, motion), False
         # A frame that shows much that is new does not wait: the next ones will pay for it.
         return None, self.limit(settings) >= cost - ROUNDING
+
+    def fused(
+            self, pixels: np.ndarray, key: Any, settings: Settings) -> tuple[Any, Motion] | None:
+        """Return what was kept and the Motion since then, to average a computed frame with it."""
+        wanted = settings.fuse if self.known is None else self.known.fused
+        if not (wanted and settings.reuse) or self._flow is None or key != self._key:
+            return None
+        return self._kept, self._moved(pixels, self._flow)
 
     def keep(
             self, pixels: np.ndarray, key: Any, settings: Settings, result: Any, *,
@@ -224,8 +240,14 @@ class Stream:
             self.forget()
             return
         self._picture, self._key, self._kept = cells(pixels), key, result
-        # Nothing is warped where there are no key frames.
-        self._flow = Flow(pixels) if self._keyed or self.known is not None else None
+        # Without key frames nothing is warped.
+        self._flow = Flow(pixels) if (
+            settings.fuse or self._keyed or self.known is not None) else None
+
+    def _moved(self, pixels: np.ndarray, flow: Flow) -> Motion:
+        if self._motion is None:
+            self._motion = flow.to(pixels, self._age)
+        return self._motion
 
     def _has(self, key: Any, settings: Settings) -> bool:
         """Return whether something is kept that this frame may have."""
