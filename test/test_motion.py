@@ -170,6 +170,15 @@ def test_what_cannot_be_averaged_is_as_it_is_said_now():
     assert not np.array_equal(mean['edges'], now['edges'])
 
 
+@pytest.mark.parametrize('size', [(48, 64), (96, 128), (6, 600)])
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_what_was_not_finite_once_is_gone_with_the_next_frame(value, size):
+    earlier = planes(18, 1, size)
+    earlier[7, 3, 5] = value
+    now = {'semseg': planes(18, 2, size)}
+    assert half(0).averaged(now, {'semseg': earlier})['semseg'] is now['semseg']
+
+
 @pytest.mark.parametrize('size', [(32, 32), (32, 96), (224, 160)])
 def test_every_size_of_the_input_has_a_flow(size):
     picture = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)

@@ -44,8 +44,8 @@ EARLIER = {'classes': 0.5, 'depth': 0.5, 'normals': 0.3, 'map': 0.3}
 """
 Share of what was said before in the mean, by the kind of task.
 
-Of shares of 0.3 and 0.5 those that were best on clips of training, frames next to one another to
-next but two: what has fine lines blurs with more.
+On clips of training 0.5 is better than 0.3 for all but edges (test/flow_errors.py measures it); on
+fast walks it is worse for normals, edges and saliency, whose fine lines it blurs.
 """
 
 MOST_PLANES = 512
@@ -95,18 +95,21 @@ class Motion:
         """
         Return what decoders say, float32 (channels, H, W) each, averaged with what they said.
 
-        Of tasks that one of the two lacks, or has at another size, it is what they say now.
+        Of tasks that one of the two lacks, or has at another size, it is what they say now; so it
+        is where they said what is not finite.
         """
         ways: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
         means = {}
         for task, planes in logits.items():
             means[task] = planes
-            if task in earlier and earlier[task].shape == planes.shape:
+            before = earlier.get(task)
+            # What is not finite would never leave the mean.
+            if before is not None and before.shape == planes.shape and (
+                    cv2.checkRange(before.reshape(len(before), -1))[0]):
                 size = planes.shape[1:]
                 if size not in ways:
                     ways[size] = self._way(size)
-                means[task] = _mean(
-                    planes, earlier[task], *ways[size], EARLIER[TASKS[task].kind])
+                means[task] = _mean(planes, before, *ways[size], EARLIER[TASKS[task].kind])
         return means
 
     def _way(self, size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
