@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`adamtl bag --live`: a recording played into a real node, and both ways compared."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ from adamtl_ros import cli  # noqa: E402
 from adamtl_ros import dds  # noqa: E402
 from adamtl_ros.bag.sample import write_sample  # noqa: E402
 from adamtl_ros.nodes import live  # noqa: E402
+from adamtl_ros.nodes.recorder import Recorder  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +122,15 @@ def test_two_nodes_of_the_name_are_told(
         monkeypatch: pytest.MonkeyPatch) -> None:
     """Which of them one asks is chance."""
     write_sample(tmp_path / 'bag', frames=2)
-    monkeypatch.setattr(live, 'DISCOVERY', 2.0)
+    spin = Recorder.spin_until
+
+    def once_known(recorder: Recorder, done: Callable[[], bool], limit: float) -> bool:
+        assert spin(recorder, lambda: recorder.get_node_names().count('adamtl') == 2, 60.0)
+        return spin(recorder, done, limit)
+
+    # However long it takes to find them.
+    monkeypatch.setattr(Recorder, 'spin_until', once_known)
+    monkeypatch.setattr(live, 'DISCOVERY', 0.1)
     with ExitStack() as stack:
         for _ in range(2):
             context = rclpy.Context()
