@@ -342,6 +342,7 @@ class Engine:
                 pixels, key, settings, lambda limit: backend.expected(
                     pixels, frame.tasks, limit, settings.weights))
             if followed is None:
+                earlier = stream.fused(pixels, key, settings)
                 cap = stream.limit(settings)
                 # All that the cap pays for, at the size that goes with it; or what is worth it.
                 price = math.nan if due else stream.known.price if stream.known else backend.price(
@@ -354,8 +355,7 @@ class Engine:
             if followed is not None:
                 stream.spend(0.0, settings, priced=False)
                 return _warped(*followed)
-            answer = replace(
-                self._computed(*ran, pixels, key, frame, stream), price=price, cap=cap)
+            answer = replace(self._computed(*ran, frame, earlier), price=price, cap=cap)
             self._entered(answer, pixels, key, frame, stream, best=due)
         return answer
 
@@ -369,9 +369,10 @@ class Engine:
             if stream is not None and (
                     kept := self._recalled(pixels, key, settings, stream)) is not None:
                 return kept
+            earlier = stream.fused(pixels, key, settings) if stream is not None else None
             ran = self._backend.adaptive(pixels, frame.tasks, settings.budget, settings.weights)
         with laps('postprocess' if lap == 'network' else lap):
-            answer = replace(self._computed(*ran, pixels, key, frame, stream), cap=cap)
+            answer = replace(self._computed(*ran, frame, earlier), cap=cap)
             if stream is not None:
                 self._entered(answer, pixels, key, frame, stream, best=True)
         return answer
@@ -393,10 +394,9 @@ class Engine:
         return replace(kept, reused=True, fused=False)
 
     def _computed(
-            self, logits: dict[str, np.ndarray], trace: Trace, pixels: np.ndarray, key: tuple,
-            frame: '_Frame', stream: Stream | None) -> '_Answer':
+            self, logits: dict[str, np.ndarray], trace: Trace, frame: '_Frame',
+            earlier: 'tuple[_Answer, Motion] | None') -> '_Answer':
         """Return the results of a computed frame, averaged with what the stream remembers."""
-        earlier = stream.fused(pixels, key, frame.settings) if stream is not None else None
         if earlier is None:
             return self._answer(logits, trace, frame)
         kept, motion = earlier
