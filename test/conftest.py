@@ -16,6 +16,7 @@ import pytest
 
 from adamtl_ros import dds
 from adamtl_ros.missing import lacking
+from adamtl_ros.processes import processors
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and all that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -26,7 +27,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 # Where several processes test, each has its share of the processors, and so have those it starts.
 if workers := os.environ.get('PYTEST_XDIST_WORKER_COUNT'):
     os.environ.setdefault(
-        'OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // int(workers))))
+        'OMP_NUM_THREADS', str(max(1, len(processors()) // int(workers))))
 # How long an example takes is the machine's business.
 settings.register_profile('untimed', deadline=None)
 settings.load_profile('untimed')

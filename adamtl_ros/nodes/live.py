@@ -136,8 +136,7 @@ class Live:
             return
         # The node tells what its gates paid, and what it took of the frames before.
         settings = self.settings(stats)
-        self._stream.known = Known(
-            stats.price, stats.reused, stats.warped, stats.fused)
+        self._stream.known = Known(stats.price, stats.reused, stats.warped, stats.fused)
         result = engine.infer(frame.image, settings, frame.camera, self._stream)
         if not packed:
             return

@@ -26,7 +26,7 @@ CELL = 8
 """Pixels of the network's input in a cell, a side: so many that noise averages out."""
 
 STEP = 2
-"""Pixels of the network's input, a side, for which one flow is found: finer ones are no better."""
+"""Pixels of the network's input, a side, for which one flow is found."""
 
 DIFFERS = 8.0
 """Mean difference, of 255, of a cell after warping from which on it shows something else."""
@@ -44,8 +44,9 @@ EARLIER = {'classes': 0.5, 'depth': 0.5, 'normals': 0.3, 'map': 0.3}
 """
 Share of what was said before in the mean, by the kind of task.
 
-On clips of training 0.5 is better than 0.3 for all but edges (test/flow_errors.py measures it); on
-fast walks it is worse for normals, edges and saliency, whose fine lines it blurs.
+On clips of training 0.5 is better than 0.3 for all but edges; of two fast walks both are worse with
+it in normals, and one in edges and saliency, whose fine lines it blurs.  test/flow_errors.py
+measures it.
 """
 
 MOST_PLANES = 512
@@ -149,7 +150,7 @@ class Flow:
         self._picture = _steps(pixels)
         self._grey = cv2.cvtColor(self._picture, cv2.COLOR_RGB2GRAY)
         self._search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        # The same level as that of the whole picture by default.
+        # At a quarter of the network's input, where this preset would end with all of its pixels.
         self._search.setFinestScale(1)
         self._last: np.ndarray | None = None
         self._age = 0
