@@ -44,9 +44,9 @@ EARLIER = {'classes': 0.5, 'depth': 0.5, 'normals': 0.3, 'map': 0.3}
 """
 Share of what was said before in the mean, by the kind of task.
 
-On clips of training 0.5 is better than 0.3 for all but edges; of two fast walks both are worse with
-it in normals, and one in edges and saliency, whose fine lines it blurs.  test/flow_errors.py
-measures it.
+On clips of training 0.5 is better than 0.3 for all but edges; of two fast walks both are worse
+with it in normals, and one in edges and saliency, whose fine lines it blurs.
+test/flow_errors.py measures it.
 """
 
 MOST_PLANES = 512
