@@ -2,11 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pieces in which a GPU replays the convolutional network, run here without recording."""
 
+from contextlib import nullcontext
+from dataclasses import dataclass
 from dataclasses import replace
+import gc
+from unittest.mock import MagicMock
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
 
 from adamtl_ros.network import checkpoint
 from adamtl_ros.network.lite import RARE
@@ -134,3 +141,85 @@ def test_precision_of_torch(model):
         backend_of(model, 'torch', 'cpu', 0, 'bf16')
     with pytest.raises(ValueError, match='precision'):
         backend_of(model, 'torch', 'cpu', 0, 'int8')
+
+
+class Recorder(TorchDispatchMode):
+    """
+    What CUDA graphs do, without CUDA: keep what is called, and where its arguments lie.
+
+    A graph holds its own results, but nothing that was there before.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.results = [], []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        numbers = {id(value): number for number, value in enumerate(self.results)}
+
+        def named(part):
+            if not isinstance(part, torch.Tensor):
+                return part
+            return Found(numbers[id(part)]) if id(part) in numbers else weakref.ref(part)
+
+        self.calls.append((func, *tree_map(named, (args, kwargs or {}))))
+        self.results.append(result)
+        return result
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.results = []
+
+    def replay(self):
+        results = []
+
+        def there(part):
+            if isinstance(part, Found):
+                return results[part.number]
+            if isinstance(part, weakref.ref):
+                assert part() is not None, 'a graph works on what was freed'
+                return part()
+            return part
+
+        for func, args, kwargs in self.calls:
+            results.append(func(*tree_map(there, args), **tree_map(there, kwargs)))
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of an earlier call."""
+
+    number: int
+
+
+def test_what_a_recording_works_on_stays(model, monkeypatch):
+    for name in ('Stream', 'current_stream', 'graph_pool_handle'):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: MagicMock())
+    monkeypatch.setattr(torch.cuda, 'stream', lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, 'CUDAGraph', Recorder)
+    monkeypatch.setattr(torch.cuda, 'graph', lambda recorder, **_: recorder)
+    monkeypatch.setattr(Segments, '_host', lambda _, shape, kind: torch.zeros(
+        tuple(shape), dtype=kind))
+    network = checkpoint.load(model)
+    network.prepare()
+    size, tasks = network.config.input_size, network.config.tasks
+    plain, pieces = Segments(network, size, False), Segments(network, size, True)
+    gc.collect()
+    for seed in range(3):
+        same(plain.dense(picture(seed, size), tasks), pieces.dense(picture(seed, size), tasks))
+
+
+def test_bfloat16_leaves_what_chooses_as_it_is(pair):
+    plain, half = pair
+    torch_backend._halve(half._network)
+    size, tasks = plain.config.input_size, plain.config.tasks
+    for run in ('dense', 'adaptive'):
+        (exact, _), (found, trace) = (
+            getattr(each, run)(picture(0, size), tasks, *((1.0, {}) if run == 'adaptive' else ()))
+            for each in pair)
+        for task, value in exact.items():
+            assert found[task].dtype == np.float32
+            assert np.abs(found[task] - value).mean() < 0.1 * np.abs(value).mean()
+    for name, value in plain._network.policy_arrays().items():
+        np.testing.assert_array_equal(value, half._network.policy_arrays()[name])

@@ -131,9 +131,9 @@ PARAMETERS: dict[str, Spec] = {
                    allowed='cpu, cuda or cuda:N', loaded=True),
     'num_threads': Spec(0, 'Threads that the network may use, at most the processors that the '
                            'node may use; 0 leaves it to the backend.', (0, 1024), loaded=True),
-    'precision': Spec('f32', 'Of the computation; bf16 and int8 need the backend openvino, bf16 a '
-                      'processor that has it, int8 a model that `adamtl quantize` has measured '
-                      '(glasses is).', choices=PRECISIONS, loaded=True),
+    'precision': Spec('f32', 'Of the computation; bf16 needs the backend openvino and a processor '
+                      'that has it, or CUDA; int8 needs openvino and a model that `adamtl '
+                      'quantize` has measured (glasses is).', choices=PRECISIONS, loaded=True),
     'image_transport': Spec('auto', 'Subscribe to image (raw) or image/compressed (compressed); '
                             'auto: to what is published, raw before compressed.',
                             choices=IMAGE_TRANSPORTS),

@@ -133,8 +133,8 @@ class Engine:
     model: preset or path of a weights file.  backend: 'torch', 'openvino' (CPU alone), or 'auto':
     openvino where it is installed and the device is a CPU.  device: 'cpu', 'cuda' or 'cuda:N'.
     num_threads: of the backend, at most the processors that this process may use; 0 leaves it.
-    precision: 'f32', or with openvino 'bf16' on a
-    processor that has it, or 'int8' where `adamtl quantize` has measured the model.
+    precision: 'f32'; 'bf16' with openvino on a processor that has it, or with torch on CUDA;
+    'int8' with openvino where `adamtl quantize` has measured the model.
 
     OpenCV runs on one thread in this process from then on.
     """

@@ -11,7 +11,9 @@ at the frame on the host, is a second one.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -40,6 +42,17 @@ class _Piece:
     gate: int | None
 
 
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Let float32 be that: by default a GPU shortens the factors of convolutions to TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 class Segments:
     """
     A prepared network (LiteNetwork.prepare) at one input size, (height, width).
@@ -60,7 +73,8 @@ class Segments:
         self._staged = self._host((1, *size, 3), torch.uint8)
         self._early: list[_Piece] = []
         self._late: list[_Piece] = []
-        with torch.inference_mode():
+        self._kept: list[Callable[[], None]] = []
+        with torch.inference_mode(), _full_precision():
             taps = self._encoder()
             empty = torch.zeros_like(taps[-1])
             self._pyramids = [self._pyramid((*taps[:-1], last)) for last in (empty, taps[-1])]
@@ -84,8 +98,11 @@ class Segments:
                 run()
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads may use the device meanwhile, a second camera's for one.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode='thread_local'):
             run()
+        # A graph has addresses alone: what it reads and writes is freed unless someone holds it.
+        self._kept.append(run)
         return graph.replay
 
     def _encoder(self) -> list[Tensor]:

@@ -54,7 +54,7 @@ class TorchBackend:
                 raise ValueError(
                     f'precision {precision!r}: the backend torch has f32 alone here, and bf16 for '
                     'convolutional networks on CUDA; choose one of them, or openvino')
-            network.to(torch.bfloat16)
+            _halve(cast(LiteNetwork, network))
         self._network = network.to(self._device)
         self.config = self._network.config
         if num_threads:
@@ -143,6 +143,12 @@ class TorchBackend:
 
     def _inputs(self, pixels: np.ndarray) -> Tensor:
         return self._network.inputs(torch.from_numpy(pixels)[None].to(self._device))
+
+
+def _halve(network: LiteNetwork) -> None:
+    """Compute in bfloat16; what chooses stays as exact as it was learned."""
+    for part in (network.encoder, network.pyramid, network.decoders):
+        part.to(torch.bfloat16)
 
 
 def _arrays(logits: Mapping[str, Tensor]) -> Logits:

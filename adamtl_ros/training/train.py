@@ -482,7 +482,7 @@ class Trainer:
                 disable=self.rank > 0 or not self.console.is_terminal) as progress:
             task = progress.add_task(config.stage, total=config.steps, completed=self.step)
             mean: dict[str, float] = {}
-            began = time.monotonic()
+            began, first = time.monotonic(), self.step
             waited = 0.0
             while self.step < config.steps:
                 if self._stopped():
@@ -500,10 +500,10 @@ class Trainer:
                     k: v for k, v in mean.items() if k not in report}
                 progress.update(task, completed=self.step)
                 if self.step % LOG_EVERY == 0 or self.step == config.steps:
-                    took = (time.monotonic() - began) / ((self.step - 1) % LOG_EVERY + 1)
+                    took = (time.monotonic() - began) / (self.step - first)
                     mean['data'] = waited / max(time.monotonic() - began, 1e-9)
                     self._log(mean, took, events)
-                    began, waited = time.monotonic(), 0.0
+                    began, first, waited = time.monotonic(), self.step, 0.0
                 if self.step % config.validate_every == 0 or self.step == config.steps:
                     self._validate(events)
                 if self.step % config.save_every == 0 or self.step == config.steps:
