@@ -339,6 +339,12 @@ def test_pictures_teach_what_a_person_is_and_nothing_else(settings, pictures):
     assert np.isfinite(report['loss'])
 
 
+def test_weights_do_not_tell_where_things_lay(settings, pictures, tmp_path):
+    assert command.main([settings, 'steps=1', f'pictures={pictures}', 'pictured=0.25']) == 0
+    with safe_open(str(tmp_path / 'out.safetensors'), 'pt') as file:
+        assert str(tmp_path) not in str(file.metadata())
+
+
 def test_a_teacher_tells_of_pictures_what_they_have_no_labels_for(settings, folder, pictures):
     """Depth, normals and edges of pictures follow it; rendered frames have labels of their own."""
     given = [settings, 'style=0.0', 'distill=2.0']

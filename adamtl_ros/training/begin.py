@@ -62,7 +62,7 @@ def notes(config: TrainConfig, trained: str) -> dict[str, str]:
     # Where things lie on this machine is of no use to those who get the weights.
     settings = {
         key: value for key, value in asdict(config).items()
-        if key not in ('data', 'val', 'out', 'start', 'teacher')}
+        if key not in ('data', 'val', 'out', 'start', 'teacher', 'pictures')}
     return {'licence': 'Apache-2.0', 'trained': trained, 'settings': json.dumps(settings)}
 
 

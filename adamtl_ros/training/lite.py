@@ -35,7 +35,7 @@ BETAS = 0.9, 0.99
 # Shares of the training.
 STYLE_UNTIL = 0.85
 """From here on no styles are exchanged."""
-SETTLED = 0.75
+SETTLED = 0.65
 """From here on the norms of pyramid and decoders keep their statistics."""
 
 STYLED = 1

@@ -24,7 +24,7 @@ from adamtl_ros.training import worth
 RANDOM_UNTIL = 0.12
 """Share of the training until which sets are drawn at random: a new policy knows nothing yet."""
 
-REDUCED = 0.6
+REDUCED = 0.72
 """In how many of the steps sets run at one of the smaller sizes."""
 
 CHOSEN = 0.3, 0.75
@@ -36,7 +36,7 @@ FLIPPED, FLIPS = 0.35, 0.08
 COSTS = 0.5, 1.0
 """The mean costs for which sets are chosen, of what all gates cost at the size."""
 
-CLOSED, OPEN = 0.03, 0.15
+CLOSED, OPEN = 0.03, 0.35
 """Share of the frames with every gate closed, the least that there is, and with all open."""
 
 PRICES = np.concatenate(([0.0], np.geomspace(1e-4, 2.0, 28)))
