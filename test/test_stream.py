@@ -11,7 +11,9 @@ import pytest
 
 from adamtl_ros.camera import Camera
 from adamtl_ros.network import checkpoint
+from adamtl_ros.runtime.ego_motion import moved_results
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.runtime.motion import CELL
 from adamtl_ros.runtime.motion import Flow
 from adamtl_ros.runtime.settings import Settings
@@ -375,11 +377,13 @@ def turning(count, step=1):
 
 def test_results_of_key_frames_are_warped_to_the_frames_between(engine):
     stream, settings = Stream(), replace(
-        SETTINGS, budget=0.6, cap=1.0, confidence=True, gating_map=True, raw=True)
+        SETTINGS, budget=0.6, cap=1.0, confidence=True, gating_map=True, raw=True,
+        tasks=('semseg', 'normals', 'depth'))
     results = [engine.infer(frame, settings, None, stream) for frame in turning(60)]
     stats = [result.stats for result in results]
     assert {each.warped for each in stats} == {True, False} and not any(
         each.reused for each in stats)
+    turned = 0
     for frame, result in zip(turning(60), results):
         if not result.stats.warped:
             # A key frame: all that there is.
@@ -389,14 +393,18 @@ def test_results_of_key_frames_are_warped_to_the_frames_between(engine):
             continue
         age += 1
         motion = flow.to(frame, age)
+        camera = seen_by(None, frame.shape[1::-1], frame.shape[1::-1])
+        kept = moved_results(key.outputs, motion, camera)
+        turned += kept['normals'] is not key.outputs['normals']
         assert all(np.array_equal(
-            result.outputs[task], motion.warped(key.outputs[task]), equal_nan=True)
-            for task in SETTINGS.tasks)
+            result.outputs[task], motion.warped(kept[task]), equal_nan=True)
+            for task in settings.tasks)
         assert np.array_equal(
             result.confidence['semseg'], motion.warped(key.confidence['semseg']))
         assert result.stats.budget_achieved == result.stats.gmacs == 0.0 and not result.raw
         assert not result.stats.computed and not result.gating_map.any()
         assert math.isnan(result.stats.price) and math.isnan(result.stats.predicted_ms)
+    assert turned > 10
     assert np.mean([each.budget_achieved for each in stats]) <= 0.6 + TOLERANCE
     for off in ('warp', 'reuse'):
         blind = Stream()

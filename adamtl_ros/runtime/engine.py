@@ -33,6 +33,8 @@ from adamtl_ros.runtime.backends import backend_of
 from adamtl_ros.runtime.backends import BACKENDS
 from adamtl_ros.runtime.backends import PRECISIONS
 from adamtl_ros.runtime.backends import PricedBackend
+from adamtl_ros.runtime.ego_motion import moved_logits
+from adamtl_ros.runtime.ego_motion import moved_results
 from adamtl_ros.runtime.geometry import geometry
 from adamtl_ros.runtime.geometry import resized_depth
 from adamtl_ros.runtime.geometry import seen_by
@@ -354,7 +356,7 @@ class Engine:
         with laps('postprocess' if lap == 'network' else lap):
             if followed is not None:
                 stream.spend(0.0, settings, priced=False)
-                return _warped(*followed)
+                return _warped(*followed, frame.seen)
             answer = replace(self._computed(*ran, frame, earlier), price=price, cap=cap)
             self._entered(answer, pixels, key, frame, stream, best=due)
         return answer
@@ -400,8 +402,10 @@ class Engine:
         if earlier is None:
             return self._answer(logits, trace, frame)
         kept, motion = earlier
-        return replace(
-            self._answer(motion.averaged(logits, kept.logits), trace, frame), fused=True)
+        before = kept.logits
+        if self.config.canonical and not self.config.linear_depth:
+            before = moved_logits(before, motion, trace.size or frame.size[::-1])
+        return replace(self._answer(motion.averaged(logits, before), trace, frame), fused=True)
 
     def _entered(
             self, answer: '_Answer', pixels: np.ndarray, key: tuple, frame: '_Frame',
@@ -528,11 +532,12 @@ class _Answer:
     fused: bool = False
 
 
-def _warped(answer: _Answer, motion: Motion) -> _Answer:
+def _warped(answer: _Answer, motion: Motion, camera: Camera) -> _Answer:
     """Return what was kept of an earlier picture as it is after that moved."""
+    outputs = moved_results(answer.outputs, motion, camera)
     return replace(
         answer, warped=True, fused=False, logits={},
-        outputs={task: motion.warped(value) for task, value in answer.outputs.items()},
+        outputs={task: motion.warped(value) for task, value in outputs.items()},
         # As sure as of the class that is there.
         confidences={task: motion.warped(value) for task, value in answer.confidences.items()})
 

@@ -176,6 +176,13 @@ class Flow:
         return Motion(flow, np.where(other, np.float32(0), share), RISE * float(other.mean()))
 
 
+def cell_flow(motion: Motion) -> np.ndarray:
+    """Return float32 (h / CELL, w / CELL, 2), the mean flow of the cells, in cells."""
+    height, width = motion.same.shape
+    return cv2.resize(motion.flow, (width, height), interpolation=cv2.INTER_AREA) * np.float32(
+        STEP / CELL)
+
+
 def difference(one: np.ndarray, other: np.ndarray, cell: int = CELL) -> np.ndarray:
     """Return float32 (h / cell, w / cell), how much the mean colours of cells differ, of 255."""
     return apart(cells(one, cell), cells(other, cell))

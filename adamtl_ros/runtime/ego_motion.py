@@ -1,0 +1,188 @@
+# Copyright 2026 adamtl_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""
+How the camera moved between two pictures, and what that changes of what was said of the earlier.
+
+Normals and depth are of the camera's own frame: as it turns all normals turn, and as it comes
+nearer all depth shrinks.  So it is not enough to bring them along the optical flow.
+
+What flow a camera sees is linear in how it turned and moved, if depth is known (Longuet-Higgins &
+Prazdny, Proc. R. Soc. Lond. B 208, 1980, equations 2.5): six numbers, fitted to all cells.  What
+moves by itself fits badly, and counts little (Geman & McClure, as in Black & Anandan, CVIU 1996).
+"""
+
+from collections.abc import Container
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from typing import cast
+
+import cv2
+import numpy as np
+
+from adamtl_ros.camera import Camera
+from adamtl_ros.camera import CANONICAL_FOCAL
+from adamtl_ros.runtime.motion import CELL
+from adamtl_ros.runtime.motion import cell_flow
+from adamtl_ros.runtime.motion import Motion
+from adamtl_ros.tasks import DEPTH_RANGE
+
+ROUNDS = 4
+"""Of fitting, each with the weights that the one before led to."""
+
+NOISE, MOST_NOISE = 0.3, 2.0
+"""Pixels of the network's input that half of the cells may be off by, at the least and at most."""
+
+PRIOR = 0.01
+"""
+What is expected before anything is seen, beside the sum of squares over the cells.
+
+Of some 25 cells that err alike one counts, with NOISE; turns of 0.1 rad and
+steps of 0.1 m are usual.  It decides where a flat wall leaves open which of both it was.
+"""
+
+STANDS = 0.15
+"""Pixels that half of the cells move at the least where the camera moved."""
+
+AGREES = 0.3
+"""Share of the picture that has to fit: a camera behind a crowd is not known to move."""
+
+
+@dataclass(frozen=True)
+class EgoMotion:
+    """
+    What takes points of the earlier camera's frame to this one's: P' = rotation P + shift.
+
+    rotation: float32 (3, 3).  shift: float32 (3), in m.
+    """
+
+    rotation: np.ndarray
+    shift: np.ndarray
+
+    def normals(self, vectors: np.ndarray) -> np.ndarray:
+        """Return vectors (h, w, 3) of any surfaces, as this camera has them."""
+        return cv2.transform(vectors, self.rotation)
+
+    def depth(self, metres: np.ndarray, camera: Camera) -> np.ndarray:
+        """
+        Return how far from this camera, along its axis, the points of an earlier picture are.
+
+        metres: float32 (h, w), above 0; camera: of any size of the picture.  At the least a tenth
+        of what it was.
+        """
+        camera = camera.resized(metres.shape[1], metres.shape[0])
+        across, down, along = self.rotation[2]
+        x, y = _rays(camera)
+        moved = metres * (across * x + (down * y + along)[:, None])
+        return np.maximum(moved + self.shift[2], metres * np.float32(0.1))
+
+
+def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoMotion | None:
+    """
+    Return how the camera moved since the earlier picture; None where it did not, or none can tell.
+
+    camera: of both, at any size.  depth: float32 (h, w), what was said of the earlier picture, at
+    any size; None: only turns are looked for.
+    """
+    lines, columns = motion.same.shape
+    same = motion.same.ravel()
+    flow = cell_flow(motion)
+    known = same > 0
+    enough = AGREES * same.size
+    if same.sum() < enough or _middle(
+            np.abs(flow).max(-1).ravel()[known]) * CELL < STANDS:
+        return None
+    camera = camera.resized(columns, lines)
+    across, down = _rays(camera)
+    seen = np.stack((flow[..., 0] / -camera.fx, flow[..., 1] / -camera.fy))
+    near = np.zeros_like(seen[0]) if depth is None else 1 / _sampled(
+        depth, across - seen[0], down[:, None] - seen[1], camera)
+    # Not only of small motions: of turns this is right, to the second order, in the middle of the
+    # way, and of shifts, exactly, at its end.
+    x, y = across - seen[0] / 2, down[:, None] - seen[1] / 2
+    terms = np.zeros((6, 2, lines, columns), np.float32)
+    product = x * y
+    terms[0] = -product, -1 - y * y
+    terms[1] = 1 + x * x, product
+    terms[2] = -y, x
+    terms[3, 0] = terms[4, 1] = near
+    terms[5] = -across * near, -down[:, None] * near
+    flat, seen = terms.reshape(6, -1), seen.reshape(2, -1)
+    least, most = ((noise / CELL / camera.focal) ** 2 for noise in (NOISE, MOST_NOISE))
+    fitting = same
+    for _ in range(ROUNDS):
+        weighted = flat * np.concatenate((fitting, fitting))
+        found = np.linalg.solve(
+            weighted @ flat.T + PRIOR * np.eye(6, dtype=np.float32), weighted @ seen.ravel())
+        off = (found @ flat).reshape(2, -1) - seen
+        apart = np.einsum('in,in->n', off, off)
+        scale = 9 * min(max(2.2 * _middle(apart[known]), least), most)
+        fitting = same / np.square(1 + apart / scale)
+    if fitting.sum() < enough or not np.isfinite(found).all():
+        return None
+    return EgoMotion(cv2.Rodrigues(found[:3])[0].astype(np.float32), found[3:])
+
+
+def moved_results(
+        results: Mapping[str, np.ndarray], motion: Motion, camera: Camera
+) -> dict[str, np.ndarray]:
+    """
+    Return results of the earlier picture, depth and normals as this camera has them.
+
+    Each pixel stays where it is; `Motion.warped` moves them.
+    """
+    moved = dict(results)
+    if ego := _found(results, motion, camera, results.get('depth')):
+        if 'normals' in moved:
+            moved['normals'] = ego.normals(moved['normals'])
+        if 'depth' in moved:
+            moved['depth'] = ego.depth(moved['depth'], camera)
+    return moved
+
+
+def moved_logits(
+        logits: Mapping[str, np.ndarray], motion: Motion, size: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """
+    Return what decoders of a canonical network said, as they would say it of this camera.
+
+    Each pixel stays where it is, too.  size: (height, width) of the network's input, of which the
+    canonical camera's picture was.
+    """
+    moved, camera = dict(logits), Camera.nominal(*size[::-1], CANONICAL_FOCAL)
+    depth = None
+    if 'depth' in logits:
+        depth = cv2.exp(np.clip(logits['depth'][0], *np.log(DEPTH_RANGE, dtype=np.float32)))
+    if ego := _found(logits, motion, camera, depth):
+        if 'normals' in moved:
+            moved['normals'] = np.einsum('ij,jhw->ihw', ego.rotation, moved['normals'])
+        if depth is not None:
+            moved['depth'] = moved['depth'] + cv2.log(ego.depth(depth, camera) / depth)
+    return moved
+
+
+def _found(
+        tasks: Container[str], motion: Motion, camera: Camera, depth: np.ndarray | None
+) -> EgoMotion | None:
+    """Look for it only where something depends on it."""
+    return ego_motion(motion, camera, depth) if 'normals' in tasks or 'depth' in tasks else None
+
+
+def _middle(values: np.ndarray) -> float:
+    """Return about the median, in a fifth of the time that numpy takes to find it."""
+    middle = len(values) // 2
+    return float(np.partition(values, middle)[middle])
+
+
+def _rays(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 (w) and (h), x and y at a distance of 1 along the axis, of all pixels."""
+    return (((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32),
+            ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32))
+
+
+def _sampled(depth: np.ndarray, x: np.ndarray, y: np.ndarray, camera: Camera) -> np.ndarray:
+    """Return the depth (h, w) of the nearest pixels of rays."""
+    camera = camera.resized(depth.shape[1], depth.shape[0])
+    return cv2.remap(
+        depth, (x * camera.fx + camera.cx).astype(np.float32), (y * camera.fy + camera.cy).astype(
+            np.float32), cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE, dst=cast(Any, None))
