@@ -105,6 +105,15 @@ def test_what_moves_by_itself_tells_nothing():
     assert np.degrees(np.linalg.norm(cv2.Rodrigues(found.rotation @ rotation.T)[0])) < 0.5
 
 
+def test_depth_that_is_no_number_tells_nothing():
+    motion, (depth, _), _, rotation = moved((0.0, 0.05, 0.0), (0.05, 0, -0.1))
+    depth[:30], depth[30:40], depth[80:90, :50] = np.nan, np.inf, -np.inf
+    found = ego_motion(motion, CAMERA, depth)
+    assert np.degrees(np.linalg.norm(cv2.Rodrigues(found.rotation @ rotation.T)[0])) < 1.0
+    depth[:] = np.nan
+    assert ego_motion(motion, CAMERA, depth) is not None
+
+
 def test_without_depth_turns_are_found():
     motion, _, _, rotation = moved((0.02, 0.06, -0.01), (0, 0, 0))
     found = ego_motion(motion, CAMERA, None)

@@ -95,8 +95,11 @@ def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoM
     camera = camera.resized(columns, lines)
     across, down = _rays(camera)
     seen = np.stack((flow[..., 0] / -camera.fx, flow[..., 1] / -camera.fy))
-    near = np.zeros_like(seen[0]) if depth is None else 1 / _sampled(
-        depth, across - seen[0], down[:, None] - seen[1], camera)
+    near = np.zeros_like(seen[0])
+    if depth is not None:
+        near = 1 / _sampled(depth, across - seen[0], down[:, None] - seen[1], camera)
+        # What is no number would make all of it none; such a cell tells of turns alone.
+        near[~np.isfinite(near)] = 0
     # Not only of small motions: of turns this is right, to the second order, in the middle of the
     # way, and of shifts, exactly, at its end.
     x, y = across - seen[0] / 2, down[:, None] - seen[1] / 2
