@@ -36,16 +36,17 @@ RISE = 1.0
 How much the errors of warped results rise, relative to those of the dense network, for each share
 of the picture that shows something else.
 
-The ratio of both means is 0.91 over 786 pairs of frames of clips that walk or stand (correlation
-0.43), and 1.7 and 1.4 on two fast walks (0.80, 0.63): test/flow_errors.py measures it.
+The ratio of both means is 1.7 on two fast walks (correlation 0.8).  On 786 pairs of clips, which
+walk or stand, it is 0.1 (0.4): but their first frames, which are warped, training has seen.
+test/flow_errors.py measures it.
 """
 
 EARLIER = {'classes': 0.5, 'depth': 0.5, 'normals': 0.3, 'map': 0.3}
 """
 Share of what was said before in the mean, by the kind of task.
 
-On clips of training 0.5 is better than 0.3 for all but edges; of two fast walks both are worse
-with it in normals, and one in edges and saliency, whose fine lines it blurs.
+On clips of training 0.5 is better than 0.3 for all but edges.  On two fast walks of which every
+third frame is computed saliency and edges are worse with it than alone, and normals of one.
 test/flow_errors.py measures it.
 """
 
