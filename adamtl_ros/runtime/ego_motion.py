@@ -22,12 +22,14 @@ import numpy as np
 
 from adamtl_ros.camera import Camera
 from adamtl_ros.camera import CANONICAL_FOCAL
-from adamtl_ros.runtime.motion import CELL
-from adamtl_ros.runtime.motion import cell_flow
 from adamtl_ros.runtime.motion import Motion
+from adamtl_ros.runtime.motion import STEP
 from adamtl_ros.tasks import DEPTH_RANGE
 
-ROUNDS = 4
+CELLS = 2
+"""Cells of the flow, a side, that count as one."""
+
+ROUNDS = 3
 """Of fitting, each with the weights that the one before led to."""
 
 NOISE, MOST_NOISE = 0.3, 2.0
@@ -37,9 +39,11 @@ PRIOR = 0.01
 """
 What is expected before anything is seen, beside the sum of squares over the cells.
 
-Of some 25 cells that err alike one counts, with NOISE; turns of 0.1 rad and
-steps of 0.1 m are usual.  It decides where a flat wall leaves open which of both it was.
+Of some 25 cells that err alike one counts, with a few thousandths; turns of 0.1 rad and shifts of
+0.1 m are usual.  It decides where a flat wall leaves open which of both it was.
 """
+
+_PRIOR = PRIOR * np.eye(6, dtype=np.float32)
 
 STANDS = 0.15
 """Pixels that half of the cells move at the least where the camera moved."""
@@ -84,13 +88,15 @@ def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoM
     camera: of both, at any size.  depth: float32 (h, w), what was said of the earlier picture, at
     any size; None: only turns are looked for.
     """
-    lines, columns = motion.same.shape
-    same = motion.same.ravel()
-    flow = cell_flow(motion)
+    lines, columns = (max(side // CELLS, 1) for side in motion.same.shape)
+    same = cv2.resize(motion.same, (columns, lines), interpolation=cv2.INTER_AREA).ravel()
+    flow = cv2.resize(motion.flow, (columns, lines), interpolation=cv2.INTER_AREA) * np.float32(
+        columns / motion.flow.shape[1])
+    pixels = motion.flow.shape[1] * STEP / columns
     known = same > 0
     enough = AGREES * same.size
     if same.sum() < enough or _middle(
-            np.abs(flow).max(-1).ravel()[known]) * CELL < STANDS:
+            np.abs(flow).max(-1).ravel()[known]) * pixels < STANDS:
         return None
     camera = camera.resized(columns, lines)
     across, down = _rays(camera)
@@ -103,27 +109,31 @@ def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoM
     # Not only of small motions: of turns this is right, to the second order, in the middle of the
     # way, and of shifts, exactly, at its end.
     x, y = across - seen[0] / 2, down[:, None] - seen[1] / 2
-    terms = np.zeros((6, 2, lines, columns), np.float32)
     product = x * y
+    # By term, and last what was seen: (7, 2 h w).  OpenCV's algebra, as NumPy's shares such small
+    # sums among threads that the network needs.
+    terms = np.zeros((7, 2, lines, columns), np.float32)
     terms[0] = -product, -1 - y * y
     terms[1] = 1 + x * x, product
     terms[2] = -y, x
     terms[3, 0] = terms[4, 1] = near
     terms[5] = -across * near, -down[:, None] * near
-    flat, seen = terms.reshape(6, -1), seen.reshape(2, -1)
-    least, most = ((noise / CELL / camera.focal) ** 2 for noise in (NOISE, MOST_NOISE))
-    fitting = same
+    terms[6] = seen
+    terms = terms.reshape(7, 2, -1)
+    flat = terms.reshape(7, -1)
+    least, most = ((noise / pixels / camera.focal) ** 2 for noise in (NOISE, MOST_NOISE))
+    fitting, found = same, np.full((1, 7), -1, np.float32)
     for _ in range(ROUNDS):
-        weighted = flat * np.concatenate((fitting, fitting))
-        found = np.linalg.solve(
-            weighted @ flat.T + PRIOR * np.eye(6, dtype=np.float32), weighted @ seen.ravel())
-        off = (found @ flat).reshape(2, -1) - seen
-        apart = np.einsum('in,in->n', off, off)
+        sums = cv2.mulTransposed((terms * cv2.sqrt(fitting)[:, 0]).reshape(7, -1), False)
+        found[0, :6] = cv2.solve(
+            sums[:6, :6] + _PRIOR, sums[:6, 6:], flags=cv2.DECOMP_CHOLESKY)[1][:, 0]
+        off = cv2.gemm(found, flat, 1.0, cast(Any, None), 0.0).reshape(2, -1)
+        apart = off[0] * off[0] + off[1] * off[1]
         scale = 9 * min(max(2.2 * _middle(apart[known]), least), most)
         fitting = same / np.square(1 + apart / scale)
     if fitting.sum() < enough or not np.isfinite(found).all():
         return None
-    return EgoMotion(cv2.Rodrigues(found[:3])[0].astype(np.float32), found[3:])
+    return EgoMotion(cv2.Rodrigues(found[0, :3])[0], found[0, 3:6])
 
 
 def moved_results(
