@@ -11,6 +11,7 @@ from adamtl_ros.camera import CANONICAL_FOCAL
 from adamtl_ros.runtime.ego_motion import ego_motion
 from adamtl_ros.runtime.ego_motion import moved_logits
 from adamtl_ros.runtime.ego_motion import moved_results
+from adamtl_ros.runtime.geometry import geometry
 from adamtl_ros.runtime.motion import CELL
 from adamtl_ros.runtime.motion import Motion
 from adamtl_ros.runtime.motion import STEP
@@ -114,11 +115,18 @@ def test_depth_that_is_no_number_tells_nothing():
     assert ego_motion(motion, CAMERA, depth) is not None
 
 
-def test_without_depth_turns_are_found():
-    motion, _, _, rotation = moved((0.02, 0.06, -0.01), (0, 0, 0))
+@pytest.mark.parametrize('turn, shift, least', [
+    ((0.02, 0.06, -0.01), (0, 0, 0), 0.5), ((0, 0, 0), (0.1, 0, 0), 1.0),
+    ((0, 0, 0), (0, 0.05, -0.1), 0.5), ((0, 0.05, 0), (0.1, 0, 0), 1.0)])
+def test_without_depth_turns_are_found_and_shifts_are_not_taken_for_them(turn, shift, least):
+    motion, _, _, rotation = moved(turn, shift)
     found = ego_motion(motion, CAMERA, None)
-    assert not found.shift.any()
-    assert np.degrees(np.linalg.norm(cv2.Rodrigues(found.rotation @ rotation.T)[0])) < 0.5
+    assert np.degrees(np.linalg.norm(cv2.Rodrigues(found.rotation @ rotation.T)[0])) < least
+
+
+def test_what_no_camera_does_is_not_believed():
+    motion, (depth, _), _, _ = moved((0, 0, 0), (0, 0, -1.2))
+    assert ego_motion(motion, CAMERA, depth) is None
 
 
 def test_a_camera_that_stands_and_one_that_nothing_tells_of():
@@ -148,18 +156,23 @@ def test_depth_stays_above_nothing():
     assert found.depth(np.full((12, 16), 0.2, np.float32), CAMERA).min() == pytest.approx(0.02)
 
 
-def test_what_decoders_said_becomes_what_they_would_say_now():
-    canonical = Camera.nominal(256, 192, CANONICAL_FOCAL)
-    motion, before, now, _ = moved((0.03, -0.06, 0.02), (0.1, 0.0, -0.3), canonical)
+@pytest.mark.parametrize('focal, middle', [
+    (CANONICAL_FOCAL, 127.5), (0.7 * CANONICAL_FOCAL, 127.5), (2 * CANONICAL_FOCAL, 127.5),
+    (1.2 * CANONICAL_FOCAL, 180.0)])
+def test_what_decoders_said_becomes_what_they_would_say_now(focal, middle):
+    camera = Camera(256, 192, focal, 0.95 * focal, middle, 95.5)
+    lens = geometry(camera, True)
+    motion, before, now, _ = moved((0.03, -0.06, 0.02), (0.1, 0.0, -0.3), camera)
 
     def logits(depth, normals):
         small = [cv2.resize(part, (64, 48), interpolation=cv2.INTER_AREA)
                  for part in (depth, normals)]
-        return {'depth': np.log(small[0])[None], 'normals': small[1].transpose(2, 0, 1).copy(),
+        return {'depth': np.log(small[0] / lens.depth_ratio)[None].astype(np.float32),
+                'normals': np.einsum('ijhw,hwi->jhw', lens.turns((48, 64)), small[1]),
                 'semseg': np.ones((3, 48, 64), np.float32)}
 
     said, goal = logits(*before), logits(*now)
-    found = moved_logits(said, motion, (192, 256))
+    found = moved_logits(said, motion, lens)
     assert found['semseg'] is said['semseg']
     places = np.indices((48, 64), np.float32)[::-1] + cv2.resize(
         motion.flow, (64, 48), interpolation=cv2.INTER_AREA).transpose(2, 0, 1) / 2
@@ -167,11 +180,11 @@ def test_what_decoders_said_becomes_what_they_would_say_now():
         apart = [np.median(np.abs(goal[task] - np.stack([cv2.remap(
             plane, *places, cv2.INTER_LINEAR) for plane in each[task]]))[:, 8:-8, 8:-8])
             for each in (said, found)]
-        assert apart[1] < least < apart[0] / 2
-    assert moved_logits({'semseg': said['semseg']}, motion, (192, 256)).keys() == {'semseg'}
+        assert apart[1] < least and apart[1] < apart[0] / 2, task
+    assert moved_logits({'semseg': said['semseg']}, motion, lens).keys() == {'semseg'}
     # Nothing is said of depth: a turn is found all the same.
-    motion = moved((0.03, -0.06, 0.02), (0, 0, 0), canonical)[0]
-    alone = moved_logits({'normals': said['normals']}, motion, (192, 256))
+    motion = moved((0.03, -0.06, 0.02), (0, 0, 0), camera)[0]
+    alone = moved_logits({'normals': said['normals']}, motion, lens)
     assert np.abs(alone['normals'] - said['normals']).max() > 0.02
 
 

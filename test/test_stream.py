@@ -11,8 +11,10 @@ import pytest
 
 from adamtl_ros.camera import Camera
 from adamtl_ros.network import checkpoint
+from adamtl_ros.runtime.ego_motion import moved_logits
 from adamtl_ros.runtime.ego_motion import moved_results
 from adamtl_ros.runtime.engine import Engine
+from adamtl_ros.runtime.geometry import geometry
 from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.runtime.motion import CELL
 from adamtl_ros.runtime.motion import Flow
@@ -437,6 +439,26 @@ def test_computed_frames_are_averaged_with_those_before(engine):
             assert not np.array_equal(result.raw['semseg'], alone.raw['semseg'])
             assert result.outputs['depth'].shape == alone.outputs['depth'].shape
     assert fused.count(True) >= 8
+
+
+def test_what_was_said_before_follows_the_camera(engine):
+    camera = Camera(96, 64, 90.0, 80.0, 40.0, 30.0)
+    settings = replace(
+        SETTINGS, cap=1.0, budget=1.0, raw=True, tasks=('semseg', 'normals', 'depth'))
+    lens, stream, turned = geometry(camera, True), Stream(), 0
+    before, flow = None, None
+    for frame in turning(8, 2):
+        result = engine.infer(frame, settings, camera, stream)
+        alone = engine.infer(frame, replace(settings, fuse=False), camera, Stream()).raw
+        if before is not None:
+            assert result.stats.fused
+            motion = flow.to(frame, 1)
+            moved = moved_logits(before, motion, lens)
+            turned += moved['normals'] is not before['normals']
+            for task, value in motion.averaged(alone, moved).items():
+                np.testing.assert_allclose(result.raw[task], value, rtol=1e-4, atol=1e-5)
+        before, flow = result.raw, Flow(frame)
+    assert turned >= 5
 
 
 @pytest.mark.parametrize('off', ['fuse', 'reuse'])

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from adamtl_ros.camera import Camera
-from adamtl_ros.camera import CANONICAL_FOCAL
+from adamtl_ros.runtime.geometry import Geometry
 from adamtl_ros.runtime.motion import Motion
 from adamtl_ros.runtime.motion import STEP
 from adamtl_ros.tasks import DEPTH_RANGE
@@ -39,9 +39,19 @@ PRIOR = 0.01
 """
 What is expected before anything is seen, beside the sum of squares over the cells.
 
-Of some 25 cells that err alike one counts, with a few thousandths; turns of 0.1 rad and shifts of
-0.1 m are usual.  It decides where a flat wall leaves open which of both it was.
+That is some 25 (errors are shared by neighbours) times the square of the flow's error over that of
+what is usual, of 0.002 over 0.1 (rad, m).  It decides where a flat wall leaves open whether the
+camera turned or shifted.
 """
+
+TYPICAL = 2.5
+"""Metres to what a camera in a room sees, where nothing is said of that."""
+
+MOST_TURN, MOST_SHIFT = 0.6, 1.0
+"""In rad and m, between two pictures of which one has the results of the other."""
+
+ORDER = ['einsum_path', (1, 2), (0, 1)]
+"""In which three factors are multiplied: vectors first."""
 
 _PRIOR = PRIOR * np.eye(6, dtype=np.float32)
 
@@ -71,14 +81,15 @@ class EgoMotion:
         """
         Return how far from this camera, along its axis, the points of an earlier picture are.
 
-        metres: float32 (h, w), above 0; camera: of any size of the picture.  At the least a tenth
-        of what it was.
+        metres: float32 (h, w), above 0; camera: of any size of the picture.  At least a tenth, and
+        at most ten times, what it was.
         """
         camera = camera.resized(metres.shape[1], metres.shape[0])
         across, down, along = self.rotation[2]
         x, y = _rays(camera)
         moved = metres * (across * x + (down * y + along)[:, None])
-        return np.maximum(moved + self.shift[2], metres * np.float32(0.1))
+        return np.clip(
+            moved + self.shift[2], metres * np.float32(0.1), metres * np.float32(10))
 
 
 def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoMotion | None:
@@ -86,7 +97,7 @@ def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoM
     Return how the camera moved since the earlier picture; None where it did not, or none can tell.
 
     camera: of both, at any size.  depth: float32 (h, w), what was said of the earlier picture, at
-    any size; None: only turns are looked for.
+    any size; None: all is taken to be TYPICAL metres away.
     """
     lines, columns = (max(side // CELLS, 1) for side in motion.same.shape)
     same = cv2.resize(motion.same, (columns, lines), interpolation=cv2.INTER_AREA).ravel()
@@ -101,13 +112,13 @@ def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoM
     camera = camera.resized(columns, lines)
     across, down = _rays(camera)
     seen = np.stack((flow[..., 0] / -camera.fx, flow[..., 1] / -camera.fy))
-    near = np.zeros_like(seen[0])
+    near = np.full_like(seen[0], 1 / TYPICAL)
     if depth is not None:
-        near = 1 / _sampled(depth, across - seen[0], down[:, None] - seen[1], camera)
-        # What is no number would make all of it none; such a cell tells of turns alone.
-        near[~np.isfinite(near)] = 0
-    # Not only of small motions: of turns this is right, to the second order, in the middle of the
-    # way, and of shifts, exactly, at its end.
+        metres = _sampled(depth, across - seen[0], down[:, None] - seen[1], camera)
+        # One that is no number would make all of it none.
+        np.divide(1, metres, out=near, where=np.isfinite(metres) & (metres > 0))
+    # The equations are of small motions.  For larger ones those of turns hold in the middle of
+    # both places, to the second order, and those of shifts where the point is now, exactly.
     x, y = across - seen[0] / 2, down[:, None] - seen[1] / 2
     product = x * y
     # By term, and last what was seen: (7, 2 h w).  OpenCV's algebra, as NumPy's shares such small
@@ -131,9 +142,12 @@ def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoM
         apart = off[0] * off[0] + off[1] * off[1]
         scale = 9 * min(max(2.2 * _middle(apart[known]), least), most)
         fitting = same / np.square(1 + apart / scale)
-    if fitting.sum() < enough or not np.isfinite(found).all():
+    turn, shift = found[0, :3], found[0, 3:6]
+    # Not above is what is no number, too.
+    if fitting.sum() < enough or not (
+            np.linalg.norm(turn) < MOST_TURN and np.linalg.norm(shift) < MOST_SHIFT):
         return None
-    return EgoMotion(cv2.Rodrigues(found[0, :3])[0], found[0, 3:6])
+    return EgoMotion(cv2.Rodrigues(turn)[0], shift)
 
 
 def moved_results(
@@ -154,24 +168,43 @@ def moved_results(
 
 
 def moved_logits(
-        logits: Mapping[str, np.ndarray], motion: Motion, size: tuple[int, int]
-) -> dict[str, np.ndarray]:
+        logits: Mapping[str, np.ndarray], motion: Motion, lens: Geometry) -> dict[str, np.ndarray]:
     """
     Return what decoders of a canonical network said, as they would say it of this camera.
 
-    Each pixel stays where it is, too.  size: (height, width) of the network's input, of which the
-    canonical camera's picture was.
+    Each pixel stays where it is, too.  lens: of the camera, with the size of the network's input.
     """
-    moved, camera = dict(logits), Camera.nominal(*size[::-1], CANONICAL_FOCAL)
-    depth = None
+    moved, depth = dict(logits), None
     if 'depth' in logits:
-        depth = cv2.exp(np.clip(logits['depth'][0], *np.log(DEPTH_RANGE, dtype=np.float32)))
-    if ego := _found(logits, motion, camera, depth):
-        if 'normals' in moved:
-            moved['normals'] = np.einsum('ij,jhw->ihw', ego.rotation, moved['normals'])
+        depth = np.float32(lens.depth_ratio) * cv2.exp(
+            np.clip(logits['depth'][0], *np.log(DEPTH_RANGE, dtype=np.float32)))
+    if ego := _found(logits, motion, lens.camera, depth):
+        if 'normals' in logits:
+            moved['normals'] = _canonical(logits['normals'], ego, lens, depth)
         if depth is not None:
-            moved['depth'] = moved['depth'] + cv2.log(ego.depth(depth, camera) / depth)
+            moved['depth'] = logits['depth'] + cv2.log(ego.depth(depth, lens.camera) / depth)
     return moved
+
+
+def _canonical(
+        planes: np.ndarray, ego: EgoMotion, lens: Geometry, depth: np.ndarray | None
+) -> np.ndarray:
+    """Turn canonical normals (3, h, w) to the camera, with it, and to the canonical one again."""
+    height, width = planes.shape[1:]
+    camera, turns = lens.camera.resized(width, height), lens.turns((height, width))
+    x, y = np.meshgrid(*_rays(camera))
+    away = np.full_like(x, TYPICAL) if depth is None else cv2.resize(depth, (width, height))
+    points = np.einsum('ij,jhw->ihw', ego.rotation, np.stack((x, y, np.ones_like(x))) * away)
+    # That turn depends on the pixel, and on the one where the point is now.
+    x, y, z = points + ego.shift[:, None, None]
+    z = np.maximum(z, 0.1 * away)
+    columns = x / z * np.float32(camera.fx) + np.float32(camera.cx)
+    lines = y / z * np.float32(camera.fy) + np.float32(camera.cy)
+    there = cv2.remap(
+        cv2.merge(list(turns.reshape(9, height, width))), columns, lines, cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE)
+    real = np.einsum('ij,jkhw,khw->ihw', ego.rotation, turns, planes, optimize=ORDER)
+    return np.einsum('hwij,ihw->jhw', there.reshape(height, width, 3, 3), real)
 
 
 def _found(

@@ -41,6 +41,7 @@ from adamtl_ros.runtime.geometry import seen_by
 from adamtl_ros.runtime.motion import Motion
 from adamtl_ros.runtime.preprocess import shrink
 from adamtl_ros.runtime.publish import confidence
+from adamtl_ros.runtime.publish import lens_of
 from adamtl_ros.runtime.publish import nothing
 from adamtl_ros.runtime.publish import published
 from adamtl_ros.runtime.settings import BLIND
@@ -402,9 +403,11 @@ class Engine:
         if earlier is None:
             return self._answer(logits, trace, frame)
         kept, motion = earlier
-        before = kept.logits
-        if self.config.canonical and not self.config.linear_depth:
-            before = moved_logits(before, motion, trace.size or frame.size[::-1])
+        before = {task: value for task, value in kept.logits.items()
+                  if task in logits and logits[task].shape == value.shape}
+        if self.config.canonical:
+            before = moved_logits(before, motion, lens_of(
+                frame.seen, frame.size[::-1], True, trace.size))
         return replace(self._answer(motion.averaged(logits, before), trace, frame), fused=True)
 
     def _entered(

@@ -48,7 +48,7 @@ class Geometry:
         # fy, 1); normals are covectors, so they take the inverse.
         self._stretch = (
             np.float32(apparent.fx / apparent.focal), np.float32(apparent.fy / apparent.focal))
-        self._camera = camera
+        self.camera = camera
         self._taught = Camera.nominal(*ran, CANONICAL_FOCAL) if canonical else None
         self._turns: dict[tuple[int, int], np.ndarray] = {}
 
@@ -66,11 +66,11 @@ class Geometry:
         x, y, z = planes
         if self._taught is not None:
             # Before they are upsampled: what turns them changes less than they do.
-            x, y, z = (_dot(row, (x, y, z)) for row in self._turn(x.shape))
+            x, y, z = (_dot(row, (x, y, z)) for row in self.turns(x.shape))
         elif self._stretch != (1, 1):
             x, y = x * self._stretch[0], y * self._stretch[1]
         ray_x, ray_y = self._rays
-        size = self._camera.width, self._camera.height
+        size = self.camera.width, self.camera.height
         x, y, z = (cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in (x, y, z))
         # A zero vector becomes 0 / 0, the NaN that marks it.
         with np.errstate(invalid='ignore', divide='ignore'):
@@ -78,12 +78,16 @@ class Geometry:
                 1 / cv2.sqrt(x * x + y * y + z * z), -(x * ray_x + y * ray_y + z))
             return cv2.merge((x * scale, y * scale, z * scale))
 
+    def turns(self, shape: tuple[int, int]) -> np.ndarray:
+        """
+        Return float32 (3, 3, H, W): by pixel, what turns canonical normals to the real camera's.
 
-    def _turn(self, shape: tuple[int, int]) -> np.ndarray:
+        shape: (H, W), any size of the picture.  Of networks of the canonical camera alone.
+        """
         if shape not in self._turns:
             assert self._taught is not None
             self._turns[shape] = turn(*(
-                camera.resized(shape[1], shape[0]) for camera in (self._taught, self._camera)))
+                camera.resized(shape[1], shape[0]) for camera in (self._taught, self.camera)))
         return self._turns[shape]
 
 

@@ -38,7 +38,7 @@ def published(
         return _classes(logits, size)
     if kind == 'normals':
         signs = np.array(axes, dtype=np.float32).reshape(-1, 1, 1)
-        return _at(camera, size, canonical, ran).normals(logits * signs)
+        return lens_of(camera, size, canonical, ran).normals(logits * signs)
     full = _plane(logits[0], size)
     if kind == 'map':
         return 1 / (1 + cv2.exp(-full))
@@ -47,7 +47,7 @@ def published(
     else:
         low, high = np.log(DEPTH_RANGE)
         metres = cv2.exp(np.clip(full, np.float32(low), np.float32(high)))
-    return _at(camera, size, canonical, ran).depth(metres)
+    return lens_of(camera, size, canonical, ran).depth(metres)
 
 
 def nothing(task: str, size: tuple[int, int], classes: int) -> np.ndarray:
@@ -91,9 +91,10 @@ def _classes(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return ids
 
 
-def _at(
+def lens_of(
         camera: Camera | None, size: tuple[int, int], canonical: bool,
         ran: tuple[int, int] | None) -> Geometry:
+    """Return the Geometry of results of (height, width) = size; arguments as for `published`."""
     width_height = (size[1], size[0])
     return geometry(
         camera or seen_by(None, width_height, width_height), canonical,

@@ -11,9 +11,7 @@ at the frame on the host, is a second one.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -42,17 +40,6 @@ class _Piece:
     gate: int | None
 
 
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Let float32 be that: by default a GPU shortens the factors of convolutions to TF32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
 class Segments:
     """
     A prepared network (LiteNetwork.prepare) at one input size, (height, width).
@@ -74,7 +61,7 @@ class Segments:
         self._early: list[_Piece] = []
         self._late: list[_Piece] = []
         self._kept: list[Callable[[], None]] = []
-        with torch.inference_mode(), _full_precision():
+        with torch.inference_mode():
             taps = self._encoder()
             empty = torch.zeros_like(taps[-1])
             self._pyramids = [self._pyramid((*taps[:-1], last)) for last in (empty, taps[-1])]

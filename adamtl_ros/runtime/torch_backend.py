@@ -57,6 +57,9 @@ class TorchBackend:
             _halve(cast(LiteNetwork, network))
         self._network = network.to(self._device)
         self.config = self._network.config
+        if self._device.type == 'cuda':
+            # By default convolutions in float32 have their factors shortened to 10 bits there.
+            torch.backends.cudnn.allow_tf32 = False
         if num_threads:
             torch.set_num_threads(num_threads)
 
