@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from adamtl_ros.camera import Camera
+from adamtl_ros.runtime.geometry import dot
 from adamtl_ros.runtime.geometry import Geometry
 from adamtl_ros.runtime.motion import Motion
 from adamtl_ros.runtime.motion import STEP
@@ -49,9 +50,6 @@ TYPICAL = 2.5
 
 MOST_TURN, MOST_SHIFT = 0.6, 1.0
 """In rad and m, between two pictures of which one has the results of the other."""
-
-ORDER = ['einsum_path', (1, 2), (0, 1)]
-"""In which three factors are multiplied: vectors first."""
 
 _PRIOR = PRIOR * np.eye(6, dtype=np.float32)
 
@@ -194,17 +192,17 @@ def _canonical(
     camera, turns = lens.camera.resized(width, height), lens.turns((height, width))
     x, y = np.meshgrid(*_rays(camera))
     away = np.full_like(x, TYPICAL) if depth is None else cv2.resize(depth, (width, height))
-    points = np.einsum('ij,jhw->ihw', ego.rotation, np.stack((x, y, np.ones_like(x))) * away)
-    # That turn depends on the pixel, and on the one where the point is now.
-    x, y, z = points + ego.shift[:, None, None]
+    x, y, z = cv2.split(
+        ego.normals(cv2.merge((x * away, y * away, away))) + ego.shift)
     z = np.maximum(z, 0.1 * away)
-    columns = x / z * np.float32(camera.fx) + np.float32(camera.cx)
-    lines = y / z * np.float32(camera.fy) + np.float32(camera.cy)
-    there = cv2.remap(
-        cv2.merge(list(turns.reshape(9, height, width))), columns, lines, cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE)
-    real = np.einsum('ij,jkhw,khw->ihw', ego.rotation, turns, planes, optimize=ORDER)
-    return np.einsum('hwij,ihw->jhw', there.reshape(height, width, 3, 3), real)
+    # What turns them depends on the pixel: on that where they were, and that where they are now.
+    there = cv2.split(cv2.remap(
+        cv2.merge(list(turns.reshape(9, height, width))),
+        x / z * np.float32(camera.fx) + np.float32(camera.cx),
+        y / z * np.float32(camera.fy) + np.float32(camera.cy), cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE))
+    real = cv2.split(ego.normals(cv2.merge([dot(row, planes) for row in turns])))
+    return np.stack([dot(there[axis::3], real) for axis in range(3)])
 
 
 def _found(

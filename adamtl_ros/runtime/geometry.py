@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From what a network makes of a picture to the real camera: depth in metres, normals."""
 
+from collections.abc import Sequence
 import functools
 
 import cv2
@@ -66,7 +67,7 @@ class Geometry:
         x, y, z = planes
         if self._taught is not None:
             # Before they are upsampled: what turns them changes less than they do.
-            x, y, z = (_dot(row, (x, y, z)) for row in self.turns(x.shape))
+            x, y, z = (dot(row, (x, y, z)) for row in self.turns(x.shape))
         elif self._stretch != (1, 1):
             x, y = x * self._stretch[0], y * self._stretch[1]
         ray_x, ray_y = self._rays
@@ -91,10 +92,12 @@ class Geometry:
         return self._turns[shape]
 
 
-def _dot(row: np.ndarray, planes: tuple[np.ndarray, ...]) -> np.ndarray:
-    total = row[0] * planes[0]
-    for factors, plane in zip(row[1:], planes[1:]):
-        total += factors * plane
+def dot(factors: Sequence[np.ndarray] | np.ndarray, planes: Sequence[np.ndarray] | np.ndarray
+        ) -> np.ndarray:
+    """Return the sum of the products of three planes (h, w) each."""
+    total = factors[0] * planes[0]
+    for factor, plane in zip(factors[1:], planes[1:]):
+        total += factor * plane
     return total
 
 
