@@ -5,7 +5,8 @@ Optical flow from one picture to an earlier one, and what was said of that, brou
 
 As in deep feature flow (Zhu et al., CVPR 2017) the network runs on key frames, and what it said of
 them is brought to the frames between.  Here it is the results that are, not features: they are
-what the flow fits, and no decoder runs either.
+what the flow fits, and no decoder runs either.  What depends on the camera `runtime.ego_motion`
+brings to it first.
 
 A frame that is computed is averaged with what was said before: an exponential mean along the flow
 where the picture still shows the same, and of what decoders say, not of classes.
@@ -38,8 +39,8 @@ of the picture that shows something else.
 
 The ratio of both means is 1.7 on two fast walks (correlation 0.8).  On 786 pairs of clips, which
 walk or stand, it is 0.1 (0.4): but their first frames, which are warped, training has seen.
-test/flow_errors.py measures it.  With 1.7 the walks are warped less and are worse, by up to 3
-points: what it is compared with, what the policy says that a budget loses, is too little, too.
+test/flow_errors.py measures it.  It is less than that of walks, as it is compared with what the
+policy says that a budget loses, and that is too little there as well.
 """
 
 EARLIER = {'classes': 0.5, 'depth': 0.5, 'normals': 0.3, 'map': 0.3}

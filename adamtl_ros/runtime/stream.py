@@ -9,12 +9,12 @@ frame may spend no more than there is: over any two horizons the mean is at most
 the budget, whatever comes.  What still frames save beyond that is saved.
 
 The memory holds the last computed result and its picture.  A picture that still looks like that
-has the same result, and costs nothing.  Where it moved, its result is warped along the optical
-flow, which costs next to nothing, until the ledger pays for a key frame: one that takes all that
+has the same result, and costs nothing.  Where it moved, its result follows the picture and the
+camera, which costs next to nothing, until the ledger pays for a key frame: one that takes all that
 the cap pays for.  So a stream does as long as that is expected to be better than to compute every
 frame within the budget: what that loses the policy predicts, what warping loses the flow tells.
 
-What decoders say of a computed frame is averaged with what they said before, along the same flow.
+What decoders say of a computed frame is averaged with what they said before, brought here alike.
 """
 
 from collections.abc import Callable
