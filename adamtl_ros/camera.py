@@ -12,6 +12,7 @@ real one.  The picture of a scene and a part of it, each with its own intrinsics
 
 from dataclasses import dataclass
 from dataclasses import replace
+import functools
 import math
 
 import numpy as np
@@ -70,13 +71,26 @@ class Camera:
         """Return the camera of the picture with left and right exchanged."""
         return replace(self, cx=self.width - 1 - self.cx)
 
+    def slopes(self) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Return float32 (width) and (height), x and y of the pixels' rays at a distance of 1.
+
+        They are kept: not to be written into.
+        """
+        return _slopes(self)
+
     def rays(self) -> np.ndarray:
         """Return float32 (height, width, 3), the unit vector of each pixel's ray."""
-        x = (np.arange(self.width, dtype=np.float32) - self.cx) / self.fx
-        y = (np.arange(self.height, dtype=np.float32) - self.cy) / self.fy
+        x, y = self.slopes()
         rays = np.empty((self.height, self.width, 3), np.float32)
         rays[..., 0], rays[..., 1], rays[..., 2] = x[None], y[:, None], 1.0
         return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+
+
+@functools.lru_cache(maxsize=32)
+def _slopes(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    return (((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32),
+            ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32))
 
 
 def turn(start: Camera, end: Camera) -> np.ndarray:

@@ -8,10 +8,11 @@ Measure how wrong warped results are, and how much better those are that are ave
 
 Warped: beside how much of the picture shows something else.  It is what runtime.motion.RISE rests
 on: the ratio of both means, over pairs of a key frame, every fourth of a clip, and those that
-follow it.  Averaged: by the share of what was said before, which EARLIER rests on, where every
-frame of a clip is computed, or every third.
+follow it; and beside results that do not follow the camera.  Averaged: by the share of what was
+said before, which EARLIER rests on, where every frame of a clip is computed, or every third.
 """
 
+from collections.abc import Sequence
 import sys
 
 import numpy as np
@@ -38,7 +39,7 @@ def main(root: str) -> None:
     """Print the ratio and the correlation."""
     engine = Engine(num_threads=1)
     data, settings = open_dataset(root, engine.tasks, ''), Settings(tasks=engine.tasks)
-    shares, dense, warped = [], [], []
+    shares, dense, warped, stayed = [], [], [], []
     for clip in data.clips():
         for number, index in enumerate(clip):
             age, frame = number % 4, data[index]
@@ -49,9 +50,10 @@ def main(root: str) -> None:
             motion = flow.to(frame['image'], age)
             shares.append(motion.rise / RISE)
             dense.append(errors(outputs, frame))
-            moved = moved_results(first, motion, data.camera(index))
-            warped.append(errors(
-                {task: motion.warped(value) for task, value in moved.items()}, frame))
+            for found, results in (
+                    (stayed, first), (warped, moved_results(first, motion, data.camera(index)))):
+                found.append(errors(
+                    {task: motion.warped(value) for task, value in results.items()}, frame))
     scale = np.nanmean(dense, 0)
     rises = np.nanmean((np.array(warped) - np.array(dense)) / scale, 1)
     known = np.isfinite(rises)
@@ -59,7 +61,14 @@ def main(root: str) -> None:
     print(f'{len(rise)} pairs: {share.mean():.3f} of the picture shows something else, errors '
           f'rise by {rise.mean():.3f}, ratio {rise.mean() / share.mean():.2f}, correlation '
           f'{np.corrcoef(share, rise)[0, 1]:.2f}')
+    print('as they follow the camera, errors of warped results change: ' + _changes(
+        engine.tasks, np.nanmean(warped, 0), np.nanmean(stayed, 0)))
     averaged(engine, data)
+
+
+def _changes(tasks: Sequence[str], now: np.ndarray, before: np.ndarray) -> str:
+    return ', '.join(
+        f'{task} {change:+.1f} %' for task, change in zip(tasks, 100 * (now / before - 1)))
 
 
 def averaged(engine: Engine, data: Frames) -> None:
@@ -80,9 +89,7 @@ def averaged(engine: Engine, data: Frames) -> None:
                         found[-1].append(errors(outputs, frame))
         alone, *others = (np.nanmean(each, 0) for each in found)
         for share, mean in zip(SHARES, others):
-            print(f'share {share}, {age} frames apart: ' + ', '.join(
-                f'{task} {change:+.1f} %' for task, change in zip(
-                    engine.tasks, 100 * (mean / alone - 1))))
+            print(f'share {share}, {age} frames apart: ' + _changes(engine.tasks, mean, alone))
 
 
 if __name__ == '__main__':

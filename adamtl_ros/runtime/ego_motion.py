@@ -7,7 +7,7 @@ Normals and depth are of the camera's own frame: as it turns all normals turn, a
 nearer all depth shrinks.  So it is not enough to bring them along the optical flow.
 
 What flow a camera sees is linear in how it turned and moved, if depth is known (Longuet-Higgins &
-Prazdny, Proc. R. Soc. Lond. B 208, 1980, equations 2.5): six numbers, fitted to all cells.  What
+Prazdny, Proc. R. Soc. Lond. B 208, 1980): six numbers, fitted to all cells.  What
 moves by itself fits badly, and counts little (Geman & McClure, as in Black & Anandan, CVIU 1996).
 """
 
@@ -84,7 +84,7 @@ class EgoMotion:
         """
         camera = camera.resized(metres.shape[1], metres.shape[0])
         across, down, along = self.rotation[2]
-        x, y = _rays(camera)
+        x, y = camera.slopes()
         moved = metres * (across * x + (down * y + along)[:, None])
         return np.clip(
             moved + self.shift[2], metres * np.float32(0.1), metres * np.float32(10))
@@ -108,7 +108,7 @@ def ego_motion(motion: Motion, camera: Camera, depth: np.ndarray | None) -> EgoM
             np.abs(flow).max(-1).ravel()[known]) * pixels < STANDS:
         return None
     camera = camera.resized(columns, lines)
-    across, down = _rays(camera)
+    across, down = camera.slopes()
     seen = np.stack((flow[..., 0] / -camera.fx, flow[..., 1] / -camera.fy))
     near = np.full_like(seen[0], 1 / TYPICAL)
     if depth is not None:
@@ -190,7 +190,7 @@ def _canonical(
     """Turn canonical normals (3, h, w) to the camera, with it, and to the canonical one again."""
     height, width = planes.shape[1:]
     camera, turns = lens.camera.resized(width, height), lens.turns((height, width))
-    x, y = np.meshgrid(*_rays(camera))
+    x, y = np.meshgrid(*camera.slopes())
     away = np.full_like(x, TYPICAL) if depth is None else cv2.resize(depth, (width, height))
     x, y, z = cv2.split(
         ego.normals(cv2.merge((x * away, y * away, away))) + ego.shift)
@@ -216,12 +216,6 @@ def _middle(values: np.ndarray) -> float:
     """Return about the median, in a fifth of the time that numpy takes to find it."""
     middle = len(values) // 2
     return float(np.partition(values, middle)[middle])
-
-
-def _rays(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 (w) and (h), x and y at a distance of 1 along the axis, of all pixels."""
-    return (((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32),
-            ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32))
 
 
 def _sampled(depth: np.ndarray, x: np.ndarray, y: np.ndarray, camera: Camera) -> np.ndarray:

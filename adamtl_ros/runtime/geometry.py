@@ -42,9 +42,6 @@ class Geometry:
         taught = CANONICAL_FOCAL if canonical else NOMINAL_FOCAL * ran[0]
         apparent = camera.resized(*ran)
         self.depth_ratio = apparent.focal / taught
-        self._rays = (
-            ((np.arange(camera.width) - camera.cx) / camera.fx).astype(np.float32)[None],
-            ((np.arange(camera.height) - camera.cy) / camera.fy).astype(np.float32)[:, None])
         # Points of the real scene are those of the apparent one times diag(focal / fx, focal /
         # fy, 1); normals are covectors, so they take the inverse.
         self._stretch = (
@@ -70,7 +67,8 @@ class Geometry:
             x, y, z = (dot(row, (x, y, z)) for row in self.turns(x.shape))
         elif self._stretch != (1, 1):
             x, y = x * self._stretch[0], y * self._stretch[1]
-        ray_x, ray_y = self._rays
+        across, down = self.camera.slopes()
+        ray_x, ray_y = across[None], down[:, None]
         size = self.camera.width, self.camera.height
         x, y, z = (cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR) for plane in (x, y, z))
         # A zero vector becomes 0 / 0, the NaN that marks it.
